@@ -25,12 +25,12 @@ FLOORS = (  # ground floor first; rooms on one floor do not know each other
     {"__main__"},
 )
 OUTSIDE = {
-    "asyncio", "ctypes", "fcntl", "glob", "multiprocessing", "os", "random", "resource", "select", "selectors", "shutil",
-    "signal", "socket", "subprocess", "tempfile", "threading", "time", "urllib", "uuid",
+    "asyncio", "ctypes", "fcntl", "glob", "multiprocessing", "os", "random", "resource", "select", "selectors",
+    "shutil", "signal", "socket", "subprocess", "tempfile", "threading", "time", "urllib", "uuid",
 }  # fmt: skip
 OUTSIDE_CALLS = {"open", "input", "now", "utcnow", "today"}
-# The daemon's command line is plain blocking code: it may touch the machine. release is the publisher's, run by hand.
-MAY_TOUCH_THE_MACHINE = {"host", "cli", "__main__"}
+# The command line is plain blocking code: it may touch the machine. version reads one file before anything is imported.
+MAY_TOUCH_THE_MACHINE = {"host", "cli", "__main__", "version"}
 LAZY_DOORS = {"host"}  # entered by its modules, so that a short command does not load the long ones
 LINES_MAX = 500
 FILES = sorted(HOUSE.rglob("*.py"))
