@@ -1,0 +1,133 @@
+"""One TOML text, or several merged, into one value with all findings at their places. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+import tomli
+
+from appliance.errors import InputError
+from appliance.schema.conversion import BAD, Conversion
+from appliance.schema.findings import Finding, format_path, quote
+from appliance.schema.positions import find_positions
+
+T = TypeVar("T")
+_LAST_STEP = re.compile(r'\.?("(?:[^"\\]|\\.)*"|[A-Za-z0-9_-]+)$|\[\d+\]$')
+
+
+@dataclass(frozen=True)
+class Source:
+    """A TOML text and the name people know it by."""
+
+    file: str
+    text: str
+
+    @cached_property
+    def positions(self) -> Mapping[str, tuple[int, int]]:
+        """Place of every key by its path; found only when somebody asks."""
+        try:
+            return {format_path(path): place for path, place in find_positions(self.text).items()}
+        except (RecursionError, tomli.TOMLDecodeError):
+            return {}
+
+
+@dataclass(frozen=True)
+class Document(Generic[T]):
+    """What was read: the value (None when anything is an error) and all that was found."""
+
+    value: T | None
+    findings: tuple[Finding, ...]
+    data: Mapping[str, Any] = field(repr=False)
+    sources: tuple[Source, ...] = field(repr=False)
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that keep the value from being used."""
+        return tuple(one for one in self.findings if one.severity == "error")
+
+    def place(self, path: str) -> tuple[str, int, int]:
+        """File, line, column of the key, of the nearest table around it, or of the first line."""
+        return _place(self.sources, path)
+
+    def position(self, path: str) -> tuple[int, int]:
+        """Line and column of the key, as ``place``."""
+        return self.place(path)[1:]
+
+
+def read(text: str, file: str, into: type[T]) -> Document[T]:
+    """The text as an instance of the dataclass. Never raises: all that is wrong is in the findings."""
+    return read_merged([Source(file, text)], into)
+
+
+def read_merged(sources: Sequence[Source], into: type[T]) -> Document[T]:
+    """Several texts as one: tables merge, everything else (lists too) is replaced by the later text."""
+    data: dict[str, Any] = {}
+    findings: list[Finding] = []
+    sources = tuple(Source(one.file, _normalized(one.text)) for one in sources)
+    for source in sources:
+        parsed = _parse(source)
+        if isinstance(parsed, Finding):
+            findings.append(parsed)
+        else:
+            _merge(data, parsed)
+    conversion = Conversion()
+    value = conversion.to_section(data, into)
+    for problem in conversion.problems:
+        file, line, column = _place(sources, problem.path)
+        severity: Any = "warning" if problem.is_warning else "error"
+        findings.append(Finding(file, line, column, problem.path, problem.message, severity))
+    order = {source.file: number for number, source in enumerate(sources)}
+    findings.sort(key=lambda one: (order[one.file], one.line, one.column, one.path))
+    bad = value is BAD or any(one.severity == "error" for one in findings)
+    return Document(None if bad else value, tuple(findings), data, sources)
+
+
+def raise_if_bad(document: Document[T]) -> T:
+    """The value. Raises InputError: all findings as its message, one a line; ``where`` is the place of the first."""
+    if document.value is None:
+        errors = document.errors
+        raise InputError("\n".join(map(str, errors)), where=errors[0].where)
+    return document.value
+
+
+def _normalized(text: str) -> str:
+    return text.removeprefix("\ufeff")
+
+
+def _parse(source: Source) -> dict[str, Any] | Finding:
+    try:
+        return tomli.loads(source.text)
+    except tomli.TOMLDecodeError as error:
+        message = f"not TOML: {error.msg[:1].lower()}{error.msg[1:]}"
+        line = source.text.replace("\r\n", "\n").split("\n")[error.lineno - 1]
+        if error.msg == "Invalid value":
+            rest = line[error.colno - 1 :].strip()
+            message += f"; a string needs quotes: {quote(rest)}" if rest else "; nothing follows the ="
+        return Finding(source.file, error.lineno, error.colno, "", message)
+    except RecursionError:
+        return Finding(source.file, 1, 1, "", "not TOML: nested too deeply")
+    except ValueError as error:  # a date that does not exist, an integer of thousands of digits
+        return Finding(source.file, 1, 1, "", f"not TOML: {error}")
+
+
+def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for key, value in more.items():
+        old = into.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            _merge(old, value)
+        else:
+            into[key] = value
+
+
+def _place(sources: Sequence[Source], path: str) -> tuple[str, int, int]:
+    while path:
+        for source in reversed(sources):
+            if place := source.positions.get(path):
+                return source.file, *place
+        shorter = _LAST_STEP.sub("", path)
+        path = shorter if shorter != path else ""
+    return (sources[0].file if sources else "", 1, 1)
