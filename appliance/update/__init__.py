@@ -1,0 +1,73 @@
+"""The host's side of updates: find, fetch, write to the other slot, switch, bless or roll back.
+
+Names are loaded when asked for: the worker needs no trio, the command line needs neither.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from appliance.update.agent import Update
+    from appliance.update.health import HealthSource
+    from appliance.update.offer import Offer, parse_offer
+    from appliance.update.picture import Gate, HistoryEntry, SlotPicture, UpdatePicture
+    from appliance.update.record import SlotEntry, SlotRecord, format_copy, parse_copy, read_record
+    from appliance.update.settings import HealthCheck, HealthSettings, UpdateSettings
+    from appliance.update.trust import Repository
+    from appliance.update.version import Version, parse_version
+    from appliance.update.worker import work
+
+_ROOMS = {
+    "Update": "agent",
+    "HealthSource": "health",
+    "Offer": "offer",
+    "parse_offer": "offer",
+    "Gate": "picture",
+    "HistoryEntry": "picture",
+    "SlotPicture": "picture",
+    "UpdatePicture": "picture",
+    "SlotEntry": "record",
+    "SlotRecord": "record",
+    "format_copy": "record",
+    "parse_copy": "record",
+    "read_record": "record",
+    "HealthCheck": "settings",
+    "HealthSettings": "settings",
+    "UpdateSettings": "settings",
+    "Repository": "trust",
+    "Version": "version",
+    "parse_version": "version",
+    "work": "worker",
+}
+
+__all__ = [
+    "Gate",
+    "HealthCheck",
+    "HealthSettings",
+    "HealthSource",
+    "HistoryEntry",
+    "Offer",
+    "Repository",
+    "SlotEntry",
+    "SlotPicture",
+    "SlotRecord",
+    "Update",
+    "UpdatePicture",
+    "UpdateSettings",
+    "Version",
+    "format_copy",
+    "parse_copy",
+    "parse_offer",
+    "parse_version",
+    "read_record",
+    "work",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    """Load the module that holds the name (PEP 562)."""
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)

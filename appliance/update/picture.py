@@ -1,0 +1,75 @@
+"""What the update room shows: frozen and plain, so that ``dataclasses.asdict`` is its JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """One thing that can hold an update back, and how it stands."""
+
+    name: str
+    open: bool
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryEntry:
+    """One finished piece of work; equal ones in a row are counted."""
+
+    id: str
+    time: str
+    from_version: str
+    to_version: str
+    outcome: str  # blessed | rolled back | failed | refused | downloaded | nothing new
+    reason: str
+    kind: str = ""  # of the error, as on the wire
+    count: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotPicture:
+    """One slot as its record entry says."""
+
+    name: str
+    version: str
+    sha256: str
+    running: bool
+    blessed: bool
+    tries: int
+    priority: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfferPicture:
+    """A version that the channel offers us."""
+
+    version: str
+    size: int
+    notes: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdatePicture:
+    """The whole of ``update status``."""
+
+    enabled: bool
+    reason: str  # why off; else why the last attempt failed; else empty
+    state: str
+    version: str
+    slot: str
+    trial: bool
+    repository: str
+    channel: str
+    strategy: str
+    request: str  # id of the work under way, empty when none
+    request_version: str
+    available: OfferPicture | None
+    received_bytes: int
+    slots: tuple[SlotPicture, ...]
+    denied: tuple[str, ...]
+    health: tuple[str, ...]  # during a trial: what is still missing
+    last_check: str
+    next_check: str
+    recent: tuple[HistoryEntry, ...]  # newest first

@@ -1,0 +1,179 @@
+"""The slot record: which version runs, which is on trial, which are denied. Pure codec and pure changes.
+
+The launcher reads it in C and spends the tries; the bytes are fixed by the contract in ``docs`` of that program:
+two copies of 4096 bytes, ASCII lines, the last one a CRC of those before it, padded with newlines.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from appliance.errors import CorruptError
+
+COPY_SIZE = 4096
+DENIED_MAX = 40
+SlotName = Literal["a", "b"]
+SLOTS: tuple[SlotName, ...] = ("a", "b")
+PRIORITY_TRIAL, PRIORITY_BLESSED, PRIORITY_FALLBACK = 3, 2, 1
+
+_VERSION = r"[0-9A-Za-z][0-9A-Za-z.+-]{0,63}"
+_HASH = r"[0-9a-f]{64}"
+_NUMBER = r"(?:0|[1-9][0-9]{0,17})"
+_HEAD = re.compile(
+    rf"appliance-slots 1\nsequence ({_NUMBER})\nbase ({_HASH}|-)\n"
+    rf"slot a ({_VERSION}|-) ({_HASH}|-) priority=([0-9]) tries=([0-9]) blessed=([01])\n"
+    rf"slot b ({_VERSION}|-) ({_HASH}|-) priority=([0-9]) tries=([0-9]) blessed=([01])\n"
+    rf"deadline ({_NUMBER})\n"
+)
+_DENIED = re.compile(rf"denied ({_VERSION}) ({_HASH})\n")
+_CHECK = re.compile(r"check ([0-9a-f]{8})\n\n*")
+
+
+@dataclass(frozen=True)
+class SlotEntry:
+    """What the record says of one slot; empty version and sha256: it holds nothing."""
+
+    version: str = ""
+    sha256: str = ""
+    priority: int = 0
+    tries: int = 0
+    blessed: bool = False
+
+    @property
+    def may_run(self) -> bool:
+        """Whether the launcher may pick it."""
+        return self.blessed or self.tries > 0
+
+    @property
+    def on_trial(self) -> bool:
+        """Armed and not settled; its tries may be spent (then it died without a word)."""
+        return bool(self.version) and not self.blessed and self.priority > 0
+
+
+@dataclass(frozen=True)
+class SlotRecord:
+    """The whole record. Every change is a new record with the next sequence number; nothing here touches the disk."""
+
+    sequence: int = 0
+    base: str = ""
+    a: SlotEntry = SlotEntry()
+    b: SlotEntry = SlotEntry()
+    deadline: int = 600
+    denied: tuple[tuple[str, str], ...] = ()
+
+    def entry(self, slot: SlotName) -> SlotEntry:
+        """The entry by name."""
+        return self.a if slot == "a" else self.b
+
+    def _with(self, slot: SlotName, entry: SlotEntry) -> SlotRecord:
+        return replace(self, a=entry) if slot == "a" else replace(self, b=entry)
+
+    def _next(self) -> SlotRecord:
+        return replace(self, sequence=self.sequence + 1)
+
+    def cleared(self, slot: SlotName) -> SlotRecord:
+        """The slot holds nothing: said before its file is touched."""
+        return self._with(slot, SlotEntry())._next()
+
+    def armed(self, slot: SlotName, *, version: str, sha256: str, tries: int, deadline: int) -> SlotRecord:
+        """The slot is to be started next, ``tries`` times at most. The commit point of an update."""
+        allowed = tuple(denied for denied in self.denied if denied[0] != version and denied[1] != sha256)
+        record = replace(self, deadline=deadline, denied=allowed)
+        return record._with(slot, SlotEntry(version, sha256, PRIORITY_TRIAL, tries, False))._next()
+
+    def blessed_as(self, slot: SlotName) -> SlotRecord:
+        """The slot proved itself; the other one stays as the fallback."""
+        old = self.entry(other(slot))
+        record = self._with(other(slot), replace(old, priority=PRIORITY_FALLBACK if old.blessed else 0, tries=0))
+        return record._with(slot, replace(self.entry(slot), priority=PRIORITY_BLESSED, tries=0, blessed=True))._next()
+
+    def condemned(self, slot: SlotName) -> SlotRecord:
+        """The slot is never picked again, and its version never taken again."""
+        bad, good = self.entry(slot), self.entry(other(slot))
+        denied = self.denied
+        if bad.version and bad.sha256:
+            denied = tuple(item for item in denied if item != (bad.version, bad.sha256)) + ((bad.version, bad.sha256),)
+        record = replace(self, denied=denied[-DENIED_MAX:])
+        record = record._with(other(slot), replace(good, priority=PRIORITY_BLESSED if good.blessed else good.priority))
+        return record._with(slot, replace(bad, priority=0, tries=0, blessed=False))._next()
+
+    def seeded(self, slot: SlotName, *, version: str, sha256: str, base: str) -> SlotRecord:
+        """A person dropped a binary: it is blessed by that, and what was on trial is dropped."""
+        old = self.entry(other(slot))
+        kept = replace(old, priority=PRIORITY_FALLBACK, tries=0) if old.blessed else SlotEntry()
+        record = replace(self, base=base)._with(other(slot), kept)
+        return record._with(slot, SlotEntry(version, sha256, PRIORITY_BLESSED, 0, True))._next()
+
+
+def other(slot: SlotName) -> SlotName:
+    """The slot that this one is not."""
+    return "b" if slot == "a" else "a"
+
+
+def pick(record: SlotRecord) -> SlotName | None:
+    """The launcher's rule, for tests and for ``explain``: the highest priority that may run; on a tie, a."""
+    able = [slot for slot in SLOTS if record.entry(slot).may_run]
+    return max(able, key=lambda slot: record.entry(slot).priority, default=None)
+
+
+def format_copy(record: SlotRecord) -> bytes:
+    """One copy, COPY_SIZE bytes. The oldest denied versions go when there is no room for all."""
+    lines = [f"appliance-slots 1\nsequence {record.sequence}\nbase {record.base or '-'}\n"]
+    for name in SLOTS:
+        entry = record.entry(name)
+        lines.append(
+            f"slot {name} {entry.version or '-'} {entry.sha256 or '-'} "
+            f"priority={entry.priority} tries={entry.tries} blessed={int(entry.blessed)}\n"
+        )
+    lines.append(f"deadline {record.deadline}\n")
+    denied = [f"denied {version} {sha256}\n" for version, sha256 in record.denied[-DENIED_MAX:]]
+    room = COPY_SIZE - sum(map(len, lines)) - len("check 01234567\n")
+    while sum(map(len, denied)) > room:
+        del denied[0]
+    body = "".join((*lines, *denied)).encode("ascii")
+    return (body + b"check %08x\n" % zlib.crc32(body)).ljust(COPY_SIZE, b"\n")
+
+
+def parse_copy(data: bytes) -> SlotRecord | None:
+    """The record in one copy; None when it is not whole, which is what a power cut leaves."""
+    if len(data) != COPY_SIZE or not data.isascii():
+        return None
+    text = data.decode("ascii")
+    head = _HEAD.match(text)
+    if not head:
+        return None
+    position, denied = head.end(), []
+    while match := _DENIED.match(text, position):
+        denied.append((match[1], match[2]))
+        position = match.end()
+    check = _CHECK.fullmatch(text, position)
+    if not check or int(check[1], 16) != zlib.crc32(data[:position]) or len(denied) > DENIED_MAX:
+        return None
+    entries = [
+        SlotEntry(
+            "" if head[i] == "-" else head[i], "" if head[i + 1] == "-" else head[i + 1],
+            int(head[i + 2]), int(head[i + 3]), head[i + 4] == "1",
+        )
+        for i in (3, 8)
+    ]  # fmt: skip
+    base = "" if head[2] == "-" else head[2]
+    return SlotRecord(int(head[1]), base, entries[0], entries[1], int(head[13]), tuple(denied))
+
+
+def read_record(data: bytes) -> tuple[SlotRecord | None, int]:
+    """The record in the file's bytes, and the number (0, 1) of the copy to overwrite first next time.
+
+    None when there is no file yet. Raises CorruptError when neither copy is whole.
+    """
+    if not data:
+        return None, 1
+    copies = [parse_copy(data[start : start + COPY_SIZE]) for start in (0, COPY_SIZE)]
+    first, second = copies
+    if first is None and second is None:
+        raise CorruptError("cannot read the slot record: neither copy is whole")
+    if first is None or (second is not None and second.sequence > first.sequence):
+        return second, 0
+    return first, 1
