@@ -1,0 +1,196 @@
+/* spawn: the last steps between the appliance and a unit's own program, in the child, by exec (as s6's chain loading does).
+ *
+ *   spawn [--OPTION VALUE]... -- PROGRAM [ARGUMENT]...
+ *
+ * The daemon starts this with posix_spawn, so no Python runs between fork and exec. Steps are done in the order of
+ * main() below, whatever the order of the options. When one fails, a line "STEP OBJECT: REASON" goes to descriptor 3
+ * and the exit code is 127. Descriptor 3 closes itself at a successful execve: then the daemon reads an empty end.
+ * Without a descriptor 3 the line goes to stderr.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/close_range.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { REPORT = 3, GROUPS_MAX = 256, FILES_SOFT = 1024 };
+
+struct options {
+    const char *cgroup;    /* directory whose cgroup.procs takes us */
+    const char *output;    /* named pipe for 1 and 2 */
+    const char *output_size; /* wanted size of that pipe */
+    const char *directory; /* working directory */
+    const char *umask;     /* octal */
+    const char *uid, *gid; /* numbers */
+    const char *groups;    /* numbers with commas, "" for none */
+    const char *input;     /* file for 0 */
+};
+
+static int report = STDERR_FILENO;
+
+static void fail(const char *step, const char *object)
+{
+    int cause = errno;
+    dprintf(report, "%s %s: %s\n", step, object, strerror(cause));
+    _exit(127);
+}
+
+static void refuse(const char *what, const char *object)
+{
+    dprintf(report, "%s %s: Invalid argument\n", what, object);
+    _exit(127);
+}
+
+static unsigned long number(const char *text, int radix, const char *what)
+{
+    char *end;
+    errno = 0;
+    unsigned long value = strtoul(text, &end, radix);
+    if (errno || end == text || *end || *text == '-')
+        refuse(what, text);
+    return value;
+}
+
+static void enter_cgroup(const char *directory)
+{
+    char path[4096];
+    if (snprintf(path, sizeof path, "%s/cgroup.procs", directory) >= (int)sizeof path)
+        refuse("enter cgroup", directory);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, "0", 1) != 1)
+        fail("enter cgroup", directory);
+    close(fd);
+}
+
+/* Read-write, so that there is always a reader: the unit sees neither SIGPIPE nor end of file while no daemon lives,
+ * and what it writes waits in the pipe for the next one. */
+static void open_output(const char *path, const char *size, const char *uid)
+{
+    int fd = open(path, O_RDWR | O_NOCTTY);
+    if (fd < 0)
+        fail("open output", path);
+    if (uid && fchown(fd, number(uid, 10, "read uid"), -1) < 0) /* so that it may open /dev/stderr again */
+        fail("hand over output", path);
+    if (size)
+        fcntl(fd, F_SETPIPE_SZ, (int)number(size, 10, "read output size")); /* refused: the usual 64 KiB will do */
+    if (dup2(fd, STDOUT_FILENO) < 0 || dup2(fd, STDERR_FILENO) < 0)
+        fail("open output", path);
+    if (fd > STDERR_FILENO && fd != REPORT)
+        close(fd);
+}
+
+static void open_input(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_NOCTTY);
+    if (fd < 0 && errno == ENOENT) { /* an empty root has no /dev/null: an empty pipe reads the same */
+        int ends[2];
+        if (pipe(ends) < 0)
+            fail("open input", path);
+        close(ends[1]);
+        fd = ends[0];
+    }
+    if (fd < 0 || dup2(fd, STDIN_FILENO) < 0)
+        fail("open input", path);
+    if (fd > STDERR_FILENO && fd != REPORT)
+        close(fd);
+}
+
+static void become(const struct options *o)
+{
+    if (o->groups) {
+        gid_t list[GROUPS_MAX];
+        size_t count = 0;
+        char *copy = strdup(o->groups), *rest = copy;
+        for (char *word; copy && (word = strsep(&rest, ",")); )
+            if (*word && count < GROUPS_MAX)
+                list[count++] = number(word, 10, "read group");
+        if (setgroups(count, list) < 0)
+            fail("set groups", o->groups);
+        free(copy);
+    }
+    if (o->gid && setresgid(number(o->gid, 10, "read gid"), number(o->gid, 10, "read gid"), number(o->gid, 10, "read gid")) < 0)
+        fail("set group", o->gid);
+    if (o->uid && setresuid(number(o->uid, 10, "read uid"), number(o->uid, 10, "read uid"), number(o->uid, 10, "read uid")) < 0)
+        fail("set user", o->uid);
+}
+
+/* What an ordinary program expects to find: default signals, none blocked, a select(2)-safe limit of open files. */
+static void restore_defaults(void)
+{
+    for (int number_ = 1; number_ < NSIG; number_++)
+        signal(number_, SIG_DFL); /* fails for SIGKILL, SIGSTOP and libc's own: they are at their default anyway */
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur > FILES_SOFT) {
+        files.rlim_cur = FILES_SOFT;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+}
+
+static void close_rest(void)
+{
+    unsigned first = report == REPORT ? REPORT + 1 : REPORT;
+    if (syscall(SYS_close_range, first, ~0U, 0) == 0)
+        return;
+    struct rlimit files; /* before Linux 5.9 */
+    rlim_t most = getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < 65536 ? files.rlim_cur : 65536;
+    for (unsigned fd = first; fd < most; fd++)
+        close((int)fd);
+}
+
+static int read_options(int argc, char **argv, struct options *o)
+{
+    const struct { const char *name; const char **place; } known[] = {
+        {"--cgroup", &o->cgroup}, {"--output", &o->output}, {"--output-size", &o->output_size},
+        {"--directory", &o->directory}, {"--umask", &o->umask}, {"--uid", &o->uid}, {"--gid", &o->gid},
+        {"--groups", &o->groups}, {"--input", &o->input},
+    };
+    int at = 1;
+    while (at < argc && strcmp(argv[at], "--") != 0) {
+        size_t which = 0, count = sizeof known / sizeof *known;
+        while (which < count && strcmp(argv[at], known[which].name) != 0)
+            which++;
+        if (which == count || at + 1 >= argc)
+            refuse("read option", argv[at]);
+        *known[which].place = argv[at + 1];
+        at += 2;
+    }
+    return at + 1; /* behind "--" */
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {0};
+    if (fcntl(REPORT, F_SETFD, FD_CLOEXEC) == 0)
+        report = REPORT;
+    int program = read_options(argc, argv, &o);
+    if (program >= argc)
+        refuse("read", "the program to start");
+
+    setsid(); /* fails only where we lead a group already */
+    if (o.cgroup)
+        enter_cgroup(o.cgroup);
+    if (o.input)
+        open_input(o.input);
+    if (o.output)
+        open_output(o.output, o.output_size, o.uid);
+    become(&o);
+    if (o.directory && chdir(o.directory) < 0) /* as the user it will be */
+        fail("enter directory", o.directory);
+    if (o.umask)
+        umask(number(o.umask, 8, "read umask"));
+    close_rest();
+    restore_defaults();
+    execvp(argv[program], argv + program);
+    fail("execute", argv[program]);
+}
