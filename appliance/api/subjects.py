@@ -15,7 +15,7 @@ from appliance.errors import UnavailableError
 
 @dataclass(frozen=True, kw_only=True)
 class NodePicture:
-    """This node, now."""
+    """Who runs here, and since when."""
 
     name: str
     version: str
@@ -66,7 +66,7 @@ class SupervisorSubject(Protocol):
 class BusSubject(Protocol):
     """What is asked of ``supervisor.EventBus``."""
 
-    def subscribe(self, *, after: int | None = None) -> Any:
+    def subscribe(self, *, after: int | None = None, size_max: int = 256) -> Any:
         """A bounded subscription; ``after`` replays the history that is still kept."""
 
 
@@ -90,7 +90,7 @@ class StoreSubject(Protocol):
     """What is asked of ``store.Store``."""
 
     def status(self) -> Any: ...  # noqa: D102
-    def range(self, key: bytes, range_end: bytes | None = None, **options: Any) -> Any: ...  # noqa: A003, D102
+    def range(self, key: bytes, range_end: bytes | None = None, **options: Any) -> Any: ...  # noqa: D102
     async def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> Any: ...  # noqa: D102
     async def delete(self, key: bytes, range_end: bytes | None = None, *, prev_kv: bool = False) -> Any: ...  # noqa: D102
     async def txn(self, compares: Any, success: Any, failure: Any) -> Any: ...  # noqa: D102

@@ -1,0 +1,215 @@
+"""The table of routes and how a request finds its own. Pure: bytes of the peer raise only InputError.
+
+The same table makes the OpenAPI document (openapi.py), so neither can forget what the other has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from appliance.api.wire import Fields, dumps, object_untrusted
+from appliance.errors import InputError, NotFoundError
+
+HEX = frozenset(b"0123456789abcdefABCDEF")
+TARGET_MAX = 8192
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks, as far as the door knows. ``reads`` and ``writes`` are what this door lets them do."""
+
+    door: str  # "control" or "status"
+    name: str = ""
+    reads: bool = True
+    writes: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One request, understood."""
+
+    method: str
+    path: str
+    names: Mapping[str, str]  # from the pattern
+    query: Mapping[str, str]
+    headers: Mapping[str, str]  # lower-case names; the last one wins
+    body: bytes
+    caller: Caller
+
+    def json(self) -> Fields:
+        """The body's fields. Raises InputError."""
+        return Fields(object_untrusted(self.body))
+
+    def asked(self) -> Fields:
+        """The query's fields."""
+        return Fields(self.query, "query")
+
+    def accepts(self, *types: str) -> bool:
+        """Whether the caller names one of these media types himself (``*/*`` does not count)."""
+        named = {part.partition(";")[0].strip().lower() for part in self.headers.get("accept", "").split(",")}
+        return not named.isdisjoint(types)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole response."""
+
+    body: bytes
+    content_type: str = "application/json"
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A response that is told piece by piece, at the reader's pace.
+
+    An ``endless`` one (a follow, a watch) is ended politely when the server stops and as soon as the reader hangs up;
+    the others are finished or, visibly, cut.
+    """
+
+    chunks: AsyncGenerator[bytes, None]
+    content_type: str
+    endless: bool = False
+    heartbeat: bytes = b""  # sent when nothing else was for a while
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+Reply = Answer | Stream
+Handler = Callable[[Request], Awaitable[Reply]]
+
+
+def json_answer(value: Any, *, status: int = 200) -> Answer:
+    """Anything ``wire.plain`` knows."""
+    return Answer(dumps(value) + b"\n", status=status)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A query parameter, or one in the path, for the document."""
+
+    name: str
+    summary: str
+    type: str = "string"  # of JSON Schema
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """One resource and method. ``reads``: a reader may ask it; ``control``: only on the control socket."""
+
+    method: str
+    pattern: str
+    handler: Handler
+    summary: str
+    answer: str  # what comes back, in words
+    schema: Any = None  # a dataclass, a list of one (``list[X]``), or a JSON Schema
+    content_type: str = "application/json"
+    reads: bool = True
+    control: bool = False
+    public: bool = False  # needs no token
+    parameters: tuple[Parameter, ...] = ()
+    body: Mapping[str, Any] | None = None  # JSON Schema of the request
+    statuses: Mapping[int, str] = field(default_factory=dict)  # other answers worth a word
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        """The pattern, cut at the slashes."""
+        return tuple(self.pattern.split("/")[1:])
+
+
+@dataclass(frozen=True)
+class Found:
+    """The route for a request, with the names of its pattern and the query."""
+
+    route: Route
+    path: str
+    names: Mapping[str, str]
+    query: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class WrongMethod:
+    """The resource exists, but not so."""
+
+    path: str
+    allowed: tuple[str, ...]
+
+
+class Router:
+    """The routes of one door."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.routes = tuple(routes)
+        self._by_length: dict[int, list[Route]] = {}
+        for route in self.routes:
+            self._by_length.setdefault(len(route.segments), []).append(route)
+        for same_length in self._by_length.values():  # literal segments win over names
+            same_length.sort(key=lambda route: [segment.startswith("{") for segment in route.segments])
+
+    def find_untrusted(self, method: str, target: bytes) -> Found | WrongMethod:
+        """Raises InputError for a target that is none, NotFoundError for one that leads nowhere."""
+        path, query = split_target_untrusted(target)
+        pieces = [decode_untrusted(piece) for piece in path.split(b"/")[1:]]
+        shown = "/" + "/".join(pieces)
+        matches: dict[str, Found] = {}
+        for route in self._by_length.get(len(pieces), ()):
+            names = _match(route.segments, pieces)
+            if names is not None:
+                matches.setdefault(route.method, Found(route, shown, names, query))
+        if not matches:
+            raise NotFoundError(f"cannot find {shown}: no such resource", where=shown)
+        found = matches.get("GET" if method == "HEAD" else method)
+        if found is None:
+            allowed = set(matches) | ({"HEAD"} if "GET" in matches else set())
+            return WrongMethod(shown, tuple(sorted(allowed)))
+        return found
+
+
+def _match(segments: tuple[str, ...], pieces: list[str]) -> dict[str, str] | None:
+    names: dict[str, str] = {}
+    for segment, piece in zip(segments, pieces, strict=True):
+        if segment.startswith("{"):
+            if not piece:
+                return None
+            names[segment[1:-1]] = piece
+        elif segment != piece:
+            return None
+    return names
+
+
+def split_target_untrusted(target: bytes) -> tuple[bytes, dict[str, str]]:
+    """Path (still encoded) and query of an origin-form target (RFC 9112, 3.2.1). Raises InputError."""
+    if not target.startswith(b"/") or len(target) > TARGET_MAX:
+        raise InputError("cannot read the request target: it must begin with / and be at most 8192 bytes")
+    path, _, query_bytes = target.partition(b"#")[0].partition(b"?")
+    query: dict[str, str] = {}
+    for pair in query_bytes.split(b"&"):
+        if pair:
+            name, _, value = pair.replace(b"+", b" ").partition(b"=")
+            query[decode_untrusted(name)] = decode_untrusted(value)
+    return path, query
+
+
+def decode_untrusted(text: bytes) -> str:
+    """Undo %-encoding (RFC 3986, 2.1); the result must be UTF-8 without control characters. Raises InputError."""
+    out = bytearray()
+    position = 0
+    while position < len(text):
+        byte = text[position]
+        if byte == 0x25:
+            digits = text[position + 1 : position + 3]
+            if len(digits) != 2 or not HEX.issuperset(digits):
+                raise InputError("cannot read the request target: % without two hex digits")
+            byte = int(digits, 16)
+            position += 2
+        out.append(byte)
+        position += 1
+    try:
+        decoded = out.decode()
+    except UnicodeDecodeError:
+        raise InputError("cannot read the request target: it is not UTF-8") from None
+    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in decoded):
+        raise InputError("cannot read the request target: it has a control character")
+    return decoded
