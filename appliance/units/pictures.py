@@ -1,0 +1,100 @@
+"""What units look like from outside: frozen, plain, ready for JSON. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from appliance.schema import Finding, Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitsSettings:
+    """``[units]`` of the settings."""
+
+    directory: str | None = None  # None: the layout's
+    log_limit: Size = 16 << 20  # of a unit that says nothing in [logs]
+
+
+class StateKeeper(Protocol):
+    """Where facts about units that must last are kept: the store, below ``/appliance/``.
+
+    Keys here are relative ("units/web/desired"). May raise UnavailableError or CorruptError at any call; units run all the same.
+    """
+
+    async def get(self, key: str) -> bytes | None:
+        """The value, or None."""
+
+    async def put(self, key: str, value: bytes) -> None:
+        """Durable on return."""
+
+    async def delete(self, key: str) -> None:
+        """A missing one is fine."""
+
+    async def list(self, prefix: str) -> Mapping[str, bytes]:
+        """Whole keys that start so, with their values."""
+
+
+class Publish(Protocol):
+    """Tells whoever listens that something happened (``supervisor.EventBus.publish``)."""
+
+    def __call__(self, kind: str, subject: str, **data: str | int | float | bool | None) -> object:
+        """Never waits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitMoment:
+    """One step in the life of a unit."""
+
+    time: float  # seconds since 1970
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitPicture:
+    """One unit, now."""
+
+    name: str
+    description: str
+    type: str
+    state: str  # waiting, starting, ready, exited, stopping, backoff, stopped, failed
+    reason: str
+    since: float  # seconds since 1970
+    desired: str  # "up", or "down" when a person stopped it
+    pid: int | None
+    restarts: int  # since it was last started by hand, at boot, or was long enough well
+    last_exit: str
+    status_text: str  # what it says of itself (sd_notify STATUS=)
+    health: str  # "" (no check declared), "unknown", "healthy", "unhealthy"
+    health_reason: str
+    tracking: str  # "cgroup" or "session"
+    file: str
+    changed: bool  # its file was changed since it was started; ``unit reload`` or a restart applies it
+    requires: tuple[str, ...]
+    wants: tuple[str, ...]
+    after: tuple[str, ...]
+    before: tuple[str, ...]
+    log_bytes_dropped: int
+    history: tuple[UnitMoment, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReloadPlan:
+    """What a reload of the unit files does, or would do."""
+
+    start: tuple[str, ...] = ()
+    stop: tuple[str, ...] = ()
+    restart: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()  # not running; the new file counts from the next start on
+    unchanged: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A line of a unit's output; ``time`` is RFC 3339 in UTC, when we read it."""
+
+    time: str
+    text: str
