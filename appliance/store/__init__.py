@@ -1,0 +1,74 @@
+"""A durable key-value store with etcd's semantics: revisions, transactions, watch, compaction.
+
+Law: what a caller was told is written is on the disk, and nobody sees what is not (not by read, not by watch).
+"""
+
+from appliance.store.faults import (
+    CompactedError,
+    DuplicateKeyError,
+    EmptyKeyError,
+    FutureRevisionError,
+    KeyNotFoundError,
+    TooLargeError,
+    TooManyOperationsError,
+)  # fmt: skip
+from appliance.store.requests import (
+    OPERATIONS_MAX,
+    REQUEST_BYTES_MAX,
+    Compare,
+    CompareResult,
+    CompareTarget,
+    Delete,
+    Operation,
+    Put,
+    Range,
+    SortOrder,
+    SortTarget,
+    Txn,
+    prefix_end,
+)  # fmt: skip
+from appliance.store.results import (
+    DeleteResult,
+    Event,
+    EventKind,
+    KeyValue,
+    PutResult,
+    RangeResult,
+    StoreStatus,
+    TxnResult,
+    WatchBatch,
+)  # fmt: skip
+from appliance.store.store import Store
+
+__all__ = [
+    "OPERATIONS_MAX",
+    "REQUEST_BYTES_MAX",
+    "CompactedError",
+    "Compare",
+    "CompareResult",
+    "CompareTarget",
+    "Delete",
+    "DeleteResult",
+    "DuplicateKeyError",
+    "EmptyKeyError",
+    "Event",
+    "EventKind",
+    "FutureRevisionError",
+    "KeyNotFoundError",
+    "KeyValue",
+    "Operation",
+    "Put",
+    "PutResult",
+    "Range",
+    "RangeResult",
+    "SortOrder",
+    "SortTarget",
+    "Store",
+    "StoreStatus",
+    "TooLargeError",
+    "TooManyOperationsError",
+    "Txn",
+    "TxnResult",
+    "WatchBatch",
+    "prefix_end",
+]  # fmt: skip
