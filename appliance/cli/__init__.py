@@ -1,0 +1,167 @@
+"""The command line: finds the noun, imports its module and nothing else, turns errors into exit codes.
+
+A noun module has ``add_arguments(parser)`` and ``run(args) -> int``. It finds ``args.layout``, ``args.output``
+("table" or "json") and ``args.config`` set: the global options are taken out of the line before the noun sees it,
+so they may stand anywhere before a ``--``. No module here imports trio or httpx: a command takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+
+    from appliance.errors import ApplianceError
+
+NOUNS = {
+    "run": "run the node: what init starts, in the foreground",
+    "status": "one screen: node, services, units, store, update, problems",
+    "top": "the same, live",
+    "unit": "list, start, stop, restart units; their logs and files",
+    "store": "get, put, del, watch keys; backup and restore",
+    "update": "check, download, apply, roll back; explain what it waits for",
+    "config": "check and show the settings",
+    "events": "what happens, as it happens",
+    "doctor": "can this host run everything, and what is missing",
+    "install": "start at boot, as a service of this host's init",
+    "uninstall": "undo install",
+    "support": "one archive for a bug report, without secrets",
+    "release": "for the publisher: keys, repository, releases",
+    "completion": "completion script for bash, zsh or fish",
+    "version": "which version this is",
+}
+HIDDEN = ("update-worker", "complete")
+_OVERVIEW = (
+    ("See", ("status", "top", "events", "doctor", "support", "version")),
+    ("Run", ("run", "install", "uninstall")),
+    ("Work with", ("unit", "store", "update", "config")),
+    ("Publish", ("release",)),
+    ("Shell", ("completion",)),
+)
+GLOBAL_HELP = """Options, before or after the command:
+  --root DIR      everything below DIR instead of / (or APPLIANCE_ROOT)
+  --config FILE   these settings instead of /etc/appliance/appliance.toml
+  -o table|json   for people, or for programs
+"""
+_VALUED = {"--root": "root", "--config": "config", "--output": "output", "-o": "output"}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; returns the exit code (design 3.2)."""
+    from appliance.errors import ApplianceError
+
+    try:
+        code = _dispatch(argv)
+        sys.stdout.flush()
+        return code
+    except ApplianceError as error:
+        return _fail(error)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader (head, less) has seen enough; nothing may be flushed at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+
+
+def _fail(error: ApplianceError) -> int:
+    try:
+        sys.stdout.flush()
+        print(f"appliance: {error}", file=sys.stderr)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return error.exit_code
+
+
+def _dispatch(argv: Sequence[str]) -> int:
+    options, words = split_globals(argv)
+    if words and words[0] == "help":
+        words = [*words[1:], "--help"] if len(words) > 1 else ["--help"]
+    if not words:
+        print(overview(), end="", file=sys.stderr)
+        return 2
+    noun, *rest = words
+    if noun in ("--help", "-h"):
+        print(overview(), end="")
+        return 0
+    if noun == "--version":
+        noun = "version"
+    if noun not in NOUNS and noun not in HIDDEN:
+        _refuse_noun(noun)
+    parser, run = load_noun(noun)
+    args = parser.parse_args(rest)
+    set_globals(args, options)
+    return run(args)
+
+
+def split_globals(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The global options, and the words without them. Raises InputError when a value is missing or not allowed."""
+    from appliance.errors import InputError
+
+    options: dict[str, str] = {}
+    words: list[str] = []
+    rest = iter(argv)
+    for word in rest:
+        if word == "--":
+            words += [word, *rest]
+            break
+        name, equals, value = word.partition("=")
+        if name not in _VALUED and word in ("-ojson", "-otable"):
+            name, equals, value = "-o", "=", word[2:]
+        if name not in _VALUED:
+            words.append(word)
+            continue
+        if not equals:
+            value = next(rest, "")
+        if not value:
+            raise InputError(f"cannot use {name}: it needs a value")
+        if _VALUED[name] == "output" and value not in ("table", "json"):
+            raise InputError(f'cannot use {name} {value}: the output is "table" or "json"')
+        options[_VALUED[name]] = value
+    return options, words
+
+
+def set_globals(args: argparse.Namespace, options: dict[str, str]) -> None:
+    """Give a noun what every noun gets."""
+    from appliance.host.layout import Layout
+
+    args.layout = Layout(os.path.abspath(options.get("root") or os.environ.get("APPLIANCE_ROOT") or "/"))
+    config = options.get("config")
+    args.config = os.path.abspath(config) if config else None
+    args.output = options.get("output", "table")
+
+
+def load_noun(noun: str) -> tuple[argparse.ArgumentParser, Callable[[argparse.Namespace], int]]:
+    """Its parser, filled, and its ``run``."""
+    from importlib import import_module
+
+    from appliance.cli.parser import Parser
+
+    module = import_module(f"appliance.cli.{noun.replace('-', '_')}")
+    parser = Parser(prog=f"appliance {noun}", description=NOUNS.get(noun))
+    module.add_arguments(parser)
+    return parser, module.run
+
+
+def overview() -> str:
+    """What ``appliance --help`` prints."""
+    lines = ["Appliance: one file that turns a Linux host into a self-updating, self-healing node.", ""]
+    lines += ["usage: appliance COMMAND [--root DIR] [--config FILE] [-o table|json]", ""]
+    for title, nouns in _OVERVIEW:
+        lines.append(f"{title}:")
+        lines += [f"  {noun:<12} {NOUNS[noun]}" for noun in nouns]
+        lines.append("")
+    lines += [GLOBAL_HELP, "Examples:", "  appliance status", "  appliance unit logs -f web", "  appliance unit --help"]
+    return "\n".join(lines) + "\n"
+
+
+def _refuse_noun(noun: str) -> None:
+    from appliance.errors import InputError
+    from appliance.schema import did_you_mean
+
+    kind = "option" if noun.startswith("-") else "command"
+    guess = did_you_mean(noun, list(NOUNS))
+    raise InputError(f'cannot run "{noun}": no such {kind}; {guess or "see `appliance --help`"}')

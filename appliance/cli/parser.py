@@ -1,0 +1,54 @@
+"""argparse in our manners: no abbreviations, did-you-mean, errors as ours, examples kept as written."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from appliance.errors import InputError
+
+
+class Parser(argparse.ArgumentParser):
+    """``add_subparsers`` makes its children of this class too. Put examples into ``epilog``; they keep their lines."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        options.setdefault("allow_abbrev", False)
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*args, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises InputError, which ends in exit code 2."""
+        raise InputError(f"cannot run `{self.prog}`: {message}; see `{self.prog} --help`")
+
+    def format_help(self) -> str:
+        """With the global options after our own, and before the examples."""
+        from appliance.cli import GLOBAL_HELP
+
+        epilog, self.epilog = self.epilog, None
+        try:
+            text = super().format_help()
+        finally:
+            self.epilog = epilog
+        return text + "\n" + GLOBAL_HELP + (f"\n{epilog}\n" if epilog else "")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        from appliance.schema import did_you_mean
+
+        allowed = [str(one) for one in action.choices]
+        guess = did_you_mean(str(value), allowed)
+        raise argparse.ArgumentError(
+            action, f'found "{value}"{", " + guess[:-1] if guess else ""} (allowed: {", ".join(allowed)})'
+        )
+
+
+def walk(parser: argparse.ArgumentParser) -> Sequence[tuple[str, argparse.ArgumentParser]]:
+    """The parser and every parser of a verb below it, with their full names."""
+    found = [(parser.prog, parser)]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child in dict.fromkeys(action.choices.values()):
+                found += walk(child)
+    return found
