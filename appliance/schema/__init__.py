@@ -2,6 +2,7 @@
 
 from appliance.schema.document import Document, Source, raise_if_bad, read, read_merged
 from appliance.schema.findings import Finding, describe, did_you_mean, format_path, quote
+from appliance.schema.plain import to_plain, to_toml
 from appliance.schema.quantities import (
     Duration,
     DurationOrInfinity,
@@ -30,4 +31,6 @@ __all__ = [
     "raise_if_bad",
     "read",
     "read_merged",
+    "to_plain",
+    "to_toml",
 ]

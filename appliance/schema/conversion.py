@@ -41,8 +41,9 @@ class Problem:
 class Conversion:
     """One reading of one tree; ``problems`` fills as it goes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_whole: bool = True) -> None:
         self.problems: list[Problem] = []
+        self._is_whole = is_whole  # a file that does not parse hides what would be missing without it
 
     def to_section(self, table: Mapping[str, Any], wanted: type, path: Path = ()) -> Any:
         """An instance of the dataclass, or BAD."""
@@ -57,7 +58,8 @@ class Conversion:
                 arguments[name] = self._convert(table[key], hint, (*path, key), field.metadata)
                 good &= arguments[name] is not BAD
             elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-                self._add((*path, key), f"missing; expected {expected(hint, field.metadata)}")
+                if self._is_whole:
+                    self._add((*path, key), f"missing; expected {expected(hint, field.metadata)}")
                 good = False
         if not good:
             return BAD
@@ -162,7 +164,7 @@ class Conversion:
         choices = [one for one in get_args(wanted) if one is not type(None)]
         attempts = []
         for choice in choices:
-            attempt = Conversion()
+            attempt = Conversion(is_whole=self._is_whole)
             result = attempt._convert(value, choice, path, rules)
             if result is not BAD:
                 self.problems += attempt.problems

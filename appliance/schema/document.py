@@ -74,7 +74,7 @@ def read_merged(sources: Sequence[Source], into: type[T]) -> Document[T]:
             findings.append(parsed)
         else:
             _merge(data, parsed)
-    conversion = Conversion()
+    conversion = Conversion(is_whole=not findings)
     value = conversion.to_section(data, into)
     for problem in conversion.problems:
         file, line, column = _place(sources, problem.path)

@@ -1,0 +1,160 @@
+"""appliance.toml and its fragments -> Settings. Each room owns its section; a file with any error is not used at all.
+
+Fragments (appliance.d/*.toml) merge in name order over the file: tables merge, everything else, lists too, is replaced.
+A fragment that is a link to /dev/null counts as absent. A file named with --config is read alone, without fragments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from appliance.errors import ApplianceError, InputError
+from appliance.host import files, node
+from appliance.host.layout import Layout
+from appliance.host.sockets import parse_address
+from appliance.schema import Document, Finding, Source, read_merged, to_plain
+from appliance.units import UnitsSettings
+from appliance.update import UpdateSettings
+
+SIZE_MAX = 1 << 20  # of one file
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeSettings:
+    """``[node]``: who this is, among others."""
+
+    name: str = field(
+        default="",  # the hostname
+        metadata={
+            "pattern": r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?",
+            "what": 'a name of letters, digits, ".", "_", "-", at most 63 long',
+        },
+    )
+    labels: Mapping[str, str] = field(default_factory=dict, metadata={"example": '{disk = "ssd"}'})
+
+
+def _listen_problem(value: str) -> str | None:
+    if value == "off":
+        return None
+    try:
+        parse_address(value)
+    except InputError as error:
+        return f'{error.message}, or "off"'
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusSettings:
+    """``[status]``: the endpoint that people and monitoring read; it changes nothing."""
+
+    listen: str = field(default="127.0.0.1:7780", metadata={"check": _listen_problem})
+    token_file: str | None = field(default=None, metadata={"pattern": r"/.+", "what": "an absolute path"})
+    hosts: tuple[str, ...] = field(
+        default=(), metadata={"pattern": r"[A-Za-z0-9.-]+", "what": 'a host name such as "node1.example"'}
+    )
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Nobody shows a node to a network without a key, unless on purpose."""
+        if self.listen != "off" and self.token_file is None and not parse_address(self.listen).is_loopback:
+            yield (
+                "listen",
+                f'found "{self.listen}", which others can reach; this needs token_file (a file with a secret)',
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreSettings:
+    """``[store]``: where keys are kept."""
+
+    mode: Literal["embedded"] = "embedded"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All of appliance.toml. Every part has a default: an empty file, or none, is a working node."""
+
+    node: NodeSettings = field(default_factory=NodeSettings)
+    status: StatusSettings = field(default_factory=StatusSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
+    update: UpdateSettings = field(default_factory=UpdateSettings)
+    units: UnitsSettings = field(default_factory=UnitsSettings)
+
+
+@dataclass(frozen=True)
+class LoadedSettings:
+    """What was read: ``value`` is None when anything is an error, and then nothing of it may be used."""
+
+    value: Settings | None
+    findings: tuple[Finding, ...]
+    files: tuple[str, ...]  # in the order in which they were merged
+    document: Document[Settings] = field(repr=False)
+
+    @property
+    def problem(self) -> str:
+        """One line for ``status``; empty when all is well."""
+        errors = [one for one in self.findings if one.severity == "error"]
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        return f"{errors[0]}{more}" if errors else ""
+
+    def require(self) -> Settings:
+        """The settings. Raises InputError with every finding on its own line."""
+        if self.value is None:
+            errors = [one for one in self.findings if one.severity == "error"]
+            raise InputError("cannot use the settings:\n" + "\n".join(map(str, errors)), where=errors[0].where)
+        return self.value
+
+
+def load(layout: Layout, config_file: str | None = None) -> LoadedSettings:
+    """Read all files that there are. Never raises: a file that cannot be read is a finding."""
+    sources, unreadable = _read_files(layout, config_file)
+    document = read_merged(sources, Settings)
+    findings = (*unreadable, *document.findings)
+    value = None if unreadable else document.value
+    if value is not None and not value.node.name:
+        value = replace(value, node=replace(value.node, name=node.hostname()))
+    return LoadedSettings(value, findings, tuple(one.file for one in sources), document)
+
+
+def check(text: str, file: str) -> tuple[Finding, ...]:
+    """What is wrong with one text by itself."""
+    return read_merged([Source(file, text)], Settings).findings
+
+
+def as_document(settings: Settings) -> dict[str, Any]:
+    """Plain data as the file would hold it; passwords inside of addresses are cut out."""
+    document = to_plain(settings)
+    address = document["update"].get("repository", "")
+    scheme, found, rest = address.partition("://")
+    host, slash, path = rest.partition("/")
+    if found and "@" in host:
+        document["update"]["repository"] = f"{scheme}://***@{host.rpartition('@')[2]}{slash}{path}"
+    return document
+
+
+def _read_files(layout: Layout, config_file: str | None) -> tuple[list[Source], list[Finding]]:
+    paths = [config_file] if config_file else []
+    findings: list[Finding] = []
+    if not config_file:
+        if files.exists(layout.settings_file):
+            paths.append(layout.settings_file)
+        try:
+            names = files.list_directory(layout.settings_fragments)
+        except ApplianceError as error:
+            names = []
+            findings.append(Finding(layout.settings_fragments, 1, 1, "", error.message))
+        paths += [
+            files.join(layout.settings_fragments, name)
+            for name in names
+            if name.endswith(".toml") and not name.startswith(".")
+        ]
+    sources = []
+    for path in paths:
+        if files.points_to_dev_null(path):
+            continue
+        try:
+            sources.append(Source(path, files.read_text(path, size_max=SIZE_MAX)))
+        except ApplianceError as error:
+            findings.append(Finding(path, 1, 1, "", error.message))
+    return sources, findings
