@@ -56,8 +56,11 @@ def read_text(path: str, *, size_max: int = 64 << 20) -> str:
         raise InputError(f"cannot read {path}: byte {exc.start} is not UTF-8", where=path) from exc
 
 
-def write_atomic(path: str, data: bytes, *, mode: int = 0o644) -> None:
-    """Temp file, fsync, rename, fsync of the directory. The directory is made if it is missing."""
+def write_atomic(path: str, data: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
+    """Temp file, fsync, rename, fsync of the directory. The directory is made if it is missing.
+
+    Not ``durable``: without the fsyncs, for what need not outlive this boot; a killed process still leaves old or new.
+    """
     directory = os.path.dirname(path) or "."
     temp = f"{path}.tmp.{os.getpid()}"
     with _translated("write", path):
@@ -69,7 +72,8 @@ def write_atomic(path: str, data: bytes, *, mode: int = 0o644) -> None:
                 while view:
                     view = view[os.write(fd, view) :]
                 os.fchmod(fd, mode)
-                os.fsync(fd)
+                if durable:
+                    os.fsync(fd)
             finally:
                 os.close(fd)
             os.rename(temp, path)
@@ -77,7 +81,8 @@ def write_atomic(path: str, data: bytes, *, mode: int = 0o644) -> None:
             with contextlib.suppress(OSError):
                 os.unlink(temp)
             raise
-        sync_directory(directory)
+        if durable:
+            sync_directory(directory)
 
 
 def sync_directory(path: str) -> None:

@@ -1,0 +1,150 @@
+"""Groups of processes that nobody can leave: one cgroup (v2) per unit, with or without controllers (cgroups(7))."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import signal
+from collections.abc import Callable
+
+from appliance.host.files import translate
+from appliance.host.poller import CHANGED, Poller
+
+_KILL_ROUNDS = 50
+
+
+class CgroupRoot:
+    """The directory below which every unit has its cgroup."""
+
+    def __init__(self, directory: str, poller: Poller) -> None:
+        self.directory = directory
+        self._poller = poller
+
+    def group(self, name: str, invocation: str) -> Cgroup:
+        """The cgroup of one unit; made if it is missing. Raises UnavailableError or InputError."""
+        path = f"{self.directory}/{name}"
+        try:
+            os.makedirs(path, exist_ok=True)
+        except OSError as exc:
+            raise translate(exc, "make cgroup", path) from exc
+        return Cgroup(path, self._poller)
+
+
+class Cgroup:
+    """One unit's cgroup, by its path (also one that an earlier supervisor made)."""
+
+    kind = "cgroup"
+
+    def __init__(self, path: str, poller: Poller) -> None:
+        self.path: str | None = path
+        self._directory = path
+        self._poller = poller
+
+    def lead(self, pid: int) -> None:
+        """A cgroup needs no leader."""
+
+    def has(self, pid: int) -> bool:
+        """Whether that process lives in it or below it."""
+        try:
+            with open(f"/proc/{pid}/cgroup") as file:
+                lines = file.read().splitlines()
+        except OSError:
+            return False
+        own = next((line[3:] for line in lines if line.startswith("0::")), "")
+        return f"{own}/".startswith(self._directory.removeprefix(_mount_point() or "") + "/")
+
+    def empty(self) -> bool:
+        """Whether no process is left in it or below it."""
+        try:
+            with open(f"{self._directory}/cgroup.events") as file:
+                return "populated 1" not in file.read()
+        except OSError:
+            return True
+
+    def kill(self) -> None:
+        """SIGKILL to everything in it, forks in flight included (Linux 5.14; before that, round by round)."""
+        try:
+            with open(f"{self._directory}/cgroup.kill", "w") as file:
+                file.write("1")
+        except FileNotFoundError:
+            for _ in range(_KILL_ROUNDS):
+                pids = self._processes()
+                for pid in pids:
+                    with contextlib.suppress(OSError):
+                        os.kill(pid, signal.SIGKILL)
+                if not pids:
+                    return
+        except OSError:
+            pass
+
+    def clear(self, callback: Callable[[], None]) -> None:
+        """Kill what is in it, and call back once it is empty: at once when it is empty already."""
+        if self.empty():
+            callback()
+            return
+        fd = os.open(f"{self._directory}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+
+        def look() -> None:
+            if b"populated 1" in os.pread(fd, 4096, 0):  # reading also arms the next EPOLLPRI
+                return
+            self._poller.remove(fd)
+            os.close(fd)
+            callback()
+
+        self._poller.add(fd, look, events=CHANGED)
+        self.kill()
+        look()
+
+    def remove(self) -> None:
+        """Take the empty cgroup away, and those that the unit made below it; one in use stays."""
+        for directory, _, _ in os.walk(self._directory, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
+
+    def _processes(self) -> list[int]:
+        found = []
+        for directory, _, _ in os.walk(self._directory):
+            with contextlib.suppress(OSError), open(f"{directory}/cgroup.procs") as file:
+                found += [int(line) for line in file]
+        return found
+
+
+def find_cgroup_root(tag: str, poller: Poller) -> CgroupRoot | None:
+    """A place for our cgroups: below our own one, else at the top of the hierarchy; None where we may not write.
+
+    ``tag`` tells appliances apart that share a host: it is the root directory of this one.
+    """
+    mount = _mount_point()
+    if mount is None:
+        return None
+    name = "appliance" if tag == "/" else f"appliance-{hashlib.sha256(tag.encode()).hexdigest()[:8]}"
+    for parent in dict.fromkeys((mount + _own_path().rstrip("/"), mount)):
+        directory = f"{parent}/{name}"
+        try:
+            os.makedirs(directory, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(f"{directory}/cgroup.procs", os.W_OK) and os.access(f"{parent}/cgroup.procs", os.W_OK):
+            return CgroupRoot(directory, poller)
+    return None
+
+
+def _mount_point() -> str | None:
+    try:
+        with open("/proc/self/mountinfo") as file:
+            for line in file:
+                fields, _, rest = line.partition(" - ")
+                if rest.startswith("cgroup2 "):
+                    return fields.split()[4].encode().decode("unicode_escape")
+    except OSError:
+        pass
+    return None
+
+
+def _own_path() -> str:
+    try:
+        with open("/proc/self/cgroup") as file:
+            return next((line[3:].strip() for line in file if line.startswith("0::")), "/")
+    except OSError:
+        return "/"

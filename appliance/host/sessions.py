@@ -1,0 +1,96 @@
+"""Groups of processes where there are no cgroups: what one start of a unit left behind, found by its marks in /proc.
+
+The marks: the session that the unit's process leads, descent from it, and INVOCATION_ID in the environment, which
+forks and execs hand down. We are the subreaper, so a double fork stays below us. Something that changes its session,
+its environment and its parent all at once is not found: a cgroup has no such hole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+
+from appliance.host.poller import Poller
+from appliance.host.procfs import ProcessStat, has_in_environment, process_ids, process_stat
+
+
+class Session:
+    """The processes of one start of one unit. Has the shape of ``cgroups.Cgroup``."""
+
+    kind = "session"
+    path: str | None = None
+
+    def __init__(self, invocation: str, poller: Poller) -> None:
+        self._mark = f"INVOCATION_ID={invocation}".encode()
+        self._poller = poller
+        self._leader = 0
+
+    def lead(self, pid: int) -> None:
+        """The unit's first process, which leads a session of its own."""
+        self._leader = pid
+
+    def has(self, pid: int) -> bool:
+        """Whether that process is one of them."""
+        return pid in self._processes()
+
+    def empty(self) -> bool:
+        """Whether none of them is left."""
+        return not self._processes()
+
+    def kill(self) -> None:
+        """SIGKILL to all that can be found now."""
+        for pid in self._processes():
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+    def clear(self, callback: Callable[[], None]) -> None:
+        """Kill, wait, look again, until none is left; then call back: at once when none is left already."""
+        waiting: set[int] = set()
+
+        def watch(pid: int) -> None:
+            try:
+                fd = os.pidfd_open(pid)
+            except OSError:
+                return
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+            waiting.add(fd)
+
+            def over() -> None:
+                self._poller.remove(fd)
+                os.close(fd)
+                waiting.discard(fd)
+                if not waiting:
+                    self.clear(callback)
+
+            self._poller.add(fd, over)
+
+        for pid in self._processes():
+            watch(pid)
+        if not waiting:
+            callback()
+
+    def remove(self) -> None:
+        """Nothing to take away."""
+
+    def _processes(self) -> set[int]:
+        me = os.getpid()
+        stats = {pid: stat for pid in process_ids() if pid != me and (stat := process_stat(pid)) is not None}
+        return {
+            pid
+            for pid, stat in stats.items()
+            if stat.state not in "ZX" and (self._is_kin(stat, stats) or has_in_environment(pid, self._mark))
+        }
+
+    def _is_kin(self, stat: ProcessStat | None, stats: dict[int, ProcessStat]) -> bool:
+        if not self._leader:
+            return False
+        steps = 0
+        while stat is not None and steps < 64:
+            if self._leader in (stat.pid, stat.session):
+                return True
+            stat = stats.get(stat.parent)
+            steps += 1
+        return False

@@ -1,0 +1,69 @@
+"""Accounts, from /etc/passwd and /etc/group as they are now: no NSS, no libc, so it works in an empty root."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from appliance.errors import NotFoundError
+from appliance.host import files
+
+_PASSWD = "/etc/passwd"
+_GROUP = "/etc/group"
+
+
+@dataclass(frozen=True)
+class Account:
+    """One line of /etc/passwd."""
+
+    name: str
+    uid: int
+    gid: int
+    home: str
+    shell: str
+
+
+def find_account(name_or_number: str) -> Account:
+    """By name; a number needs no entry. Raises NotFoundError."""
+    number = int(name_or_number) if name_or_number.isdecimal() else None
+    for fields in _lines(_PASSWD, 7):
+        if fields[0] == name_or_number or (number is not None and fields[2] == str(number)):
+            return Account(fields[0], int(fields[2]), int(fields[3]), fields[5] or "/", fields[6] or "/bin/sh")
+    if number is not None:
+        return Account(name_or_number, number, number, "/", "/bin/sh")
+    raise NotFoundError(f"cannot find user {name_or_number}: {_PASSWD} has no such account", where=_PASSWD)
+
+
+def find_group(name_or_number: str) -> int:
+    """The number of a group; a number needs no entry. Raises NotFoundError."""
+    for fields in _lines(_GROUP, 3):
+        if fields[0] == name_or_number:
+            return int(fields[2])
+    if name_or_number.isdecimal():
+        return int(name_or_number)
+    raise NotFoundError(f"cannot find group {name_or_number}: {_GROUP} has no such group", where=_GROUP)
+
+
+def groups_of(account: Account, first: int) -> tuple[int, ...]:
+    """The groups a login of that account would have, ``first`` in front."""
+    more = [
+        int(fields[2])
+        for fields in _lines(_GROUP, 4)
+        if account.name in fields[3].split(",") and fields[2].isdecimal() and int(fields[2]) != first
+    ]
+    return (first, *dict.fromkeys(more))
+
+
+def effective_uid() -> int:
+    """As whom we act."""
+    return os.geteuid()
+
+
+def _lines(path: str, fields_min: int) -> Iterator[list[str]]:
+    if not files.exists(path):
+        return
+    for line in files.read_bytes(path).decode(errors="surrogateescape").splitlines():
+        fields = line.split(":")
+        if len(fields) >= fields_min and not line.startswith("#") and fields[2].isdecimal():
+            yield fields
