@@ -7,17 +7,12 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from appliance.errors import InputError, UnavailableError
 from appliance.supervisor import EventBus, Restart, Service, State, Supervisor
 
 Main = Callable[..., Awaitable[None]]
-QUIET = frozenset[str]()
-
-
-@pytest.fixture(autouse=True)
-def _simulated_time(autojump_clock: trio.testing.MockClock) -> None:
-    """An hour takes no time here: nothing of this file leaves the process."""
 
 
 def polite(takes: float = 0, log: list[tuple[str, float]] | None = None, name: str = "") -> Main:
@@ -58,7 +53,7 @@ def walk(supervisor: Supervisor, name: str) -> list[str]:
     return next([moment.state for moment in it.history] for it in supervisor.pictures() if it.name == name)
 
 
-async def test_dies_twice_then_stays_up() -> None:
+async def test_dies_twice_then_stays_up(autojump_clock: MockClock) -> None:
     main, starts = crashing(5, 5)
     supervisor = Supervisor([Service(name="a", main=main), Service(name="b", main=polite(), needs=frozenset({"a"}))])
     async with trio.open_nursery() as nursery:
@@ -78,7 +73,7 @@ async def test_dies_twice_then_stays_up() -> None:
     assert states(supervisor) == {"a": "stopped", "b": "stopped"}
 
 
-async def test_reasons_are_kept_and_published() -> None:
+async def test_reasons_are_kept_and_published(autojump_clock: MockClock) -> None:
     bus = EventBus()
     main, _ = crashing(1)
     supervisor = Supervisor([Service(name="a", main=main, restart=Restart(first_delay=3))], publish=bus.publish)
@@ -94,7 +89,7 @@ async def test_reasons_are_kept_and_published() -> None:
     ]  # fmt: skip
 
 
-async def test_a_thousand_failures_are_survived_and_forgotten_after_quiet() -> None:
+async def test_a_thousand_failures_are_survived_and_forgotten_after_quiet(autojump_clock: MockClock) -> None:
     main, starts = crashing(*[0.0] * 1100, 1000.0)
     supervisor = Supervisor([Service(name="a", main=main, restart=Restart(first_delay=1, delay_max=2, quiet=900))])
     async with trio.open_nursery() as nursery:
@@ -106,7 +101,7 @@ async def test_a_thousand_failures_are_survived_and_forgotten_after_quiet() -> N
         supervisor.close()
 
 
-async def test_stops_in_reverse_order_asking_first_then_forcing() -> None:
+async def test_stops_in_reverse_order_asking_first_then_forcing(autojump_clock: MockClock) -> None:
     log: list[tuple[str, float]] = []
     supervisor = Supervisor(
         [
@@ -125,7 +120,7 @@ async def test_stops_in_reverse_order_asking_first_then_forcing() -> None:
     assert supervisor.pictures()[2].reason == "did not stop in 5 s: cancelled"
 
 
-async def test_a_start_that_fails_or_takes_too_long_is_retried() -> None:
+async def test_a_start_that_fails_or_takes_too_long_is_retried(autojump_clock: MockClock) -> None:
     tries: list[float] = []
 
     async def slow(*, stopping: trio.Event, task_status: trio.TaskStatus[None]) -> None:
@@ -153,7 +148,7 @@ async def test_a_start_that_fails_or_takes_too_long_is_retried() -> None:
     assert [at - tries[0] for at in tries] == [0, 1, 33, 37]
 
 
-async def test_giving_up_an_essential_service_closes_all_the_other_kind_only_fails() -> None:
+async def test_giving_up_an_essential_service_closes_all_the_other_kind_only_fails(autojump_clock: MockClock) -> None:
     main, starts = crashing(*[0.0] * 9)
     log: list[tuple[str, float]] = []
     supervisor = Supervisor(
@@ -171,7 +166,7 @@ async def test_giving_up_an_essential_service_closes_all_the_other_kind_only_fai
     assert log
 
 
-async def test_a_given_up_one_starts_again_when_a_person_asks() -> None:
+async def test_a_given_up_one_starts_again_when_a_person_asks(autojump_clock: MockClock) -> None:
     main, starts = crashing(0, 0)
     supervisor = Supervisor([Service(name="a", main=main, restart=Restart(attempts_max=2), essential=False)])
     async with trio.open_nursery() as nursery:
@@ -185,7 +180,7 @@ async def test_a_given_up_one_starts_again_when_a_person_asks() -> None:
         supervisor.close()
 
 
-async def test_one_is_stopped_and_restarted_with_those_that_need_it() -> None:
+async def test_one_is_stopped_and_restarted_with_those_that_need_it(autojump_clock: MockClock) -> None:
     log: list[tuple[str, float]] = []
     supervisor = Supervisor(
         [
@@ -210,7 +205,7 @@ async def test_one_is_stopped_and_restarted_with_those_that_need_it() -> None:
         supervisor.close()
 
 
-async def test_stop_while_starting_waiting_and_backing_off() -> None:
+async def test_stop_while_starting_waiting_and_backing_off(autojump_clock: MockClock) -> None:
     async def never(*, stopping: trio.Event, task_status: trio.TaskStatus[None]) -> None:
         await stopping.wait()  # polite, though it was never ready
 
@@ -232,7 +227,7 @@ async def test_stop_while_starting_waiting_and_backing_off() -> None:
     assert {it.failures for it in supervisor.pictures()} == {0, 1}
 
 
-async def test_a_bug_in_one_service_is_told_and_kept_from_the_others() -> None:
+async def test_a_bug_in_one_service_is_told_and_kept_from_the_others(autojump_clock: MockClock) -> None:
     faults: list[tuple[str, Exception]] = []
 
     async def buggy(*, stopping: trio.Event, task_status: trio.TaskStatus[None]) -> None:
@@ -285,7 +280,7 @@ async def _busy_hour(supervisor: Supervisor) -> None:
         await supervisor.stop_all()
 
 
-async def test_cancelled_at_every_step_nothing_is_left() -> None:
+async def test_cancelled_at_every_step_nothing_is_left(autojump_clock: MockClock) -> None:
     alive: set[str] = set()
 
     def counted(name: str, inner: Main) -> Main:
