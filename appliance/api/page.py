@@ -1,0 +1,297 @@
+"""The page for people at ``/``: the status picture as HTML. Pure: everything foreign is escaped here, in one place.
+
+It is whole without JavaScript; the script (page_parts.py) exchanges ``<main>`` when an event says so.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any
+
+from appliance.api.page_parts import SCRIPT, STYLE
+from appliance.api.router import Answer, Parameter, Reply, Request, Route
+from appliance.api.status_routes import status_picture
+from appliance.api.subjects import Subjects
+from appliance.host import clock
+
+GOOD = {"ready", "running", "healthy", "blessed", "open"}
+BAD = {"failed", "unhealthy", "corrupt", "full", "closed"}
+REST = {"stopped", "exited", "idle", "off", "none", ""}
+
+
+def _hash(text: str) -> str:
+    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
+
+
+CONTENT_POLICY = (
+    f"default-src 'none'; script-src {_hash(SCRIPT)}; style-src {_hash(STYLE)}; connect-src 'self'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def page_routes(subjects: Subjects) -> tuple[Route, ...]:
+    """The page."""
+
+    async def page(request: Request) -> Reply:
+        picture = status_picture(subjects)
+        html = render_picture(picture) if request.query.get("part") == "picture" else render_page(picture)
+        headers = (("Content-Security-Policy", CONTENT_POLICY),)
+        return Answer(html.encode(errors="replace"), "text/html; charset=utf-8", headers=headers)
+
+    return (
+        Route(
+            method="GET",
+            pattern="/",
+            handler=page,
+            summary="The node's page for people",
+            answer="HTML; live by /v1/events",
+            content_type="text/html",
+            parameters=(Parameter("part", '"picture": only the inside of main, for the page\'s own script'),),
+        ),
+    )
+
+
+def render_page(picture: Mapping[str, Any]) -> str:
+    """The whole document."""
+    node = picture["node"]
+    name = escape(str(node["name"]))
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{name}: Appliance</title>
+<link rel="icon" href="data:,">
+<style>{STYLE}</style>
+</head>
+<body>
+<a class="skip" href="#picture">To the picture</a>
+<header>
+<h1>{name}</h1>
+<span class="soft">Appliance {escape(str(node["version"]))}</span>
+<span id="live" role="status">as of the load of this page</span>
+</header>
+<main id="picture">{render_picture(picture)}</main>
+<p id="said" class="unseen" aria-live="polite"></p>
+<section id="log" hidden aria-label="Log">
+<h2>Log of <b></b><span>newest below, live</span><button type="button">Close</button></h2>
+<pre tabindex="0" role="log"></pre>
+</section>
+<script>{SCRIPT}</script>
+</body>
+</html>
+"""
+
+
+def render_picture(picture: Mapping[str, Any]) -> str:
+    """The inside of ``<main>``."""
+    return "\n".join(
+        (
+            _banner(picture),
+            _findings(picture),
+            _units(picture),
+            '<div class="pair">' + _store(picture["store"]) + _update(picture["update"]) + "</div>",
+            _services(picture["services"]),
+            _node(picture["node"], picture["settings"]),
+            '<footer><a href="/v1/status">status as JSON</a><a href="/metrics">metrics</a>'
+            '<a href="/v1/openapi.json">OpenAPI</a></footer>',
+        )
+    )
+
+
+def _banner(picture: Mapping[str, Any]) -> str:
+    if picture["ready"]:
+        failed = [unit["name"] for unit in picture["units"] if unit["state"] == "failed"]
+        if failed:
+            return f'<div class="banner wait">Ready, but failed: {escape(", ".join(failed))}</div>'
+        return '<div class="banner good">Ready</div>'
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in picture["reasons"])
+    return f'<div class="banner bad">Not ready<ul>{reasons}</ul></div>'
+
+
+def _findings(picture: Mapping[str, Any]) -> str:
+    said = [str(picture["settings"].get("problem") or "")]
+    said += [f"{name}: {why}" for name, why in picture["absent"].items()]
+    said += [finding_text(finding) for finding in picture["findings"]]
+    if picture["node"].get("note"):
+        said.append(str(picture["node"]["note"]))
+    lines = "".join(f"<li>{escape(text)}</li>" for text in said if text)
+    if not lines:
+        return ""
+    return f'<section class="card"><h2>To look at</h2><ul class="findings">{lines}</ul></section>'
+
+
+def finding_text(finding: Any) -> str:
+    """file:line:column: path: message, of a plain Finding."""
+    if not isinstance(finding, Mapping):
+        return str(finding)
+    place = ":".join(str(finding[key]) for key in ("file", "line", "column") if finding.get(key))
+    return ": ".join(str(part) for part in (place, finding.get("path"), finding.get("message")) if part)
+
+
+def _units(picture: Mapping[str, Any]) -> str:
+    rows = [_unit(unit) for unit in picture["units"]]
+    heads = ("Unit", "State", "Since", "PID", "Restarts", "Last exit", "Log")
+    return _table("Units", len(rows), heads, rows, "No units yet: put a unit file into the units directory.")
+
+
+def _unit(unit: Mapping[str, Any]) -> str:
+    name, state = str(unit["name"]), str(unit["state"])
+    notes = [unit.get("reason") if state != "ready" else "", unit.get("status_text"), unit.get("health_reason")]
+    if unit.get("changed"):
+        notes.append("its file was changed; a reload applies it")
+    chips = _chip(state)
+    if unit.get("health") in ("unhealthy", "unknown"):
+        chips += " " + _chip(str(unit["health"]), "bad" if unit["health"] == "unhealthy" else "wait")
+    encoded = percent_encoded(name)
+    log = (
+        f'<a id="log-{encoded}" data-unit="{escape(name)}" href="/v1/units/{encoded}/logs?lines=200">'
+        f'log<span class="unseen"> of {escape(name)}</span></a>'
+    )
+    return _row(
+        f"unit {name}",
+        state,
+        _cell("Unit", f"{escape(name)}{_small(unit.get('description'))}", "name"),
+        _cell("State", chips + "".join(_small(note) for note in notes if note)),
+        _cell("Since", _time(unit.get("since"))),
+        _cell("PID", escape(str(unit.get("pid") or "")), "number"),
+        _cell("Restarts", escape(str(unit.get("restarts") or 0)), "number"),
+        _cell("Last exit", escape(str(unit.get("last_exit") or ""))),
+        _cell("Log", log),
+    )
+
+
+def _services(services: Iterable[Mapping[str, Any]]) -> str:
+    rows = [
+        _row(
+            f"service {service['name']}",
+            str(service["state"]),
+            _cell("Service", escape(str(service["name"])), "name"),
+            _cell("State", _chip(str(service["state"])) + _small(service["reason"] if _is_odd(service) else "")),
+            _cell("Since", _time(service.get("since"))),
+            _cell("Failures", escape(str(service.get("failures") or 0)), "number"),
+        )
+        for service in services
+    ]
+    return _table("Services of this process", len(rows), ("Service", "State", "Since", "Failures"), rows, "None.")
+
+
+def _is_odd(service: Mapping[str, Any]) -> bool:
+    return service["state"] != "ready" or bool(service.get("failures"))
+
+
+def _store(store: Mapping[str, Any]) -> str:
+    if "revision" not in store:
+        return _card("Store", [("State", _chip("not available", "bad") + _small(store.get("problem")))])
+    state = str(store.get("state", "open"))
+    rows = [
+        ("State", _chip(state, "good" if state == "open" else "bad") + _small(store.get("problem"))),
+        ("Revision", escape(str(store["revision"]))),
+        ("Keys", escape(str(store.get("keys", "")))),
+        ("On disk", escape(_size(store.get("size_bytes")))),
+        ("Watchers", escape(str(store.get("watchers", "")))),
+    ]
+    return _card("Store", rows)
+
+
+def _update(update: Mapping[str, Any]) -> str:
+    if "state" not in update:
+        return _card("Update", [("State", _chip("not available", "bad") + _small(update.get("problem")))])
+    offer = update.get("available") or {}
+    rows = [
+        ("State", _chip(str(update["state"])) + _small(update.get("reason"))),
+        ("Running", escape(f"{update.get('version', '')}, slot {update.get('slot', '')}") + _small(_trial(update))),
+        ("Channel", escape(f"{update.get('channel', '')}, {update.get('strategy', '')}")),
+        ("Offered", escape(str(offer.get("version") or "nothing new")) + _small(offer.get("notes"))),
+    ]
+    for slot in update.get("slots") or ():
+        words = f"{slot['version']}, " + ("blessed" if slot["blessed"] else f"{slot['tries']} tries left")
+        rows.append((f"Slot {slot['name']}", escape(words + (", running" if slot.get("running") else ""))))
+    if update.get("denied"):
+        rows.append(("Denied", escape(", ".join(map(str, update["denied"])))))
+    if update.get("last_check"):
+        rows.append(("Last check", _time(update["last_check"])))
+    for entry in list(update.get("recent") or ())[:3]:
+        words = f"{entry.get('from_version')} to {entry.get('to_version')}: {entry.get('outcome')}"
+        rows.append(("Before", escape(words) + _small(entry.get("reason"))))
+    return _card("Update", rows)
+
+
+def _trial(update: Mapping[str, Any]) -> str:
+    missing = "; ".join(map(str, update.get("health") or ()))
+    return ("on trial" + (f", missing: {missing}" if missing else "")) if update.get("trial") else ""
+
+
+def _node(node: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    rows = [
+        ("Started", _time(node.get("started"))),
+        ("Process", escape(f"pid {node['pid']}")),
+        ("Slot", escape(str(node["slot"]) + (" (on trial)" if node["trial"] else ""))),
+        ("Root", escape(str(node["root"]))),
+        ("Settings", escape(str(settings["file"]) or "built-in defaults") + _small(settings.get("problem"))),
+    ]
+    return _card("Node", rows)
+
+
+def _card(title: str, rows: Iterable[tuple[str, str]]) -> str:
+    inner = "".join(f"<dt>{escape(term)}</dt><dd>{html}</dd>" for term, html in rows)
+    return f'<section class="card"><h2>{escape(title)}</h2><dl>{inner}</dl></section>'
+
+
+def _table(title: str, count: int, heads: Iterable[str], rows: Iterable[str], empty: str) -> str:
+    if not count:
+        return f'<section class="card"><h2>{escape(title)}</h2><p class="empty">{escape(empty)}</p></section>'
+    head = "".join(f'<th role="columnheader" scope="col">{escape(text)}</th>' for text in heads)
+    return (
+        f'<section class="card"><h2>{escape(title)} <span class="soft">{count}</span></h2>'
+        f'<table role="table"><thead><tr role="row">{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></section>'
+    )
+
+
+def _row(key: str, state: str, *cells: str) -> str:
+    return f'<tr role="row" data-key="{escape(key)}" data-state="{escape(state)}">{"".join(cells)}</tr>'
+
+
+def _cell(label: str, html: str, kind: str = "") -> str:
+    kinds = " ".join(filter(None, (kind, "" if html else "none")))
+    return f'<td role="cell" data-label="{escape(label)}"{f" class={chr(34)}{kinds}{chr(34)}" if kinds else ""}>{html}</td>'
+
+
+def _chip(state: str, look: str = "") -> str:
+    look = look or ("good" if state in GOOD else "bad" if state in BAD else "rest" if state in REST else "wait")
+    return f'<span class="chip {look}">{escape(state or "none")}</span>'
+
+
+def _small(text: Any) -> str:
+    return f"<small>{escape(str(text))}</small>" if text else ""
+
+
+def _time(value: Any) -> str:
+    if not value:
+        return ""
+    if isinstance(value, int | float):
+        try:
+            value = clock.timestamp(value)
+        except (ValueError, OverflowError):
+            return escape(str(value))
+    shown = str(value).partition(".")[0].replace("T", " ").removesuffix("Z") + " UTC"
+    return f'<time datetime="{escape(str(value))}">{escape(shown)}</time>'
+
+
+def percent_encoded(text: str) -> str:
+    """Safe as one segment of a URL's path, and inside HTML (RFC 3986, 2.3)."""
+    safe = "-._~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    return "".join(chr(byte) if chr(byte) in safe else f"%{byte:02X}" for byte in text.encode(errors="replace"))
+
+
+def _size(size: Any) -> str:
+    if not isinstance(size, int | float):
+        return ""
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "bytes" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TB"

@@ -1,0 +1,163 @@
+"""Units over HTTP: thin; every rule is the units room's."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+from appliance.api.router import Answer, Parameter, Reply, Request, Route, Stream, json_answer
+from appliance.api.subjects import Subjects, UnitsSubject
+from appliance.api.wire import dumps, plain
+from appliance.errors import InputError
+from appliance.host import clock
+from appliance.schema import parse_duration
+from appliance.units import LogLine, ReloadPlan, UnitPicture
+
+LINES_DEFAULT = 100
+LINES_MAX = 1_000_000
+NDJSON = "application/x-ndjson"
+PLAIN = "text/plain; charset=utf-8"
+VERBS: dict[str, tuple[str, str]] = {  # verb in the path -> method of Units, summary
+    "start": ("start", "Start a unit, and what it requires"),
+    "stop": ("stop", "Stop a unit until somebody starts it again"),
+    "restart": ("restart", "Stop and start a unit"),
+    "reload": ("reload_unit", "Ask a running unit to read its configuration anew"),
+    "reset-failed": ("reset_failed", "Forget that a unit failed"),
+}
+NAME = (Parameter("name", "The unit"),)
+
+
+def unit_routes(subjects: Subjects) -> tuple[Route, ...]:
+    """The resources of this noun."""
+    need = subjects.need_units
+
+    async def units(request: Request) -> Reply:
+        return json_answer({"units": need().pictures(), "findings": need().problems()})
+
+    async def unit(request: Request) -> Reply:
+        return json_answer(need().picture(request.names["name"]))
+
+    async def file_text(request: Request) -> Reply:
+        return Answer(need().file_text(request.names["name"]).encode(), PLAIN)
+
+    async def logs(request: Request) -> Reply:
+        return unit_logs(need(), request)
+
+    async def reload_all(request: Request) -> Reply:
+        asked = request.json()
+        dry_run = asked.flag("dry_run")
+        asked.done()
+        return json_answer(await need().reload(dry_run=dry_run))
+
+    def verb(method: str) -> Callable[[Request], Awaitable[Reply]]:
+        async def act(request: Request) -> Reply:
+            request.json().done()
+            name = request.names["name"]
+            await getattr(need(), method)(name)
+            return json_answer(need().picture(name))
+
+        return act
+
+    return (
+        Route(
+            method="GET",
+            pattern="/v1/units",
+            handler=units,
+            summary="All units",
+            answer="Every unit as it is now, and what is wrong with unit files",
+            schema={"type": "object", "required": ["units"], "properties": {"units": list[UnitPicture]}},
+        ),
+        Route(
+            method="GET",
+            pattern="/v1/units/{name}",
+            handler=unit,
+            summary="One unit",
+            answer="The unit as it is now",
+            schema=UnitPicture,
+            parameters=NAME,
+        ),
+        Route(
+            method="GET",
+            pattern="/v1/units/{name}/logs",
+            handler=logs,
+            summary="What a unit wrote",
+            answer="One JSON object per line; lines of text when text/plain or text/html is accepted",
+            schema=LogLine,
+            content_type=NDJSON,
+            parameters=(
+                *NAME,
+                Parameter("lines", f"At most so many of the last lines (default {LINES_DEFAULT})", "integer"),
+                Parameter("since", 'Only later ones: seconds since 1970, or how long ago, as "10m"'),
+                Parameter("follow", "1: go on with new lines until one side hangs up", "boolean"),
+            ),
+        ),
+        Route(
+            method="GET",
+            pattern="/v1/units/{name}/file",
+            handler=file_text,
+            summary="A unit's file as it stands (it may hold secrets)",
+            answer="TOML text",
+            content_type="text/plain",
+            control=True,
+            parameters=NAME,
+        ),
+        Route(
+            method="POST",
+            pattern="/v1/units/reload",
+            handler=reload_all,
+            summary="Read the unit files anew, and start, stop, restart what changed",
+            answer="What was done, or would be",
+            schema=ReloadPlan,
+            body={"type": "object", "properties": {"dry_run": {"type": "boolean"}}},
+            reads=False,
+            control=True,
+        ),
+        *(
+            Route(
+                method="POST",
+                pattern=f"/v1/units/{{name}}/{word}",
+                handler=verb(method),
+                summary=summary,
+                answer="The unit afterwards",
+                schema=UnitPicture,
+                parameters=NAME,
+                reads=False,
+                control=True,
+            )
+            for word, (method, summary) in VERBS.items()
+        ),
+    )
+
+
+def unit_logs(units: UnitsSubject, request: Request) -> Stream:
+    """The stream for one request. Raises InputError, NotFoundError before the first byte."""
+    asked = request.asked()
+    lines = asked.integer("lines", default=LINES_DEFAULT, low=0, high=LINES_MAX)
+    since = parse_since(request.query.get("since", ""), clock.wall_seconds())
+    follow = asked.flag("follow")
+    name = request.names["name"]
+    units.picture(name)
+    source = units.logs(name, lines=lines, since=since, follow=follow)
+    as_text = request.accepts("text/plain", "text/html")
+    return Stream(_told(source, as_text), PLAIN if as_text else NDJSON, endless=follow)
+
+
+def parse_since(text: str, now: float) -> float | None:
+    """Seconds since 1970, or a duration before now. Raises InputError."""
+    if not text:
+        return None
+    try:
+        return float(text) if text[0].isdigit() and text.replace(".", "", 1).isdigit() else now - parse_duration(text)
+    except (ValueError, OverflowError):
+        raise InputError(f'cannot read since: found "{text[:50]}"', where="query.since") from None
+
+
+async def _told(source: AsyncIterator[Any], as_text: bool) -> AsyncGenerator[bytes, None]:
+    async with AsyncExitStack() as stack:
+        close = getattr(source, "aclose", None)
+        if close is not None:
+            stack.push_async_callback(close)
+        async for line in source:
+            said = plain(line)
+            yield f"{said['time']} {said['text']}\n".encode(errors="replace") if as_text else dumps(said) + b"\n"
