@@ -22,9 +22,9 @@ class Poller:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._callbacks: dict[int, Callable[[], object]] = {}
 
-    def add(self, fd: int, callback: Callable[[], None], *, events: int = READABLE) -> None:
+    def add(self, fd: int, callback: Callable[[], object], *, events: int = READABLE) -> None:
         """Call back whenever ``fd`` is ready, until ``remove``. Remove before closing the descriptor."""
         assert fd not in self._callbacks, f"descriptor {fd} is watched already"
         self._epoll.register(fd, events)

@@ -1,4 +1,4 @@
-"""Keeps units up: files, order, processes, readiness, restarts, logs. A dead supervisor's units are adopted by the next."""
+"""Keeps units up: files, order, processes, readiness, restarts, logs; adopts what a dead supervisor left running."""
 
 from appliance.units.pictures import (
     LogLine,

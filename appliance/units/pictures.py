@@ -20,7 +20,7 @@ class UnitsSettings:
 class StateKeeper(Protocol):
     """Where facts about units that must last are kept: the store, below ``/appliance/``.
 
-    Keys here are relative ("units/web/desired"). May raise UnavailableError or CorruptError at any call; units run all the same.
+    Keys here are relative ("units/web/desired"). Any call may raise UnavailableError or CorruptError: units run on.
     """
 
     async def get(self, key: str) -> bytes | None:
