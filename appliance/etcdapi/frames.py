@@ -1,0 +1,90 @@
+"""The frames of HTTP/2 (RFC 9113, section 6): numbers, sizes, and the bytes of those that we send. Pure."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from struct import Struct
+
+from appliance.errors import InputError
+from appliance.etcdapi.grpc import HEAD_BLOCK, TAIL_BLOCK
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+FRAME_SIZE_MAX = 16384  # the least that may be asked for; no peer need know more
+WINDOW_MAX = (1 << 31) - 1
+WINDOW_DEFAULT = 65535
+RECEIVE_WINDOW = 4 << 20  # of a connection, and of each stream on it
+
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+END_STREAM, ACK, END_HEADERS, PADDED, WITH_PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
+
+HEAD = Struct(">HBBBI")  # length in two parts, type, flags, stream
+NUMBER = Struct(">I")
+
+
+class Reason(IntEnum):
+    """Error codes (section 7)."""
+
+    NO_ERROR = 0x0
+    PROTOCOL_ERROR = 0x1
+    INTERNAL_ERROR = 0x2
+    FLOW_CONTROL_ERROR = 0x3
+    STREAM_CLOSED = 0x5
+    FRAME_SIZE_ERROR = 0x6
+    REFUSED_STREAM = 0x7
+    CANCEL = 0x8
+    COMPRESSION_ERROR = 0x9
+    ENHANCE_YOUR_CALM = 0xB
+
+
+class ConnectionLostError(InputError):
+    """The peer broke a rule of which no connection recovers."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """Any frame."""
+    length = len(payload)
+    return HEAD.pack(length >> 8, length & 255, kind, flags, stream) + payload
+
+
+def settings(*pairs: tuple[int, int]) -> bytes:
+    """Ours, to be acknowledged by the peer."""
+    return frame(SETTINGS, 0, 0, b"".join(Struct(">HI").pack(number, value) for number, value in pairs))
+
+
+def window_update(stream: int, size: int) -> bytes:
+    """The peer may send that much more."""
+    return HEAD.pack(0, 4, WINDOW_UPDATE, 0, stream) + NUMBER.pack(size)
+
+
+def rst_stream(stream: int, reason: Reason) -> bytes:
+    """An end without trailers."""
+    return HEAD.pack(0, 4, RST_STREAM, 0, stream) + NUMBER.pack(reason)
+
+
+def goaway(last_stream: int, reason: Reason, text: str) -> bytes:
+    """The last word on a connection, or notice that it ends."""
+    return frame(GOAWAY, 0, 0, Struct(">II").pack(last_stream, reason) + text.encode()[:512])
+
+
+SETTINGS_ACK = frame(SETTINGS, ACK, 0, b"")
+
+# A whole unary answer in two packs: HEADERS, DATA head and message head; (the message;) trailers.
+ANSWER = Struct(f">5sI{len(HEAD_BLOCK)}sHBBBIBI")
+HEADERS_5 = HEAD.pack(0, len(HEAD_BLOCK), HEADERS, END_HEADERS, 0)[:5]
+TAIL_5 = HEAD.pack(0, len(TAIL_BLOCK), HEADERS, END_HEADERS | END_STREAM, 0)[:5]
+TAIL = Struct(f">5sI{len(TAIL_BLOCK)}s")
+DATA_AND_MESSAGE = Struct(">HBBBIBI")
+
+
+def response_headers(stream: int) -> bytes:
+    """The start of every answer."""
+    return HEADERS_5 + NUMBER.pack(stream) + HEAD_BLOCK
+
+
+def trailers(stream: int, block: bytes = TAIL_BLOCK) -> bytes:
+    """The end of every answer; alone it is "trailers-only" when the block holds a status line."""
+    return frame(HEADERS, END_HEADERS | END_STREAM, stream, block)

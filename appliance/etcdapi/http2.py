@@ -1,0 +1,490 @@
+"""The server's side of one HTTP/2 connection that carries gRPC (RFC 9113). Pure: bytes in, bytes out.
+
+A gRPC server needs a sliver of HTTP/2, and this is the hot path of every request, hence: header blocks that were seen
+before are looked up, not decoded; a call whose one message comes in one frame costs no copies; answers are two packs.
+
+What a peer can make us hold is bounded: unread answers (``OUTPUT_MAX``; calls that come meanwhile are parked, within
+``PARKED_MAX``), half-sent messages (``PARTIAL_MAX``), headers, streams.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from appliance.errors import InputError
+from appliance.etcdapi import frames
+from appliance.etcdapi.call import Call
+from appliance.etcdapi.frames import HEAD, NUMBER, ConnectionLostError, Reason
+from appliance.etcdapi.grpc import (
+    HEAD_BLOCK,
+    MESSAGE_HEAD,
+    MESSAGE_SIZE_MAX,
+    TAIL_BLOCK,
+    Code,
+    Head,
+    Methods,
+    RefusedError,
+    Streaming,
+    Unary,
+    read_head_untrusted,
+    tail_block,
+)
+from appliance.etcdapi.hpack import Decoder
+from appliance.etcdapi.outgoing import Outbox
+
+STREAMS_MAX = 10_000
+HEADER_BLOCK_MAX = 65536
+OUTPUT_MAX = 4 << 20
+PARKED_MAX = 8 << 20
+PARTIAL_MAX = 8 << 20
+
+SETTINGS_FRAMES_MAX = 1000  # in the life of a connection; each may move the windows of all streams
+
+_SETTINGS = frames.settings((3, STREAMS_MAX), (4, frames.RECEIVE_WINDOW), (6, HEADER_BLOCK_MAX))
+_HELLO = _SETTINGS + frames.window_update(0, frames.RECEIVE_WINDOW - frames.WINDOW_DEFAULT)
+
+
+class Connection:
+    """Give ``receive`` what came, send what ``take`` returns; ``lost`` when the socket is gone.
+
+    ``closing``: send what is left, then close. ``wake`` is called when output appears outside of ``receive``.
+    """
+
+    __slots__ = (
+        "_block", "_buffer", "_consumed", "_decoder", "_heads", "_last_stream", "_methods", "_out", "_parked",
+        "_parked_size", "_partial_size", "_settings_seen", "_started", "calls", "closing", "outbox", "wake",
+    )  # fmt: skip
+
+    def __init__(self, methods: Methods, wake: Callable[[], None]) -> None:
+        self._methods = methods
+        self.wake = wake
+        self.calls: dict[int, Call] = {}
+        self.closing = False
+        self.outbox = Outbox(_HELLO)
+        self._out = self.outbox.ready
+        self._buffer = b""
+        self._started = False
+        self._decoder = Decoder(list_size_max=HEADER_BLOCK_MAX)
+        self._heads: dict[bytes, Head] = {}
+        self._block: tuple[int, int, bytearray] | None = None  # stream, flags, header block so far
+        self._last_stream = 0
+        self._consumed = 0  # of the receive window, not given back yet
+        self._parked: deque[tuple[Call, bytes]] = deque()
+        self._parked_size = 0
+        self._partial_size = 0
+        self._settings_seen = 0
+
+    # In: bytes
+
+    def receive(self, data: bytes) -> None:
+        """Act on all whole frames in what came so far."""
+        if self.closing:
+            return
+        try:
+            self._receive_untrusted(data)
+        except ConnectionLostError as exc:
+            self._out.append(frames.goaway(self._last_stream, exc.reason, exc.message))
+            self.lost()
+
+    def _receive_untrusted(self, data: bytes) -> None:
+        buffer = self._buffer + data if self._buffer else data
+        size, position = len(buffer), 0
+        if not self._started:
+            if not buffer.startswith(frames.PREFACE[:size]):
+                raise ConnectionLostError(Reason.PROTOCOL_ERROR, "cannot read the preface: this is no HTTP/2")
+            if size < 24:
+                self._buffer = buffer
+                return
+            self._started = True
+            position = 24
+        calls = self.calls
+        while size - position >= 9:
+            high, low, kind, flags, stream = HEAD.unpack_from(buffer, position)
+            start = position + 9
+            end = start + (high << 8 | low)
+            if end - start > frames.FRAME_SIZE_MAX:
+                raise ConnectionLostError(Reason.FRAME_SIZE_ERROR, f"cannot read a frame of {end - start} bytes")
+            if end > size:
+                break
+            position = end
+            stream &= 0x7FFFFFFF
+            if kind == frames.DATA and self._block is None:
+                self._consumed += end - start
+                call = calls.get(stream)
+                if call is None:
+                    self._check_not_idle(stream)
+                    continue
+                if flags & frames.PADDED:
+                    start, end = _unpad(buffer, start, end)
+                # The usual: the only message of a unary call, whole.
+                method = call.head.method
+                if (
+                    flags & 1
+                    and not call.half_closed
+                    and call.buffer is None
+                    and method.__class__ is Unary
+                    and end - start >= 5
+                    and not buffer[start]
+                    and end - start - 5 == NUMBER.unpack_from(buffer, start + 1)[0]
+                ):
+                    call.half_closed = True
+                    self._serve(call, buffer[start + 5 : end])
+                else:
+                    self._data(call, buffer[start:end], bool(flags & 1))
+            else:
+                self._frame(kind, flags, stream, buffer[start:end])
+            if self.closing:
+                return
+        self._buffer = buffer[position:] if position < size else b""
+        if self._consumed > frames.RECEIVE_WINDOW >> 2:
+            self._out.append(frames.window_update(0, self._consumed))
+            self._consumed = 0
+
+    def _frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        if self._block is not None and (kind != frames.CONTINUATION or stream != self._block[0]):
+            raise ConnectionLostError(Reason.PROTOCOL_ERROR, "cannot read a frame amid a header block")
+        if kind == frames.HEADERS:
+            self._headers_frame(flags, stream, payload)
+        elif kind == frames.CONTINUATION:
+            if self._block is None:
+                raise ConnectionLostError(Reason.PROTOCOL_ERROR, "cannot continue headers that did not begin")
+            self._block[2].extend(payload)
+            self._whole_block(flags)
+        elif kind == frames.WINDOW_UPDATE:
+            self._window_update(stream, _number(payload))
+        elif kind == frames.PING:
+            if len(payload) != 8 or stream:
+                raise ConnectionLostError(Reason.FRAME_SIZE_ERROR, "cannot read a ping: it is not 8 bytes on stream 0")
+            if not flags & frames.ACK:
+                self._out.append(frames.frame(frames.PING, frames.ACK, 0, payload))
+        elif kind == frames.SETTINGS:
+            self._settings(flags, stream, payload)
+        elif kind == frames.RST_STREAM:
+            _number(payload)
+            self._check_not_idle(stream)
+            call = self.calls.get(stream)
+            if call is not None:
+                self._forget(call)
+            else:
+                self.outbox.drop(stream)
+        elif kind == frames.PRIORITY:
+            if len(payload) != 5 or not stream:
+                raise ConnectionLostError(Reason.FRAME_SIZE_ERROR, "cannot read a priority: it is not 5 bytes")
+        elif kind == frames.PUSH_PROMISE:
+            raise ConnectionLostError(Reason.PROTOCOL_ERROR, "cannot accept a push: a client may not promise")
+        # GOAWAY: the client will start no more; its calls go on. Unknown kinds are ignored (section 4.1).
+
+    def _check_not_idle(self, stream: int) -> None:
+        if not stream & 1 or stream > self._last_stream:
+            raise ConnectionLostError(Reason.PROTOCOL_ERROR, f"cannot read a frame on stream {stream}: it is not open")
+
+    def _settings(self, flags: int, stream: int, payload: bytes) -> None:
+        if stream or len(payload) % 6 or (flags & frames.ACK and payload):
+            raise ConnectionLostError(Reason.FRAME_SIZE_ERROR, "cannot read settings: they are not pairs on stream 0")
+        if flags & frames.ACK:
+            return
+        self._settings_seen += 1
+        if self._settings_seen > SETTINGS_FRAMES_MAX:
+            raise ConnectionLostError(Reason.ENHANCE_YOUR_CALM, f"cannot follow {SETTINGS_FRAMES_MAX} settings")
+        for at in range(0, len(payload), 6):
+            number, value = payload[at] << 8 | payload[at + 1], NUMBER.unpack_from(payload, at + 2)[0]
+            if number == 4:
+                if value > frames.WINDOW_MAX:
+                    raise ConnectionLostError(Reason.FLOW_CONTROL_ERROR, f"cannot use a window of {value}")
+                self.outbox.set_initial_window(value)
+            elif number == 5:
+                if not 16384 <= value < 1 << 24:
+                    raise ConnectionLostError(Reason.PROTOCOL_ERROR, f"cannot use frames of {value} bytes")
+                self.outbox.frame_size_max = value
+        self._out.append(frames.SETTINGS_ACK)
+        self._released()
+
+    def _window_update(self, stream: int, size: int) -> None:
+        size &= frames.WINDOW_MAX
+        if stream == 0:
+            if not size or not self.outbox.widen(size):
+                raise ConnectionLostError(Reason.FLOW_CONTROL_ERROR, f"cannot widen the window by {size}")
+        else:
+            self._check_not_idle(stream)
+            known = stream in self.calls or self.outbox.holds(stream)
+            if known and not (size and self.outbox.widen_stream(stream, size)):
+                self._reset(stream, Reason.FLOW_CONTROL_ERROR)
+        self._released()
+
+    # In: headers
+
+    def _headers_frame(self, flags: int, stream: int, payload: bytes) -> None:
+        start, end = _unpad(payload, 0, len(payload)) if flags & frames.PADDED else (0, len(payload))
+        if flags & frames.WITH_PRIORITY:
+            start += 5
+        if start > end or not stream & 1:
+            raise ConnectionLostError(Reason.PROTOCOL_ERROR, f"cannot read headers on stream {stream}")
+        if flags & frames.END_HEADERS:
+            self._headers(stream, flags, payload[start:end])
+        else:
+            self._block = (stream, flags, bytearray(payload[start:end]))
+
+    def _whole_block(self, flags: int) -> None:
+        assert self._block is not None
+        stream, first_flags, block = self._block
+        if len(block) > HEADER_BLOCK_MAX:
+            raise ConnectionLostError(Reason.ENHANCE_YOUR_CALM, f"cannot read headers of {len(block)} bytes")
+        if flags & frames.END_HEADERS:
+            self._block = None
+            self._headers(stream, first_flags, bytes(block))
+
+    def _headers(self, stream: int, flags: int, block: bytes) -> None:
+        head = self._heads.get(block)
+        if head is None:
+            generation = self._decoder.generation
+            try:
+                headers = self._decoder.decode_untrusted(block)
+            except InputError as exc:
+                raise ConnectionLostError(Reason.COMPRESSION_ERROR, exc.message) from exc
+            if headers is None:
+                head = Head(None, RefusedError(Code.RESOURCE_EXHAUSTED, "header list is too large"))
+            else:
+                head = read_head_untrusted(headers, self._methods)
+            if self._decoder.generation != generation or len(self._heads) >= 256:
+                self._heads.clear()  # the table has moved: the same bytes mean something else now
+            if self._decoder.generation == generation:
+                self._heads[block] = head
+        call = self.calls.get(stream)
+        if call is not None:  # a client's trailers
+            if flags & frames.END_STREAM and not call.half_closed:
+                self._data(call, b"", True)
+            else:
+                self._reset(stream, Reason.PROTOCOL_ERROR)
+            return
+        if stream <= self._last_stream:
+            self._out.append(frames.rst_stream(stream, Reason.STREAM_CLOSED))
+            return
+        self._last_stream = stream
+        if len(self.calls) + self.outbox.streams_held >= STREAMS_MAX:
+            self._out.append(frames.rst_stream(stream, Reason.REFUSED_STREAM))
+            return
+        call = self.calls[stream] = Call(self, stream, head)
+        call.half_closed = bool(flags & frames.END_STREAM)
+        if head.refusal is not None:
+            self.end(call, head.refusal.code, head.refusal.message)
+        elif head.method.__class__ is Streaming:
+            self._open(call)
+            if call.half_closed and call.consumer is not None:
+                call.consumer.half_close()
+        elif call.half_closed:
+            self.end(call, Code.INTERNAL, "EOF")
+
+    def _open(self, call: Call) -> None:
+        assert isinstance(call.head.method, Streaming)
+        try:
+            consumer = call.head.method.open(call)
+        except RefusedError as exc:
+            self.end(call, exc.code, exc.message)
+            return
+        if not call.over:
+            call.consumer = consumer
+
+    # In: messages
+
+    def _data(self, call: Call, data: bytes, last: bool) -> None:
+        if call.half_closed:
+            self._reset(call.stream, Reason.STREAM_CLOSED)
+            return
+        call.half_closed = last
+        if call.consumer is not None and data and not last:
+            self._out.append(frames.window_update(call.stream, len(data)))
+        if call.buffer is None:
+            call.buffer = bytearray()
+        buffer = call.buffer
+        buffer += data
+        self._partial_size += len(data)
+        while len(buffer) >= 5 and not call.over:
+            compressed, length = MESSAGE_HEAD.unpack_from(buffer)
+            if compressed:
+                self.end(call, Code.INTERNAL, "grpc: compressed flag set with identity or empty encoding")
+                return
+            if length > MESSAGE_SIZE_MAX:
+                text = f"grpc: received message larger than max ({length} vs. {MESSAGE_SIZE_MAX})"
+                self.end(call, Code.RESOURCE_EXHAUSTED, text)
+                return
+            if len(buffer) < 5 + length or (call.consumer is None and not last):
+                break
+            message = bytes(buffer[5 : 5 + length])
+            del buffer[: 5 + length]
+            self._partial_size -= 5 + length
+            if call.consumer is None:
+                self._partial_size -= len(buffer)
+                call.buffer = None
+                self._serve(call, message)
+                return
+            call.consumer.message(message)
+        if call.over:
+            return
+        if self._partial_size > PARTIAL_MAX or (call.consumer is None and len(buffer) > MESSAGE_SIZE_MAX + 5):
+            self.end(call, Code.RESOURCE_EXHAUSTED, "grpc: too much of unfinished messages")
+        elif last and (buffer or call.consumer is None):
+            self.end(call, Code.INTERNAL, "unexpected EOF")
+        elif last and call.consumer is not None:
+            call.consumer.half_close()
+
+    def _serve(self, call: Call, message: bytes) -> None:
+        if self.outbox.size <= OUTPUT_MAX and not self._parked:
+            self._run(call, message)
+        elif self._parked_size <= PARKED_MAX:
+            self._parked.append((call, message))
+            self._parked_size += len(message)
+        else:
+            self._reset(call.stream, Reason.REFUSED_STREAM)
+
+    def _run(self, call: Call, message: bytes) -> None:
+        method = call.head.method
+        assert method.__class__ is Unary
+        try:
+            answer = method.handle(call, message)
+        except RefusedError as exc:
+            self.end(call, exc.code, exc.message)
+            return
+        if answer is not None:
+            self.reply(call, answer)
+
+    # Out
+
+    @property
+    def pending(self) -> int:
+        """Bytes that wait for the peer to read, or for the loop to take them."""
+        return self.outbox.size
+
+    def take(self) -> bytes:
+        """All that may be sent now."""
+        return self.outbox.take()
+
+    def resume(self) -> None:
+        """The loop sent all it took: parked calls and held-back senders go on."""
+        self._released()
+        if self.outbox.was_full and not self.outbox.size:
+            self.outbox.was_full = False
+            for call in list(self.calls.values()):
+                if call.consumer is not None:
+                    call.consumer.drained()
+
+    def _released(self) -> None:
+        while self._parked and self.outbox.size <= OUTPUT_MAX:
+            call, message = self._parked.popleft()
+            self._parked_size -= len(message)
+            if not call.over:
+                self._run(call, message)
+
+    def reply(self, call: Call, message: bytes) -> None:
+        """The message and a good end."""
+        stream = call.stream
+        if self.calls.pop(stream, None) is None:
+            return
+        out = self._out
+        if not out:
+            self.wake()
+        outbox = self.outbox
+        length = len(message)
+        if outbox.claim_whole(stream, length + 5):
+            out.append(
+                frames.ANSWER.pack(
+                    frames.HEADERS_5, stream, HEAD_BLOCK, (length + 5) >> 8, (length + 5) & 255, 0, 0, stream, 0, length
+                )
+            )
+            out.append(message)
+            out.append(frames.TAIL.pack(frames.TAIL_5, stream, TAIL_BLOCK))
+            return
+        out.append(frames.response_headers(stream))
+        outbox.hold(stream, MESSAGE_HEAD.pack(0, length) + message, frames.trailers(stream))
+
+    def send(self, call: Call, message: bytes) -> None:
+        """One of many messages."""
+        stream = call.stream
+        if stream not in self.calls:
+            return
+        out = self._out
+        if not out:
+            self.wake()
+        if not call.started:
+            call.started = True
+            out.append(frames.response_headers(stream))
+        length = len(message) + 5
+        if self.outbox.claim(stream, length):
+            out.append(frames.DATA_AND_MESSAGE.pack(length >> 8, length & 255, 0, 0, stream, 0, length - 5))
+            out.append(message)
+        else:
+            self.outbox.hold(stream, MESSAGE_HEAD.pack(0, length - 5) + message, b"")
+
+    def start(self, call: Call) -> None:
+        """Response headers before any message."""
+        if not call.over and not call.started:
+            call.started = True
+            if not self._out:
+                self.wake()
+            self._out.append(frames.response_headers(call.stream))
+
+    def end(self, call: Call, code: Code, text: str) -> None:
+        """Trailers with a status; what was sent before goes out before."""
+        if call.over:
+            return
+        half_closed, stream = call.half_closed, call.stream
+        block = tail_block(code, text)
+        last = frames.trailers(stream, block if call.started else HEAD_BLOCK + block)
+        if not half_closed:  # the client need not send the rest (section 8.1)
+            last += frames.rst_stream(stream, Reason.NO_ERROR)
+        if not self._out:
+            self.wake()
+        if self.outbox.holds(stream):
+            self.outbox.hold(stream, b"", last)
+            self._forget(call, sent=True)
+        else:
+            self._forget(call)
+            self._out.append(last)
+
+    def go_away(self) -> None:
+        """Start no more calls here; ``closing`` follows when the last is over. Watches are ended by their owner."""
+        if not self._out:
+            self.wake()
+        self._out.append(frames.goaway(self._last_stream, Reason.NO_ERROR, "server stops"))
+
+    # Ends
+
+    def _reset(self, stream: int, reason: Reason) -> None:
+        self._out.append(frames.rst_stream(stream, reason))
+        call = self.calls.get(stream)
+        if call is not None:
+            self._forget(call)
+        else:
+            self.outbox.drop(stream)
+
+    def _forget(self, call: Call, *, sent: bool = False) -> None:
+        del self.calls[call.stream]
+        if not sent:
+            self.outbox.drop(call.stream)
+        if call.buffer is not None:
+            self._partial_size -= len(call.buffer)
+            call.buffer = None
+        if call.consumer is not None:
+            consumer, call.consumer = call.consumer, None
+            consumer.reset()
+
+    def lost(self) -> None:
+        """The socket is gone, or the peer is: every call is over."""
+        self.closing = True
+        for call in list(self.calls.values()):
+            if not call.over:
+                self._forget(call)
+        self._parked.clear()
+        self._buffer = b""
+
+
+def _unpad(payload: bytes, start: int, end: int) -> tuple[int, int]:
+    if start >= end or payload[start] >= end - start:
+        raise ConnectionLostError(Reason.PROTOCOL_ERROR, "cannot read a frame: it is all padding")
+    return start + 1, end - payload[start]
+
+
+def _number(payload: bytes) -> int:
+    if len(payload) != 4:
+        raise ConnectionLostError(Reason.FRAME_SIZE_ERROR, f"cannot read a number of {len(payload)} bytes")
+    return int.from_bytes(payload, "big")

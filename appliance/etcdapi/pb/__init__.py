@@ -1,0 +1,1 @@
+"""Messages of etcd's wire, made by packaging/proto/generate.sh. Do not edit."""
