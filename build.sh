@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# ./build.sh          builds dist/appliance, if its sources have changed
+# ./build.sh run      builds it and runs the demo in ./.appliance; Ctrl-C stops all in order
+# ./build.sh test     everything it takes, then linters, types and all tests
+# ./build.sh bench    the benchmarks, as a table with ratios
+# ./build.sh lock     remakes packaging/requirements.lock from pyproject.toml
+set -euo pipefail
+cd "$(dirname "$(readlink -f "$0")")"
+
+PYTHON=/usr/bin/python3 # of Debian: PyInstaller takes the Python it runs on along
+VENV=.build/venv
+TO_BUILD="python3-venv python3-dev gcc libc6-dev libzstd-dev zstd binutils patchelf"
+TO_TEST="clang libclang-rt-14-dev chromium supervisor s6 strace procps util-linux curl"
+
+# Installs the Debian packages that are missing.
+need() {
+    local missing=""
+    for package in "$@"; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing="$missing $package"
+    done
+    [ -n "$missing" ] || return 0
+    if [ "$(. /etc/os-release && echo "$ID $VERSION_ID")" != "debian 12" ] || [ "$(id -u)" != 0 ]; then
+        echo "build.sh: please install, as Debian 12 names them:$missing" >&2
+        exit 2
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    # shellcheck disable=SC2086
+    apt-get install -y -q --no-install-recommends $missing >&2 || {
+        apt-get update -q >&2
+        apt-get install -y -q --no-install-recommends $missing >&2
+    }
+}
+
+# The virtual environment, made anew when the lock has changed.
+venv() {
+    local wanted
+    wanted=$(sha256sum <packaging/requirements.lock)
+    [ "$(cat $VENV/made-from 2>/dev/null)" != "$wanted" ] || return 0
+    [ -x $VENV/bin/pip ] || $PYTHON -m venv $VENV
+    $VENV/bin/pip install -q --disable-pip-version-check --require-hashes -r packaging/requirements.lock >&2
+    echo "$wanted" >$VENV/made-from
+}
+
+build() {
+    # shellcheck disable=SC2086
+    need $TO_BUILD
+    venv
+    $VENV/bin/python packaging/build.py
+}
+
+demo() {
+    local etc=.appliance/etc/appliance
+    mkdir -p $etc/units
+    [ -e $etc/appliance.toml ] || cp configs/demo.toml $etc/appliance.toml
+    for unit in configs/demo/*.toml; do
+        [ -e "$etc/units/${unit##*/}" ] || cp "$unit" $etc/units/
+    done
+    exec dist/appliance --root ./.appliance run
+}
+
+tests() {
+    # shellcheck disable=SC2086
+    need $TO_BUILD $TO_TEST
+    venv
+    local code=0
+    $VENV/bin/ruff check appliance packaging tests || code=1
+    $VENV/bin/mypy || code=1
+    build || code=1
+    # Its summary is the last thing printed: whoever reads the log sees what ran.
+    PYTHONPATH=. $VENV/bin/python -m pytest tests "$@" || code=1
+    return $code
+}
+
+case "${1:-build}" in
+build) build ;;
+run) build && demo ;;
+test) shift && tests "$@" ;;
+bench) need $TO_BUILD $TO_TEST && build && shift && exec $VENV/bin/python tests/benchmarks/run.py "$@" ;;
+lock) need $TO_BUILD && venv && exec packaging/lock.sh ;;
+*) sed -n '2,6s/^# //p' "$0" >&2 && exit 2 ;;
+esac
