@@ -108,12 +108,17 @@ class Supervisor:
 
     async def wait_settled(self) -> None:
         """Until every essential service is ready, or has failed once, or needs one that has: the first outcome."""
-        await self._until(lambda: self._closing or all(self._settled(it) for it in self._all.values()))
+        await self._until(
+            lambda: self._closing or all(self._settled(it) for it in self._all.values() if it.service.essential)
+        )
+
+    async def wait_outcome(self, name: str) -> None:
+        """The same for one service: until it is ready, or it is clear that it is not now."""
+        await self._until(lambda: self._closing or self._settled(self._all[name]))
 
     def _settled(self, it: _Record) -> bool:
         return (
-            not it.service.essential
-            or it.state in (State.READY, State.STOPPED, State.FAILED)
+            it.state in (State.READY, State.STOPPED, State.FAILED)
             or it.failures > 0
             or any(self._all[need].failures > 0 for need in it.service.needs)
         )
