@@ -257,7 +257,7 @@ def _row(key: str, state: str, *cells: str) -> str:
 
 def _cell(label: str, html: str, kind: str = "") -> str:
     kinds = " ".join(filter(None, (kind, "" if html else "none")))
-    return f'<td role="cell" data-label="{escape(label)}"{f" class={chr(34)}{kinds}{chr(34)}" if kinds else ""}>{html}</td>'
+    return f'<td role="cell" data-label="{escape(label)}" class="{kinds}">{html}</td>'
 
 
 def _chip(state: str, look: str = "") -> str:

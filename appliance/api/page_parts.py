@@ -9,7 +9,7 @@ from __future__ import annotations
 STYLE = """
 :root { color-scheme: light dark; --paper: #f6f7f9; --card: #fff; --ink: #1b2430; --soft: #5b6675; --line: #e1e5ea;
   --accent: #1f5fbf; --good: #11743c; --good-back: #ddf3e4; --bad: #b3261e; --bad-back: #fbe1df; --wait: #8a5a00;
-  --wait-back: #fcefcf; --rest: #545f6d; --rest-back: #e9ecf0; 
+  --wait-back: #fcefcf; --rest: #545f6d; --rest-back: #e9ecf0;
   --mono: ui-monospace, "DejaVu Sans Mono", Menlo, monospace; }
 @media (prefers-color-scheme: dark) { :root { --paper: #11151b; --card: #1a2028; --ink: #e4e8ee; --soft: #9aa6b5;
   --line: #2b333e; --accent: #82b1ff; --good: #7fdca2; --good-back: #16351f; --bad: #ff9c94; --bad-back: #44191a;
@@ -64,7 +64,7 @@ footer { color: var(--soft); font-size: 13px; padding: 6px 0 28px; display: flex
 #log h2 { display: flex; align-items: center; gap: 10px; padding: 8px 16px; border-bottom: 1px solid #2b333e;
   color: #fff; }
 #log h2 span { font-weight: 400; color: #9aa6b5; font-size: 13px; }
-#log button { margin-left: auto; font: inherit; font-size: 13px; color: #fff; background: #2b333e; border: 0; 
+#log button { margin-left: auto; font: inherit; font-size: 13px; color: #fff; background: #2b333e; border: 0;
   border-radius: 6px; padding: 6px 14px; cursor: pointer; }
 #log pre { margin: 0; padding: 10px 16px; overflow: auto; font: 12.5px/1.55 var(--mono); white-space: pre-wrap;
   overflow-wrap: anywhere; min-height: 8em; }
@@ -152,7 +152,7 @@ SCRIPT = """
     });
     events.onerror = function () {
       show('off', 'connection lost, trying again');
-      if (events.readyState === 2) { 
+      if (events.readyState === 2) {
         events = null;
         setTimeout(function () { if (!document.hidden) { listen(); } }, 3000);
       }

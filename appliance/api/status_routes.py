@@ -184,5 +184,3 @@ def status_routes(subjects: Subjects, requests: Requests) -> tuple[Route, ...]:
             statuses={202: "The stop has begun"},
         ),
     )
-
-

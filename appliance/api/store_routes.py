@@ -233,5 +233,3 @@ async def _watched(
 async def _backed_up(store: StoreSubject) -> AsyncGenerator[bytes, None]:
     async for chunk in store.backup():
         yield chunk
-
-

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import grp
-import ipaddress
 import os
 import socket
 import struct
@@ -42,6 +41,8 @@ class Address:
     @property
     def is_loopback(self) -> bool:
         """Whether only this host can reach it."""
+        import ipaddress
+
         return ipaddress.ip_address(self.host).is_loopback
 
 
@@ -56,6 +57,8 @@ class Peer:
 
 def parse_address(text: str) -> Address:
     """``127.0.0.1:7780``, ``[::1]:7780`` or ``localhost:7780``. Raises InputError saying what is wrong with it."""
+    import ipaddress  # only servers parse addresses; the command line need not load it
+
     wanted = 'write "127.0.0.1:7780", "[::1]:7780" or "localhost:7780"'
     host, colon, port_text = text.rpartition(":")
     if not colon:
@@ -87,6 +90,10 @@ class Listener:
         raw.setblocking(False)
         self._identity = _identity(path) if path else None
         self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(raw))
+
+    def fileno(self) -> int:
+        """For those who accept by themselves (``host.epoll``)."""
+        return int(self._listener.socket.fileno())
 
     async def accept(self) -> trio.SocketStream:
         """The next connection; waits while the process is out of file descriptors."""
