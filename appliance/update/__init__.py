@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from appliance.update.agent import Update
     from appliance.update.health import HealthSource
     from appliance.update.offer import Offer, parse_offer
+    from appliance.update.pack import FOOTER_SIZE, Footer, parse_footer
     from appliance.update.picture import Gate, HistoryEntry, SlotPicture, UpdatePicture
     from appliance.update.record import SlotEntry, SlotRecord, format_copy, parse_copy, read_record
     from appliance.update.settings import HealthCheck, HealthSettings, UpdateSettings
     from appliance.update.trust import Repository
     from appliance.update.version import Version, parse_version
-    from appliance.update.worker import work
+    from appliance.update.worker import Task, download, work
 
 _ROOMS = {
     "Update": "agent",
@@ -39,10 +40,17 @@ _ROOMS = {
     "Repository": "trust",
     "Version": "version",
     "parse_version": "version",
+    "Footer": "pack",
+    "parse_footer": "pack",
+    "FOOTER_SIZE": "pack",
+    "Task": "worker",
+    "download": "worker",
     "work": "worker",
 }
 
 __all__ = [
+    "FOOTER_SIZE",
+    "Footer",
     "Gate",
     "HealthCheck",
     "HealthSettings",
@@ -53,12 +61,15 @@ __all__ = [
     "SlotEntry",
     "SlotPicture",
     "SlotRecord",
+    "Task",
     "Update",
     "UpdatePicture",
     "UpdateSettings",
     "Version",
+    "download",
     "format_copy",
     "parse_copy",
+    "parse_footer",
     "parse_offer",
     "parse_version",
     "read_record",
@@ -66,7 +77,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> Any:
     """Load the module that holds the name (PEP 562)."""
     if name not in _ROOMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

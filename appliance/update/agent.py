@@ -1,76 +1,218 @@
-"""The update service (face; being written)."""
+"""The update service: checks by itself, and does what a person asks.
+
+One task does all the work (``course``), so no two updates ever run at once; whoever asks sends it a request.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
 
 import trio
 
+from appliance.errors import ApplianceError, ConflictError, InputError, UnavailableError
+from appliance.host import clock, entropy, files
+from appliance.host.bundle import Bundle
 from appliance.host.layout import Layout
+from appliance.host.processes import Processes
+from appliance.host.slots import RealSlotCalls, file_size
+from appliance.update.asking import AskWorker, worker_of
+from appliance.update.course import Course
+from appliance.update.explain import View, explain
 from appliance.update.health import HealthSource
-from appliance.update.picture import Gate, HistoryEntry, UpdatePicture
+from appliance.update.memory import Keeper, Memory
+from appliance.update.offer import download_path
+from appliance.update.picture import Gate, HistoryEntry, OfferPicture, UpdatePicture, picture_slots
+from appliance.update.record import SlotRecord, other
+from appliance.update.rollout import Goal, Phase
+from appliance.update.schedule import first_delay, next_delay
 from appliance.update.settings import UpdateSettings
+from appliance.update.slots import Slots
+
+_BUSY = {
+    Phase.CLEARING, Phase.WRITING, Phase.VERIFYING, Phase.ARMED, Phase.SWITCHING, Phase.TRIAL, Phase.ROLLING_BACK,
+}  # fmt: skip
 
 
-class Keeper(Protocol):
-    """What must last; the app gives the store's."""
-
-    async def get(self, key: str) -> bytes | None:
-        """The value."""
-
-    async def put(self, key: str, value: bytes) -> None:
-        """Durable when it returns."""
+@dataclass(eq=False)
+class _Request:
+    goal: Goal
+    done: trio.Event = field(default_factory=trio.Event)
+    error: ApplianceError | None = None
 
 
 class Update:
-    """One service: checks by itself, and does what a person asks."""
+    """The service. ``ask_worker`` and ``slots`` are for tests."""
 
     def __init__(
         self,
         *,
         layout: Layout,
         settings: UpdateSettings,
-        bundle: Any,  # noqa: ANN401
-        processes: Any,  # noqa: ANN401
+        bundle: Bundle,
+        processes: Processes,
         keeper: Keeper,
         health: HealthSource,
         switch: Callable[[], Awaitable[None]],
         publish: Callable[..., None],
-    ) -> None: ...
+        ask_worker: AskWorker | None = None,
+        slots: Slots | None = None,
+    ) -> None:
+        self._layout = layout
+        self._bundle = bundle
+        self._health = health
+        self._next_check = ""
+        self._course = Course(
+            layout=layout, settings=settings, bundle=bundle, processes=processes, memory=Memory(keeper), health=health,
+            switch=switch, publish=publish, ask_worker=ask_worker or worker_of(layout, bundle, processes),
+            slots=slots or Slots(RealSlotCalls(), layout.slots),
+        )  # fmt: skip
+        self._requests_send, self._requests = trio.open_memory_channel[_Request | None](8)
 
-    async def run(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None]) -> None:
-        """The service's main."""
-        raise NotImplementedError
+    # --- what others ask ---
 
     def reconfigure(self, settings: UpdateSettings) -> None:
-        """New settings after a reload."""
-        raise NotImplementedError
-
-    def picture(self) -> UpdatePicture:
-        """``update status``."""
-        raise NotImplementedError
+        """New settings after a reload; they count from the next check on."""
+        changed = (settings.repository, settings.channel) != (self._course.settings.repository, self._course.settings.channel)
+        self._course.settings = settings
+        if changed:
+            self._course.choice = None
+        with contextlib.suppress(trio.WouldBlock):  # it is busy with requests and will look at the settings anyway
+            self._requests_send.send_nowait(None)
 
     async def check(self) -> UpdatePicture:
         """Ask the repository; returns when it answered. Raises what it refused."""
-        raise NotImplementedError
+        return await self._ask(Goal(entropy.token(8), "check", automatic=False), wait=True)
 
     async def download(self, version: str = "") -> UpdatePicture:
-        """Check and fetch; returns when it is here."""
-        raise NotImplementedError
+        """Check and fetch; returns when it is here. Raises what went wrong."""
+        return await self._ask(Goal(entropy.token(8), "download", version, automatic=False), wait=True)
 
     async def apply(self, version: str = "", *, force: bool = False) -> UpdatePicture:
-        """Start to check, fetch, write, switch; returns at once, ``request`` is the id to look for in the history."""
-        raise NotImplementedError
+        """Begin to check, fetch, write, switch; returns at once, ``request`` is the id to look for in the history."""
+        if force and not version:
+            raise InputError("cannot force an update: say which version")
+        if self._course.slots_problem:
+            raise UnavailableError(f"cannot apply an update: {self._course.slots_problem}")
+        return await self._ask(Goal(entropy.token(8), "apply", version, force, False), wait=False)
 
     async def rollback(self) -> UpdatePicture:
-        """Start to go back to the other slot; returns at once as apply does."""
-        raise NotImplementedError
+        """Begin to go back to the version in the other slot; returns at once, as ``apply`` does."""
+        record, running = self._course.slots.record, self._course.running
+        if record is None or running is None or not record.entry(other(running)).blessed:
+            raise ConflictError("cannot roll back: the other slot holds no blessed version")
+        return await self._ask(Goal(entropy.token(8), "rollback", automatic=False), wait=False)
 
-    def explain(self) -> tuple[Gate, ...]:
-        """Every gate and how it stands."""
-        raise NotImplementedError
+    async def _ask(self, goal: Goal, *, wait: bool) -> UpdatePicture:
+        if goal.verb != "rollback" and (off := self._off_reason()):
+            raise UnavailableError(f"cannot {goal.verb} an update: {off}")
+        if self._course.state.phase in _BUSY:
+            version = self._course.state.offer.version if self._course.state.offer else ""
+            raise ConflictError(f"cannot {goal.verb}: an update to {version} is at {self._course.state.phase.value}")
+        request = _Request(goal)
+        try:
+            self._requests_send.send_nowait(request)
+        except trio.WouldBlock:
+            raise ConflictError(f"cannot {goal.verb}: too many requests wait already") from None
+        if wait:
+            await request.done.wait()
+            if request.error is not None:
+                raise request.error
+        return replace(self.picture(), request=goal.id, request_version=goal.version)
 
     def history(self) -> tuple[HistoryEntry, ...]:
         """Newest first."""
-        raise NotImplementedError
+        return self._course.memory.entries
+
+    def picture(self) -> UpdatePicture:
+        """``update status``."""
+        record = self._course.slots.record or SlotRecord()
+        state, settings = self._course.state, self._course.settings
+        offer = state.offer or (self._course.choice.offer if self._course.choice else None)
+        off = self._off_reason()
+        received = 0
+        if offer is not None and state.phase is Phase.DOWNLOADING:
+            path = download_path(self._layout.update + "/download", offer)
+            received = file_size(path + ".partial") or file_size(path)
+        return UpdatePicture(
+            enabled=not off,
+            reason=off or self._course.last_error or self._course.slots_problem or (self._course.choice.reason if self._course.choice else ""),
+            state=state.phase.value,
+            version=self._bundle.version,
+            slot=self._course.running or "none",
+            trial=state.phase is Phase.TRIAL,
+            repository=settings.repository,
+            channel=settings.channel,
+            strategy=settings.strategy,
+            request=state.goal.id if state.phase is not Phase.IDLE else "",
+            request_version=state.goal.version if state.phase is not Phase.IDLE else "",
+            available=None if offer is None else OfferPicture(
+                version=offer.version, size=offer.length, notes=offer.notes
+            ),
+            received_bytes=received,
+            slots=picture_slots(record, self._course.running),
+            denied=tuple(version for version, _ in record.denied),
+            health=self._course.proving.missing if self._course.proving else (),
+            last_check=self._course.last_check,
+            next_check=self._next_check,
+            recent=self._course.memory.entries[:5],
+        )  # fmt: skip
+
+    def explain(self) -> tuple[Gate, ...]:
+        """Every gate and how it stands."""
+        try:
+            free = files.free_bytes(self._layout.state)
+        except ApplianceError:
+            free = 0
+        return explain(
+            View(
+                settings=self._course.settings, trust_root=self._layout.trust_root,
+                has_trust_root=files.exists(self._layout.trust_root), slots_problem=self._course.slots_problem,
+                store_problem=self._course.memory.problem, choice=self._course.choice, last_error=self._course.last_error,
+                denied=tuple(version for version, _ in (self._course.slots.record or SlotRecord()).denied), free_bytes=free,
+                on_trial=self._course.state.phase is Phase.TRIAL, trial_missing=self._course.proving.missing if self._course.proving else (),
+                services_missing=self._services_missing(),
+            )
+        )  # fmt: skip
+
+    def _off_reason(self) -> str:
+        if not self._course.settings.repository:
+            return "no repository is set ([update] repository)"
+        if not files.exists(self._layout.trust_root):
+            return f"there is no trust root {self._layout.trust_root}"
+        return ""
+
+    def _services_missing(self) -> tuple[str, ...]:
+        ready, missing = self._health.services_ready()
+        return () if ready else missing or ("not every essential service is ready",)
+
+    # --- the service ---
+
+    async def run(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Go on where we stopped, then serve requests and the clock until ``stopping``."""
+        self._course.started = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._serve)
+            task_status.started()
+            await stopping.wait()
+            nursery.cancel_scope.cancel()  # an update under way is gone on with by the next process
+
+    async def _serve(self) -> None:
+        await self._course.begin()
+        delay = first_delay(self._course.settings.interval, entropy.uniform(0, 1))
+        while True:
+            request = await self._wait_request(delay)
+            if request is None:  # the settings changed
+                delay = first_delay(self._course.settings.interval, entropy.uniform(0, 1))
+                continue
+            request.error = await self._course.pursue(request.goal)
+            request.done.set()
+            delay = next_delay(self._course.settings.interval, self._course.failures, entropy.uniform(0, 1))
+
+    async def _wait_request(self, delay: float) -> _Request | None:
+        automatic = self._bundle.frozen and not self._off_reason() and self._course.settings.strategy == "immediate"
+        self._next_check = clock.timestamp(clock.wall_seconds() + delay) if automatic else ""
+        with trio.move_on_after(delay if automatic else float("inf")):
+            return await self._requests.receive()
+        return _Request(Goal(entropy.token(8)))

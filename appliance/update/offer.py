@@ -52,7 +52,7 @@ def offer_of_target(
         raise UntrustedError(f"cannot take {path}: its signed metadata says {exc.message}", where=path) from exc
     if path != target_path(channel, version, architecture) or not _SHA256.fullmatch(sha256):
         raise UntrustedError(f"cannot take {path}: its signed metadata says it is version {version!r}", where=path)
-    return Offer(path, version, sha256, length, floor, str(custom.get("notes") or "")[:4000])
+    return Offer(path, version, sha256, length, floor, str(custom.get("notes") or "")[:1000])
 
 
 def offer_to_json(offer: Offer) -> dict[str, Any]:
@@ -80,17 +80,28 @@ def parse_offer(value: object) -> Offer:
     return offer
 
 
+def newest_first(offers: Iterable[Offer]) -> list[Offer]:
+    """By version."""
+    return sorted(offers, key=lambda offer: parse_version(offer.version), reverse=True)
+
+
+def download_path(directory: str, offer: Offer) -> str:
+    """Where a fetched file lies: by its content, so that two versions never mix."""
+    return f"{directory}/{offer.sha256}"
+
+
 @dataclass(frozen=True)
 class Choice:
-    """The offer to take, or why there is none."""
+    """The offer to take, or why there is none; ``refused`` when the channel went backwards."""
 
     offer: Offer | None
     reason: str
+    refused: bool = False
 
 
 def choose(offers: Iterable[Offer], *, running: str, denied: Collection[tuple[str, str]], channel: str) -> Choice:
     """The newest offer above the running version that is not denied and whose floor we have passed."""
-    known = sorted(offers, key=lambda offer: parse_version(offer.version), reverse=True)
+    known = newest_first(offers)
     if not known:
         return Choice(None, f"channel {channel} offers nothing for this host")
     here = parse_version(running)
@@ -109,13 +120,22 @@ def choose(offers: Iterable[Offer], *, running: str, denied: Collection[tuple[st
     newest = known[0].version
     if parse_version(newest) < here:
         return Choice(
-            None, f"channel {channel} offers {newest}, older than the running {running}: refused, no downgrade unasked"
+            None,
+            f"cannot take {newest} of channel {channel}: it is older than the running {running}, "
+            f"and nobody asked for a downgrade (update apply --force {newest})",
+            refused=True,
         )
     return Choice(None, f"{running} is the newest in channel {channel}")
 
 
 def choose_asked(
-    offers: Iterable[Offer], wanted: str, *, running: str, denied: Collection[tuple[str, str]], channel: str, force: bool
+    offers: Iterable[Offer],
+    wanted: str,
+    *,
+    running: str,
+    denied: Collection[tuple[str, str]],
+    channel: str,
+    force: bool,
 ) -> Offer:
     """The offer of exactly the version that a person asked for. ``force`` takes a denied or older one too.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from appliance.update.record import SLOTS, SlotName, SlotRecord
+
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
@@ -39,6 +41,18 @@ class SlotPicture:
     blessed: bool
     tries: int
     priority: int
+
+
+def picture_slots(record: SlotRecord, running: SlotName | None) -> tuple[SlotPicture, ...]:
+    """Both slots."""
+    return tuple(
+        SlotPicture(
+            name=name, version=entry.version, sha256=entry.sha256, running=name == running,
+            blessed=entry.blessed, tries=entry.tries, priority=entry.priority,
+        )
+        for name in SLOTS
+        for entry in (record.entry(name),)
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,17 +19,18 @@ SlotName = Literal["a", "b"]
 SLOTS: tuple[SlotName, ...] = ("a", "b")
 PRIORITY_TRIAL, PRIORITY_BLESSED, PRIORITY_FALLBACK = 3, 2, 1
 
+SEQUENCE_MAX = 2**64 - 2
+
 _VERSION = r"[0-9A-Za-z][0-9A-Za-z.+-]{0,63}"
 _HASH = r"[0-9a-f]{64}"
-_NUMBER = r"(?:0|[1-9][0-9]{0,17})"
-_HEAD = re.compile(
-    rf"appliance-slots 1\nsequence ({_NUMBER})\nbase ({_HASH}|-)\n"
-    rf"slot a ({_VERSION}|-) ({_HASH}|-) priority=([0-9]) tries=([0-9]) blessed=([01])\n"
-    rf"slot b ({_VERSION}|-) ({_HASH}|-) priority=([0-9]) tries=([0-9]) blessed=([01])\n"
-    rf"deadline ({_NUMBER})\n"
+_CHECK = re.compile(r"^check ([0-9a-f]{8})\n", re.MULTILINE)
+_SEQUENCE = re.compile(r"sequence ([0-9]{1,20})")
+_BASE = re.compile(rf"base ({_HASH}|-)")
+_SLOT = re.compile(
+    rf"slot ([ab]) ({_VERSION}|-) ({_HASH}|-) priority=([0-9]{{1,3}}) tries=([0-9]{{1,3}}) blessed=([01])(?: .*)?"
 )
-_DENIED = re.compile(rf"denied ({_VERSION}) ({_HASH})\n")
-_CHECK = re.compile(r"check ([0-9a-f]{8})\n\n*")
+_DEADLINE = re.compile(r"deadline ([0-9]{1,6})")
+_DENIED = re.compile(rf"denied ({_VERSION}) ({_HASH})")
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class SlotRecord:
     b: SlotEntry = SlotEntry()
     deadline: int = 600
     denied: tuple[tuple[str, str], ...] = ()
+    unknown: tuple[str, ...] = ()  # lines of a newer version, kept as they are
 
     def entry(self, slot: SlotName) -> SlotEntry:
         """The entry by name."""
@@ -95,7 +97,8 @@ class SlotRecord:
         bad, good = self.entry(slot), self.entry(other(slot))
         denied = self.denied
         if bad.version and bad.sha256:
-            denied = tuple(item for item in denied if item != (bad.version, bad.sha256)) + ((bad.version, bad.sha256),)
+            this = (bad.version, bad.sha256)
+            denied = (*(item for item in denied if item != this), this)
         record = replace(self, denied=denied[-DENIED_MAX:])
         record = record._with(other(slot), replace(good, priority=PRIORITY_BLESSED if good.blessed else good.priority))
         return record._with(slot, replace(bad, priority=0, tries=0, blessed=False))._next()
@@ -129,6 +132,7 @@ def format_copy(record: SlotRecord) -> bytes:
             f"priority={entry.priority} tries={entry.tries} blessed={int(entry.blessed)}\n"
         )
     lines.append(f"deadline {record.deadline}\n")
+    lines.extend(line + "\n" for line in record.unknown)
     denied = [f"denied {version} {sha256}\n" for version, sha256 in record.denied[-DENIED_MAX:]]
     room = COPY_SIZE - sum(map(len, lines)) - len("check 01234567\n")
     while sum(map(len, denied)) > room:
@@ -142,25 +146,42 @@ def parse_copy(data: bytes) -> SlotRecord | None:
     if len(data) != COPY_SIZE or not data.isascii():
         return None
     text = data.decode("ascii")
-    head = _HEAD.match(text)
-    if not head:
+    check = _CHECK.search(text)
+    if not check or int(check[1], 16) != zlib.crc32(data[: check.start()]):
         return None
-    position, denied = head.end(), []
-    while match := _DENIED.match(text, position):
-        denied.append((match[1], match[2]))
-        position = match.end()
-    check = _CHECK.fullmatch(text, position)
-    if not check or int(check[1], 16) != zlib.crc32(data[:position]) or len(denied) > DENIED_MAX:
+    first, *lines = text[: check.start()].split("\n")[:-1]
+    if first != "appliance-slots 1":
         return None
-    entries = [
-        SlotEntry(
-            "" if head[i] == "-" else head[i], "" if head[i + 1] == "-" else head[i + 1],
-            int(head[i + 2]), int(head[i + 3]), head[i + 4] == "1",
-        )
-        for i in (3, 8)
-    ]  # fmt: skip
-    base = "" if head[2] == "-" else head[2]
-    return SlotRecord(int(head[1]), base, entries[0], entries[1], int(head[13]), tuple(denied))
+    record, entries, seen = SlotRecord(), dict[str, SlotEntry](), set[str]()
+    denied, unknown = list[tuple[str, str]](), list[str]()
+    for line in lines:
+        word = line.partition(" ")[0]
+        if match := _SLOT.fullmatch(line):
+            word = match[1]
+            empty = match[2] == "-" or match[3] == "-"
+            entries[word] = SlotEntry(
+                "" if empty else match[2], "" if empty else match[3], int(match[4]), int(match[5]), match[6] == "1"
+            )
+        elif match := _SEQUENCE.fullmatch(line):
+            record = replace(record, sequence=int(match[1]))
+        elif match := _BASE.fullmatch(line):
+            record = replace(record, base="" if match[1] == "-" else match[1])
+        elif match := _DEADLINE.fullmatch(line):
+            record = replace(record, deadline=int(match[1]))
+        elif match := _DENIED.fullmatch(line):
+            denied.append((match[1], match[2]))
+            continue
+        elif word in ("sequence", "base", "deadline", "slot", "denied") or not word:
+            return None
+        else:
+            unknown.append(line)
+            continue
+        if word in seen:
+            return None
+        seen.add(word)
+    if seen != {"sequence", "base", "deadline", "a", "b"} or record.sequence > SEQUENCE_MAX:
+        return None
+    return replace(record, a=entries["a"], b=entries["b"], denied=tuple(denied[-DENIED_MAX:]), unknown=tuple(unknown))
 
 
 def read_record(data: bytes) -> tuple[SlotRecord | None, int]:

@@ -11,7 +11,7 @@ from appliance.schema import Duration
 CHANNELS = ("alpha", "beta", "stable")
 
 
-def _repository_problem(value: Any) -> str | None:  # noqa: ANN401
+def _repository_problem(value: Any) -> str | None:
     scheme, found, rest = str(value).partition("://")
     if found and scheme not in ("http", "https", "file"):
         return f"has the scheme {scheme!r}; allowed are http, https, file, or a plain path"
@@ -48,7 +48,7 @@ class HealthCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class HealthSettings:
-    """When a new version is blessed: everything well for ``settle``, within ``deadline``, in at most ``tries`` starts."""
+    """When a new version is blessed: all well for ``settle``, within ``deadline``, in ``tries`` starts."""
 
     settle: Duration = field(default=60.0, metadata={"min": 0.0})
     deadline: Duration = field(default=600.0, metadata={"min": 1.0, "max": 86400.0})

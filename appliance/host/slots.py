@@ -1,0 +1,209 @@
+"""The calls that the slots and the downloads need, one syscall group each, so that a test can cut the power after any.
+
+No policy: which call follows which is the update room's. ``SlotCalls`` is the shape, ``RealSlotCalls`` the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Protocol
+
+from appliance.errors import ConflictError, NotFoundError
+from appliance.host.files import sync_directory, translate
+
+_PIECE = 1 << 20
+_NETWORK_NAMES = {
+    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "PATH", "HOME", "TMPDIR",
+}  # fmt: skip
+
+
+class SlotCalls(Protocol):
+    """What ``update.slots`` does to the disk. Nothing is durable before ``sync`` / ``sync_directory`` returned."""
+
+    def read(self, path: str, *, size_max: int) -> bytes:
+        """The first ``size_max`` bytes; empty when there is no such file."""
+
+    def pieces(self, path: str, *, from_disk: bool = False) -> Iterator[bytes]:
+        """The whole file; ``from_disk`` asks the kernel to forget what it holds of it first."""
+
+    def write_at(self, path: str, offset: int, data: bytes, *, mode: int = 0o644) -> None:
+        """Write into the file, making it when it is missing."""
+
+    def sync(self, path: str) -> None:
+        """Make the file's bytes durable."""
+
+    def sync_directory(self, path: str) -> None:
+        """Make the names in the directory durable."""
+
+    def make_directory(self, path: str) -> None:
+        """With parents; existing is fine."""
+
+    def rename(self, old: str, new: str) -> None:
+        """Atomically, over what is there."""
+
+    def remove(self, path: str) -> None:
+        """Missing is fine."""
+
+    def point(self, path: str, target: str) -> None:
+        """Make a new symbolic link."""
+
+    def exists(self, path: str) -> bool:
+        """Whether there is something by that name."""
+
+
+class RealSlotCalls:
+    """The machine. Raises InputError, NotFoundError, UnavailableError as host.files does."""
+
+    def read(self, path: str, *, size_max: int) -> bytes:
+        """The first ``size_max`` bytes; empty when there is no such file."""
+        try:
+            with open(path, "rb") as file:
+                return file.read(size_max)
+        except FileNotFoundError:
+            return b""
+        except OSError as exc:
+            raise translate(exc, "read", path) from exc
+
+    def pieces(self, path: str, *, from_disk: bool = False) -> Iterator[bytes]:
+        """The whole file; ``from_disk`` asks the kernel to forget what it holds of it first (posix_fadvise(2))."""
+        try:
+            with open(path, "rb", buffering=0) as file:
+                if from_disk:
+                    with contextlib.suppress(OSError):
+                        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                while piece := file.read(_PIECE):
+                    yield piece
+        except OSError as exc:
+            raise translate(exc, "read", path) from exc
+
+    def write_at(self, path: str, offset: int, data: bytes, *, mode: int = 0o644) -> None:
+        """Write into the file, making it when it is missing."""
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+            try:
+                view = memoryview(data)
+                while view:
+                    written = os.pwrite(fd, view, offset)
+                    view, offset = view[written:], offset + written
+                os.fchmod(fd, mode)
+            finally:
+                os.close(fd)
+        except OSError as exc:
+            raise translate(exc, "write", path) from exc
+
+    def sync(self, path: str) -> None:
+        """Make the file's bytes durable (fsync: its length and mode too)."""
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError as exc:
+            raise translate(exc, "sync", path) from exc
+
+    def sync_directory(self, path: str) -> None:
+        """Make the names in the directory durable."""
+        try:
+            sync_directory(path)
+        except OSError as exc:
+            raise translate(exc, "sync", path) from exc
+
+    def make_directory(self, path: str) -> None:
+        """With parents, each made durable in its own parent; existing is fine."""
+        try:
+            made = path
+            missing = []
+            while not os.path.isdir(made):
+                missing.append(made)
+                made = os.path.dirname(made) or "/"
+            for directory in reversed(missing):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(directory, 0o755)
+                sync_directory(os.path.dirname(directory) or "/")
+        except OSError as exc:
+            raise translate(exc, "make directory", path) from exc
+
+    def rename(self, old: str, new: str) -> None:
+        """Atomically, over what is there."""
+        try:
+            os.rename(old, new)
+        except OSError as exc:
+            raise translate(exc, "rename to", new) from exc
+
+    def remove(self, path: str) -> None:
+        """Missing is fine."""
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+        except OSError as exc:
+            raise translate(exc, "remove", path) from exc
+
+    def point(self, path: str, target: str) -> None:
+        """Make a new symbolic link."""
+        try:
+            os.symlink(target, path)
+        except OSError as exc:
+            raise translate(exc, "link", path) from exc
+
+    def exists(self, path: str) -> bool:
+        """Whether there is something by that name."""
+        return os.path.lexists(path)
+
+
+def file_size(path: str) -> int:
+    """0 when it is missing."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """Share the bytes by a hard link where the file system can, else copy and sync. Raises ConflictError: it exists."""
+    try:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        try:
+            os.link(source, target)
+            return
+        except FileExistsError:
+            raise ConflictError(f"cannot write {target}: it exists", where=target) from None
+        except FileNotFoundError as exc:
+            raise NotFoundError(f"cannot read {source}: {exc.strerror}", where=source) from exc
+        except OSError:  # another file system, or one without hard links
+            pass
+        with open(source, "rb") as reading, open(target, "xb") as writing:
+            while piece := reading.read(_PIECE):
+                writing.write(piece)
+            writing.flush()
+            os.fsync(writing.fileno())
+    except OSError as exc:
+        raise translate(exc, "write", target) from exc
+
+
+def parent_pid() -> int:
+    """Changes when the parent is gone."""
+    return os.getppid()
+
+
+def network_environment() -> dict[str, str]:
+    """What a child that talks to the network may inherit: proxies, certificates, where temporary files go."""
+    return {name: value for name, value in os.environ.items() if name.upper() in _NETWORK_NAMES}
+
+
+def architecture() -> str:
+    """The kernel's name for this machine: x86_64, aarch64."""
+    return os.uname().machine
+
+
+def read_tail(path: str, size: int) -> bytes:
+    """The last ``size`` bytes, or fewer when there are no more."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - size))
+            return file.read(size)
+    except OSError as exc:
+        raise translate(exc, "read", path) from exc

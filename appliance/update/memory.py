@@ -1,0 +1,97 @@
+"""What the agent remembers in the store: how far the update got, its history, the denied versions.
+
+The store may be down: an update is not begun then, but a trial is still judged, and the slot record still decides.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Protocol
+
+from appliance.errors import ApplianceError
+from appliance.update.picture import HistoryEntry
+from appliance.update.rollout import Rollout, decode, encode
+
+_ROLLOUT, _HISTORY, _DENIED = "update/rollout", "update/history", "update/denied"
+_ENTRIES_MAX = 100
+
+
+class Keeper(Protocol):
+    """What must last; the app gives the store's."""
+
+    async def get(self, key: str) -> bytes | None:
+        """The value."""
+
+    async def put(self, key: str, value: bytes) -> None:
+        """Durable when it returns."""
+
+
+class Memory:
+    """The three keys. ``problem`` says why the store could not be asked."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self.problem = ""
+        self.loaded = False
+        self.entries: tuple[HistoryEntry, ...] = ()  # newest first
+
+    async def load(self) -> Rollout:
+        """What was kept. Never raises: what cannot be read is as if nothing had been under way."""
+        try:
+            kept = await self._keeper.get(_ROLLOUT)
+            history = await self._keeper.get(_HISTORY)
+        except ApplianceError as exc:
+            self.problem = exc.message
+            return Rollout()
+        self.loaded, self.problem = True, ""
+        self.entries = (*self.entries, *_parse_entries(history))[:_ENTRIES_MAX]
+        try:
+            return decode(kept) if kept else Rollout()
+        except ApplianceError as exc:  # a newer version wrote it; the record still says what to do
+            self.problem = exc.message
+            return Rollout()
+
+    async def keep(self, rollout: Rollout) -> None:
+        """Durable when it returns. Raises UnavailableError, CorruptError."""
+        await self._keeper.put(_ROLLOUT, encode(rollout))
+        self.problem = ""
+
+    async def add(self, entry: HistoryEntry) -> None:
+        """Put it first; the same thing again is counted. Never raises."""
+        last = self.entries[0] if self.entries else None
+        if last is not None and replace(entry, id=last.id, time=last.time, count=last.count) == last:
+            self.entries = (replace(entry, count=last.count + 1), *self.entries[1:])
+        else:
+            self.entries = (entry, *self.entries)[:_ENTRIES_MAX]
+        try:
+            await self._keeper.put(_HISTORY, json.dumps([asdict(entry) for entry in self.entries]).encode())
+        except ApplianceError as exc:
+            self.problem = exc.message
+
+    async def keep_denied(self, denied: Sequence[tuple[str, str]]) -> None:
+        """A copy of the record's list, for the day both copies of the record are broken. Never raises."""
+        try:
+            await self._keeper.put(_DENIED, json.dumps([list(item) for item in denied]).encode())
+        except ApplianceError as exc:
+            self.problem = exc.message
+
+    async def denied(self) -> tuple[tuple[str, str], ...]:
+        """That copy; empty when it cannot be read."""
+        try:
+            data = await self._keeper.get(_DENIED)
+            return tuple((str(version), str(sha256)) for version, sha256 in json.loads(data or b"[]"))
+        except (ApplianceError, ValueError, TypeError):
+            return ()
+
+
+def _parse_entries(data: bytes | None) -> list[HistoryEntry]:
+    names = HistoryEntry.__dataclass_fields__.keys()
+    try:
+        return [
+            HistoryEntry(**{name: value for name, value in entry.items() if name in names})
+            for entry in json.loads(data or b"[]")
+        ]
+    except (ValueError, TypeError, AttributeError):
+        return []
