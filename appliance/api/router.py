@@ -180,7 +180,9 @@ def _match(segments: tuple[str, ...], pieces: list[str]) -> dict[str, str] | Non
 
 
 def split_target_untrusted(target: bytes) -> tuple[bytes, dict[str, str]]:
-    """Path (still encoded) and query of an origin-form target (RFC 9112, 3.2.1). Raises InputError."""
+    """Path (still encoded) and query of an origin-form or absolute-form target (RFC 9112, 3.2). Raises InputError."""
+    if target[:7].lower() == b"http://":  # a server must take it; whom it names is the Host header's business
+        target = b"/" + target[7:].partition(b"/")[2]
     if not target.startswith(b"/") or len(target) > TARGET_MAX:
         raise InputError("cannot read the request target: it must begin with / and be at most 8192 bytes")
     path, _, query_bytes = target.partition(b"#")[0].partition(b"?")

@@ -39,9 +39,15 @@ class Running:
         return httpx.AsyncClient(base_url="http://appliance", timeout=GENEROUS, transport=transport, **more)
 
     @asynccontextmanager
-    async def lines(self, target: str, headers: dict[str, str] | None = None, unix: bool = False) -> AsyncIterator[Lines]:
+    async def lines(
+        self, target: str, headers: dict[str, str] | None = None, unix: bool = False
+    ) -> AsyncIterator[Lines]:
         with trio.fail_after(GENEROUS):
-            opened = trio.open_unix_socket(self.control_path) if unix else trio.open_tcp_stream("127.0.0.1", self.status_port)
+            opened = (
+                trio.open_unix_socket(self.control_path)
+                if unix
+                else trio.open_tcp_stream("127.0.0.1", self.status_port)
+            )
             async with await opened as stream:
                 lines = Lines(stream)
                 await lines.ask(target, headers or {})

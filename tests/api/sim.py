@@ -12,8 +12,8 @@ import trio
 
 from appliance.api import NodePicture, SettingsPicture, Subjects
 from appliance.errors import NotFoundError, UnavailableError
-from appliance.store import EventKind, KeyValue, PutResult, RangeResult, StoreStatus, WatchBatch
 from appliance.store import Event as StoreEvent
+from appliance.store import EventKind, KeyValue, PutResult, RangeResult, StoreStatus, WatchBatch
 from appliance.supervisor import EventBus, Moment, ServicePicture
 from appliance.units import LogLine, ReloadPlan, UnitPicture
 
@@ -139,7 +139,9 @@ class SimStore:
         return StoreStatus("open", "", self.revision, 1, len(self.kvs), 0, 0, 1, 4096, 0, 0, 0)
 
     def range(self, key: bytes, range_end: bytes | None = None, **options: Any) -> RangeResult:
-        found = tuple(kv for name, kv in sorted(self.kvs.items()) if name == key or (range_end and key <= name < range_end))
+        found = tuple(
+            kv for name, kv in sorted(self.kvs.items()) if name == key or (range_end and key <= name < range_end)
+        )
         return RangeResult(found, False, len(found), self.revision)
 
     async def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> PutResult:
@@ -198,7 +200,14 @@ class Sim:
         self.subjects = Subjects(
             control_socket=str(directory / "run" / "control.sock"),
             node=lambda: NodePicture(
-                name="demo", version="1.0.0", pid=1, slot="a", trial=False, started=STARTED, root="/", uptime_seconds=5.0
+                name="demo",
+                version="1.0.0",
+                pid=1,
+                slot="a",
+                trial=False,
+                started=STARTED,
+                root="/",
+                uptime_seconds=5.0,
             ),
             status_settings=lambda: self.settings,
             settings=lambda: SettingsPicture(file="/etc/appliance/appliance.toml", loaded=STARTED),

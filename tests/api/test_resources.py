@@ -131,7 +131,11 @@ async def test_events_resume_where_the_reader_was(serve: Serve) -> None:
             data = json.loads((await anext(lines)).removeprefix("data: "))
             assert (data["subject"], data["state"], data["code"]) == ("web", "failed", 3)
         bus.publish("unit", "web", state="ready")
-        for known, expected in ((last_id, ["ready"]), ("123-7", ["failed", "ready"]), ("nonsense", ["failed", "ready"])):
+        for known, expected in (
+            (last_id, ["ready"]),
+            ("123-7", ["failed", "ready"]),
+            ("nonsense", ["failed", "ready"]),
+        ):
             async with running.lines("/v1/events?kind=unit", {"Last-Event-ID": known}) as lines:
                 found: list[str] = []
                 while len(found) < len(expected):
@@ -169,7 +173,13 @@ async def test_the_store_over_the_control_socket(serve: Serve) -> None:
             assert batch["events"][0]["type"] == "put"
         backup = await http.get("/v1/store/backup")
         assert len(backup.content) == 1_000_000
-        for body in ({}, {"key": "no base64!"}, {"key": 3}, {"key": encoded("k"), "valu": ""}, {"key": encoded("k"), "lease": []}):
+        for body in (
+            {},
+            {"key": "no base64!"},
+            {"key": 3},
+            {"key": encoded("k"), "valu": ""},
+            {"key": encoded("k"), "lease": []},
+        ):
             assert (await http.post("/v1/store/put", json=body)).status_code == 400
         for body in (b"{", b"[]", b"\xff", b"[" * 100_000, b'{"key": ' + b"9" * 5000 + b"}"):
             assert (await http.post("/v1/store/put", content=body)).status_code == 400

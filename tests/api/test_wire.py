@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import enum
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.api.wire import Fields, dumps, object_untrusted, plain, redacted
+from appliance.errors import InputError
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+@dataclass(frozen=True)
+class Thing:
+    name: str
+    inner: tuple[Any, ...]
+
+
+def test_plain() -> None:
+    thing = Thing("a", (Colour.RED, Number.ONE, b"\0", frozenset({"y", "x"}), {1: None}, float("inf"), True))
+    expected = {"name": "a", "inner": ["red", 1, "AA==", ["x", "y"], {"1": None}, "infinity", True]}
+    assert plain(thing) == expected
+    assert json.loads(dumps(thing)) == expected
+
+
+def test_secrets_go_and_the_names_of_files_stay() -> None:
+    document = {
+        "a": {"password": "p", "token_file": "/t", "API_TOKEN": "x", "secret": ""},
+        "urls": ["https://me:pw@host/x@y", "https://host/x@y:z", "not://a url @"],
+    }
+    assert redacted(document) == {
+        "a": {"password": "(redacted)", "token_file": "/t", "API_TOKEN": "(redacted)", "secret": ""},
+        "urls": ["https://me:(redacted)@host/x@y", "https://host/x@y:z", "not://a url @"],
+    }
+
+
+@given(st.binary(max_size=200))
+def test_bodies_raise_only_input_errors(body: bytes) -> None:
+    try:
+        object_untrusted(body)
+    except InputError:
+        pass
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda one: st.lists(one, max_size=3)
+)
+
+
+@given(JSON)
+def test_fields_raise_only_input_errors(value: Any) -> None:
+    for ask in (
+        lambda it: it.bytes_("x"), lambda it: it.bytes_or_none("x"), lambda it: it.integer("x"), lambda it: it.flag("x"),
+        lambda it: it.number_or_none("x"), lambda it: it.choice("x", ("a",)), lambda it: it.objects("x"),
+        lambda it: it.object_or_none("x"),
+    ):  # fmt: skip
+        try:
+            ask(Fields({"x": value}))
+        except InputError as error:
+            assert error.where == "body.x"  # noqa: PT017
+
+
+def test_what_nobody_asked_for_is_an_error() -> None:
+    fields = Fields({"a": 1, "b": 2})
+    assert fields.integer("a") == 1
+    with pytest.raises(InputError, match="it has no b; known: a"):
+        fields.done()
