@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-_EPILOG = """Signals: SIGTERM or SIGINT stop units and services in order (a second SIGINT at once), SIGHUP reads the settings
-anew. With NOTIFY_SOCKET set it tells its parent when it is ready (sd_notify).
+_EPILOG = """SIGTERM or SIGINT stop units and services in order, a second SIGINT at once; SIGHUP reads the
+settings anew. With NOTIFY_SOCKET set it tells its parent when it is ready (sd_notify).
 
 Examples:
   appliance run

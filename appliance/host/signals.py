@@ -39,6 +39,10 @@ class Signals:
         """Whether any came that nobody took."""
         return bool(self._pending)
 
+    def put_back(self, number: int) -> None:
+        """For whoever waits next."""
+        self._pending.appendleft(number)
+
     async def wait(self) -> int:
         """The oldest, or the next to come. One waiter at a time."""
         import trio

@@ -1,0 +1,433 @@
+"""THE WIRING: builds each object once, lists every service, and turns what the process is asked for into their acts.
+
+Newcomers start here. ``run`` is one process life: lock, settings, then ``Node.main`` under trio until it ends in one of
+three ways: stopped (units too), switched (units live on, we exec the launcher in the same pid), or given up.
+"""
+
+from __future__ import annotations
+
+import enum
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import trio
+
+from appliance import settings as settings_file
+from appliance.api import Api, NodePicture, SettingsPicture, Subjects
+from appliance.errors import ApplianceError, CorruptError
+from appliance.host import bundle as host_bundle
+from appliance.host import clock, files, process_self
+from appliance.host.bundle import Bundle
+from appliance.host.disk import FileDisk
+from appliance.host.layout import Layout
+from appliance.host.notify import Notifier
+from appliance.host.processes import Processes
+from appliance.host.signals import HANGUP, INTERRUPT, Signals
+from appliance.host.signals import name as signal_name
+from appliance.settings import LoadedSettings, Settings
+from appliance.store import Store, prefix_end
+from appliance.supervisor import EventBus, Restart, Service, Supervisor
+from appliance.units import Units
+from appliance.update import Update
+
+OURS = b"/appliance/"  # keys of ours in the store
+EXIT_FORCED = 1
+EXIT_GAVE_UP = 8
+UNITS_GRACE_SECONDS = 600.0  # units have their own grace; this is for a bug in the code that counts it
+QUIET_STATES = {"waiting", "starting", "stopping"}
+
+
+class Goal(enum.Enum):
+    """How this life is to end."""
+
+    STOP = "stop"  # units too
+    SWITCH = "switch"  # units live on
+
+
+def run(layout: Layout, config_file: str | None, signals: Signals) -> int:
+    """The node until it is stopped; returns the exit code. Raises ConflictError when this root has one already."""
+    bundle = host_bundle.take()
+    notifier = Notifier(process_self.environment())
+    if process_self.is_init():
+        process_self.settle_as_init()
+    lock = files.lock(layout.lock)
+    try:
+        loaded = settings_file.load(layout, config_file)
+        loaded.require()
+        say(f"appliance {bundle.version}, pid {process_self.pid()}, root {layout.root}, slot {bundle.slot}")
+        if bundle.note:
+            say(f"launcher: {bundle.note}")
+        if not loaded.files:
+            say(f"no settings file ({layout.settings_file}): every setting has its default")
+        while True:
+            node = Node(layout, config_file, loaded, bundle, notifier, signals)
+            code = trio.run(node.main)
+            if node.goal is not Goal.SWITCH:
+                return code
+            if not signals.pending:  # else it was asked to stop meanwhile: live on as we are, and obey
+                _become_launcher(bundle, notifier)
+            loaded = node.loaded
+    finally:
+        lock.release()
+
+
+def _become_launcher(bundle: Bundle, notifier: Notifier) -> None:
+    """Does not return, unless nothing could be started. The lock goes with the exec, not before."""
+    notifier.give_back()
+    try:
+        host_bundle.exec_launcher(bundle, sys.argv[1:])
+    except CorruptError as error:
+        say(f"{error}; going on as version {bundle.version}")
+
+
+def say(line: str) -> None:
+    """For people: on stderr, with the time."""
+    process_self.say(f"{clock.timestamp(clock.wall_seconds())} {line}")
+
+
+class StoreKeeper:
+    """What units and update keep for good, in the store below ``/appliance/``."""
+
+    def __init__(self, store: Store, wait_outcome: Callable[[], Awaitable[None]]) -> None:
+        """``wait_outcome``: until the store is open, or has failed to (then its own error is the answer)."""
+        self._store = store
+        self._wait_outcome = wait_outcome
+
+    async def get(self, key: str) -> bytes | None:
+        """The value."""
+        await self._wait_outcome()
+        kvs = self._store.range(OURS + key.encode()).kvs
+        return kvs[0].value if kvs else None
+
+    async def put(self, key: str, value: bytes) -> None:
+        """Durable when it returns."""
+        await self._wait_outcome()
+        await self._store.put(OURS + key.encode(), value)
+
+    async def delete(self, key: str) -> None:
+        """A missing one is fine."""
+        await self._wait_outcome()
+        await self._store.delete(OURS + key.encode())
+
+    async def list(self, prefix: str) -> dict[str, bytes]:
+        """Every key that begins so."""
+        await self._wait_outcome()
+        whole = OURS + prefix.encode()
+        kvs = self._store.range(whole, prefix_end(whole)).kvs
+        return {kv.key.removeprefix(OURS).decode(): kv.value for kv in kvs}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reloaded:
+    """What became of reading the settings anew."""
+
+    changed: tuple[str, ...]  # "update.channel: stable -> beta"
+    restart_needed: tuple[str, ...]  # of those, what counts only from the next start on
+    units: Any  # the plan that the unit files asked for; None when they could not be read
+
+
+class Node:
+    """All parts of one life, and what is asked of them together. Also the update's HealthSource."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        config_file: str | None,
+        loaded: LoadedSettings,
+        bundle: Bundle,
+        notifier: Notifier,
+        signals: Signals,
+    ) -> None:
+        self.layout = layout
+        self.config_file = config_file
+        self.bundle = bundle
+        self.notifier = notifier
+        self.signals = signals
+        self.settings: Settings = loaded.require()  # in force
+        self.loaded = loaded  # where those came from
+        self.latest = loaded  # as last read, good or not
+        self.loaded_time = clock.wall_seconds()
+        self.started = clock.wall_seconds()
+        self.started_monotonic = clock.monotonic_seconds()
+        self.goal: Goal | None = None
+        self._forced = False
+        self._end_asked = trio.Event()
+        self._reloading = trio.Lock()
+
+        self.bus = EventBus()
+        self.processes = Processes(bundle.spawn_program)
+        self.store = Store(FileDisk(layout.store), publish=self.publish)
+        keeper = StoreKeeper(self.store, lambda: self.supervisor.wait_outcome("store"))
+        self.units = Units(
+            layout=layout,
+            settings=self.settings.units,
+            processes=self.processes,
+            keeper=keeper,
+            bus=self.publish,
+        )
+        self.update = Update(
+            layout=layout,
+            settings=self.settings.update,
+            bundle=bundle,
+            processes=self.processes,
+            keeper=keeper,
+            health=self,
+            switch=self.switch,
+            publish=self.publish,
+        )
+        self.supervisor = Supervisor(self._services(), publish=self.publish, on_fault=tell_fault)
+        self.api = Api(self._subjects())
+
+    def _services(self) -> list[Service]:
+        needs_processes = frozenset({"processes"})
+        patient = Restart(first_delay=0.2, delay_max=10.0)
+        return [
+            Service(name="processes", main=self.processes.run, restart=Restart(first_delay=0.1, delay_max=5.0)),
+            Service(name="store", main=self.store.run, start_timeout=600.0),
+            Service(
+                name="units",  # does not need the store: trouble there never stops a unit (law 2)
+                main=self._run_units,
+                needs=needs_processes,
+                restart=patient,
+                start_timeout=120.0,
+                stop_grace=UNITS_GRACE_SECONDS,
+            ),
+            Service(name="update", main=self.update.run, needs=needs_processes, start_timeout=120.0),
+            Service(name="api-control", main=lambda **life: self.api.control(**life), restart=patient),
+            Service(name="api-status", main=lambda **life: self.api.status(**life), restart=patient, essential=False),
+        ]
+
+    def _subjects(self) -> Subjects:
+        return Subjects(
+            control_socket=self.layout.control_socket,
+            node=self.picture,
+            status_settings=lambda: self.settings.status,
+            settings=self.settings_picture,
+            settings_document=lambda: settings_file.as_document(self.settings),
+            supervisor=self.supervisor,
+            bus=self.bus,
+            units=self.units,
+            store=cast(Any, self.store),
+            update=self.update,
+            findings=lambda: self.latest.findings,
+            reload=self.reload,
+            shutdown=lambda: self.end(Goal.STOP, "shutdown was asked for"),
+        )
+
+    # What is so.
+
+    def picture(self) -> NodePicture:
+        """Who runs here."""
+        return NodePicture(
+            name=self.settings.node.name,
+            version=self.bundle.version,
+            pid=process_self.pid(),
+            slot=self.bundle.slot,
+            trial=self.bundle.trial,
+            started=self.started,
+            root=self.layout.root,
+            uptime_seconds=clock.monotonic_seconds() - self.started_monotonic,
+            note=self.bundle.note,
+        )
+
+    def settings_picture(self) -> SettingsPicture:
+        """Which settings are in force, and what is wrong with the file as it stands."""
+        file = self.config_file or self.layout.settings_file
+        return SettingsPicture(file=file, loaded=self.loaded_time, problem=self.latest.problem)
+
+    def services_ready(self) -> tuple[bool, tuple[str, ...]]:
+        """HealthSource."""
+        return self.supervisor.essential_ready()
+
+    def unit_health(self) -> Mapping[str, bool]:
+        """HealthSource."""
+        return self.units.health()
+
+    def publish(self, kind: str, subject: str, **data: str | int | float | bool | None) -> None:
+        """To whoever listens, and what people care for to stderr."""
+        self.bus.publish(kind, subject, **data)
+        if data.get("state") in QUIET_STATES:
+            return
+        rest = {name: value for name, value in data.items() if name not in ("state", "reason")}
+        words = [str(data.get("state") or ""), *(f"{name}={value}" for name, value in rest.items() if value != "")]
+        if data.get("reason"):
+            words.append(f"({data['reason']})")
+        say(f"{kind} {subject}: {' '.join(filter(None, words))}")
+
+    # What is asked.
+
+    def end(self, goal: Goal, reason: str) -> None:
+        """Begin the end. A stop wins over a switch that has not begun; what has begun goes on."""
+        if self.goal is None:
+            self.goal = goal
+            say(f"{goal.value}: {reason}")
+            self._end_asked.set()
+
+    async def switch(self) -> None:
+        """For update: become what the slot record says now, units untouched. Returns; the end follows.
+
+        Raises InputError when the settings as they stand would keep any version from starting.
+        """
+        settings_file.load(self.layout, self.config_file).require()
+        self.end(Goal.SWITCH, "another version takes over, units keep running")
+
+    async def reload(self) -> Reloaded:
+        """Read settings and unit files anew, and do what they ask. Raises InputError: then the old ones stay."""
+        async with self._reloading:
+            self.notifier.reloading()
+            try:
+                return await self._reload()
+            finally:
+                self.notifier.ready(self._status_line())
+
+    async def _reload(self) -> Reloaded:
+        self.latest = settings_file.load(self.layout, self.config_file)
+        if self.latest.value is None:
+            self.publish("settings", self.settings_picture().file, state="refused", reason=self.latest.problem)
+            self.latest.require()
+        old, self.settings, self.loaded = self.settings, self.latest.require(), self.latest
+        self.loaded_time = clock.wall_seconds()
+        changed = differences(settings_file.as_document(old), settings_file.as_document(self.settings))
+        file = self.settings_picture().file
+        self.publish("settings", file, state="loaded", reason="; ".join(changed) or "nothing changed")
+        if old.update != self.settings.update:
+            self.update.reconfigure(self.settings.update)
+        if old.status != self.settings.status:
+            await self.supervisor.restart("api-status", "settings changed")
+        try:
+            plan = await self.units.reload(dry_run=False)
+        except ApplianceError as error:
+            plan = None
+            say(f"unit files: {error}")
+        live = ("node.", "status.", "update.")
+        return Reloaded(
+            changed=changed, restart_needed=tuple(line for line in changed if not line.startswith(live)), units=plan
+        )
+
+    # What is done.
+
+    async def main(self) -> int:
+        """Live; returns the exit code. With goal SWITCH the caller goes on."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._obey_signals, nursery)
+            nursery.start_soon(self._end_when_asked)
+            nursery.start_soon(self._announce)
+            nursery.start_soon(self._pat_watchdog)
+            await self.supervisor.run()
+            nursery.cancel_scope.cancel()
+        if self.supervisor.gave_up is not None:
+            say(f"given up: {self.supervisor.gave_up.name}: {self.supervisor.gave_up.reason}; units keep running")
+            return EXIT_GAVE_UP
+        if self._forced:
+            say("forced: what was not down yet is left as it is")
+            return EXIT_FORCED
+        say("stopped" if self.goal is Goal.STOP else "all but the units are down")
+        return 0
+
+    async def _obey_signals(self, nursery: trio.Nursery) -> None:
+        while True:
+            number = await self.signals.wait()
+            if self.goal is Goal.SWITCH:
+                self.signals.put_back(number)  # for the next life
+                return
+            if number == HANGUP:
+                nursery.start_soon(self._reload_and_tell)
+            elif number == INTERRUPT and self.goal is not None:
+                self._forced = True
+                nursery.cancel_scope.cancel()
+            else:
+                self.end(Goal.STOP, signal_name(number))
+
+    async def _reload_and_tell(self) -> None:
+        try:
+            await self.reload()
+        except ApplianceError as error:
+            say(f"{error}\nthe settings in force stay")
+
+    async def _end_when_asked(self) -> None:
+        await self._end_asked.wait()
+        if self.goal is Goal.STOP:
+            host_bundle.dismiss_guard(self.bundle)  # first: it must not take our end for a crash
+            self.notifier.stopping("stopping units and services")
+        else:
+            self.notifier.reloading()
+        async with trio.open_nursery() as nursery:  # those that write to the store before it; the API tells how it goes
+            nursery.start_soon(self.supervisor.stop, "update")
+            nursery.start_soon(self.supervisor.stop, "units")
+        await self.supervisor.stop_all()
+
+    async def _run_units(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None]) -> None:
+        """Units stop only when a person or init stops us; any other end of theirs leaves them to be adopted."""
+        told = trio.Event()
+
+        async def tell() -> None:
+            await stopping.wait()
+            if self.goal is not Goal.STOP:
+                self.units.detach()
+            told.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tell)
+            await self.units.run(stopping=told, task_status=task_status)
+            nursery.cancel_scope.cancel()
+
+    async def _announce(self) -> None:
+        events = self.bus.subscribe()
+        await self.supervisor.wait_settled()
+        if self.goal is not None:
+            return
+        process_self.settle_garbage()
+        line = self._status_line()
+        self.notifier.ready(line)
+        say(f"{line}; status page: {self._status_page()}")
+        async for event in events:
+            if event.kind == "service" and self.goal is None and line != (line := self._status_line()):
+                self.notifier.status(line)
+                say(line)
+
+    def _status_line(self) -> str:
+        ready, reasons = self.supervisor.essential_ready()
+        return "ready" if ready else f"not ready: {'; '.join(reasons)}"
+
+    def _status_page(self) -> str:
+        if self.settings.status.listen == "off":
+            return "off"
+        address = self.api.status_address
+        return f"http://{address}/" if address else "not listening, see `appliance status`"
+
+    async def _pat_watchdog(self) -> None:
+        while self.notifier.watchdog_seconds is not None:
+            self.notifier.alive()
+            await trio.sleep(self.notifier.watchdog_seconds / 2)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "") -> tuple[str, ...]:
+    """What differs between two documents, a line for each: "update.channel: stable -> beta". Pure."""
+    lines: list[str] = []
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += differences(before, after, f"{at}{name}.")
+        elif before != after:
+            lines.append(f"{at}{name}: {_shown(before)} -> {_shown(after)}")
+    return tuple(lines)
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else str(value)
+
+
+def tell_fault(service: str, fault: Exception) -> None:
+    """The trace of a bug; what our own errors say is in the service's reason already."""
+    if not _is_ours(fault):
+        for line in "".join(traceback.format_exception(fault)).splitlines():
+            say(f"service {service}: {line}")
+
+
+def _is_ours(fault: BaseException) -> bool:
+    if isinstance(fault, BaseExceptionGroup):
+        return all(_is_ours(member) for member in fault.exceptions)
+    return isinstance(fault, ApplianceError)
