@@ -112,9 +112,20 @@ def load(layout: Layout, config_file: str | None = None) -> LoadedSettings:
     document = read_merged(sources, Settings)
     findings = (*unreadable, *document.findings)
     value = None if unreadable else document.value
-    if value is not None and not value.node.name:
-        value = replace(value, node=replace(value.node, name=node.hostname()))
+    if value is not None:
+        value = _completed(value, document)
     return LoadedSettings(value, findings, tuple(one.file for one in sources), document)
+
+
+def _completed(value: Settings, document: Document[Settings]) -> Settings:
+    """With what the texts alone cannot know: the hostname, and where a relative path counts from."""
+    if not value.node.name:
+        value = replace(value, node=replace(value.node, name=node.hostname()))
+    if value.units.directory is not None:
+        file, _, _ = document.place("units.directory")
+        place = files.absolute(files.join(file.rpartition("/")[0] or ".", value.units.directory))
+        value = replace(value, units=replace(value.units, directory=place))
+    return value
 
 
 def check(text: str, file: str) -> tuple[Finding, ...]:

@@ -158,7 +158,7 @@ class Conversion:
         items = {key: self._convert(one, inner, (*path, key), _NO_RULES) for key, one in value.items()}
         if any(one is BAD for one in items.values()):
             return BAD
-        return self._check(types.MappingProxyType(items), path, rules)
+        return self._check(items, path, rules)
 
     def _any_of(self, value: Any, wanted: Any, path: Path, rules: Mapping[str, Any]) -> Any:
         choices = [one for one in get_args(wanted) if one is not type(None)]
