@@ -1,5 +1,9 @@
 """Keeps units up: files, order, processes, readiness, restarts, logs; adopts what a dead supervisor left running."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from appliance.units.pictures import (
     LogLine,
     Publish,
@@ -10,7 +14,9 @@ from appliance.units.pictures import (
     UnitsSettings,
 )
 from appliance.units.unit_file import ParsedUnit, Unit, UnitDocument, parse_unit
-from appliance.units.units import Units
+
+if TYPE_CHECKING:
+    from appliance.units.units import Units
 
 __all__ = [
     "LogLine",
@@ -26,3 +32,12 @@ __all__ = [
     "UnitsSettings",
     "parse_unit",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load ``Units`` when asked for: the command line reads settings and unit files without trio (PEP 562)."""
+    if name != "Units":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from appliance.units.units import Units
+
+    return Units
