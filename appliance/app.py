@@ -365,7 +365,9 @@ class Node:
 
         async def tell() -> None:
             await stopping.wait()
-            if self.goal is not Goal.STOP:
+            if self.goal is None:  # what units need is lost: cancelled, they stay as they are until the next life
+                nursery.cancel_scope.cancel()
+            elif self.goal is Goal.SWITCH:
                 self.units.detach()
             told.set()
 
