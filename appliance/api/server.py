@@ -280,7 +280,8 @@ class _Connection:
         named = {name.lower() for name, _ in headers}
         fixed = [pair for pair in (*SECURITY, NO_CONTENT_POLICY) if pair[0].lower() not in named]
         lines = [("Content-Type", content_type), *headers, *fixed]
-        if self._http.their_state not in (h11.DONE, h11.MIGHT_SWITCH_PROTOCOL) or self._server.draining:
+        unread = self._http.their_state in (h11.IDLE, h11.SEND_BODY, h11.ERROR, h11.CLOSED)
+        if unread or self._server.draining:
             lines.append(("Connection", "close"))
         reason = HTTPStatus(status).phrase
         return h11.Response(status_code=status, headers=lines, reason=reason.encode())

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import trio
 from api.sim import Sim
 from appliance.api import Api
 from appliance.api.server import Limits
+from appliance.host import sockets
 
 GENEROUS = 60
 
@@ -44,9 +44,9 @@ class Running:
     ) -> AsyncIterator[Lines]:
         with trio.fail_after(GENEROUS):
             opened = (
-                trio.open_unix_socket(self.control_path)
+                await trio.open_unix_socket(self.control_path)
                 if unix
-                else trio.open_tcp_stream("127.0.0.1", self.status_port)
+                else await trio.open_tcp_stream("127.0.0.1", self.status_port)
             )
             async with await opened as stream:
                 lines = Lines(stream)
@@ -130,6 +130,6 @@ def serve(tmp_path: Path) -> Serve:
             with trio.move_on_after(GENEROUS) as scope:
                 await down.wait()
             assert not scope.cancelled_caught
-            assert not os.path.exists(sim.subjects.control_socket)
+            assert not sockets.unix_answers(sim.subjects.control_socket)
 
     return serving

@@ -34,7 +34,7 @@ def test_control(peer: Peer, reads: bool, acts: bool) -> None:
         if allowed:
             DOOR.check({}, route, DOOR.caller(peer))
         else:
-            with pytest.raises(UntrustedError, match="cannot (GET|POST) /x as uid"):
+            with pytest.raises(UntrustedError, match=r"cannot (GET|POST) /x as uid"):
                 DOOR.check({}, route, DOOR.caller(peer))
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from api.conftest import Serve
 
 JSON_TYPES: dict[str, Any] = {
-    "object": dict, "array": list, "string": str, "boolean": bool, "null": type(None), "integer": int, "number": (int, float),
+    "object": dict, "array": list, "string": str, "boolean": bool, "null": type(None),
+    "integer": int, "number": (int, float),
 }  # fmt: skip
 
 

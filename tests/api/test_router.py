@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,7 +74,5 @@ def test_decoding_undoes_encoding(text: str) -> None:
 
 @given(st.binary(max_size=100))
 def test_targets_raise_nothing_else(target: bytes) -> None:
-    try:
+    with contextlib.suppress(InputError):
         TABLE.find_untrusted("GET", target)
-    except InputError:
-        pass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import AsyncGenerator
 
@@ -109,13 +108,15 @@ async def test_a_body_is_asked_for_only_when_it_will_be_read(serve: Serve) -> No
 
 
 async def test_too_large_a_body_is_refused_also_without_a_length(serve: Serve) -> None:
-    async with serve(limits=Limits(body_bytes_max=100_000)) as running:
-        async with await trio.open_unix_socket(running.control_path) as stream:
-            await stream.send_all(b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
-            chunk = b"8000\r\n" + b" " * 0x8000 + b"\r\n"
-            for _ in range(4):
-                await stream.send_all(chunk)
-            assert (await read_one(stream)).startswith(b"HTTP/1.1 413 ")
+    async with (
+        serve(limits=Limits(body_bytes_max=100_000)) as running,
+        await trio.open_unix_socket(running.control_path) as stream,
+    ):
+        await stream.send_all(b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        chunk = b"8000\r\n" + b" " * 0x8000 + b"\r\n"
+        for _ in range(4):
+            await stream.send_all(chunk)
+        assert (await read_one(stream)).startswith(b"HTTP/1.1 413 ")
 
 
 async def test_slow_heads_and_bodies_end(serve: Serve) -> None:
@@ -315,7 +316,8 @@ async def test_a_stream_that_fails_half_way_does_not_look_whole(nursery: trio.Nu
 
 WORDS = st.sampled_from(
     [
-        b"GET ", b"POST ", b"HEAD ", b"/", b"/v1/units/", b"/v1/store/put", b"?", b"%", b"%00", b" HTTP/1.1", b" HTTP/1.0",
+        b"GET ", b"POST ", b"HEAD ", b"/", b"/v1/units/", b"/v1/store/put", b"?", b"%", b"%00", b" HTTP/1.1",
+        b" HTTP/1.0",
         b"\r\n", b"\r\n\r\n", b"\n", b"Host: localhost", b"Host:", b"Content-Length: 3", b"Content-Length: -1", b"\0",
         b"Transfer-Encoding: chunked", b"5\r\nabcde\r\n", b"0\r\n\r\n", b"ffffffffffff\r\n", b"Expect: 100-continue",
         b"Connection: close", b"Upgrade: h2c", b"{}", b"Last-Event-ID: \xff", b"/v1/events", b"Authorization: Basic x",
@@ -338,9 +340,9 @@ async def test_no_bytes_bring_it_down(serve: Serve) -> None:
         for doors in (False, True):
             for data in junk:
                 opened = (
-                    trio.open_unix_socket(running.control_path)
+                    await trio.open_unix_socket(running.control_path)
                     if doors
-                    else trio.open_tcp_stream("127.0.0.1", running.status_port)
+                    else await trio.open_tcp_stream("127.0.0.1", running.status_port)
                 )
                 with trio.fail_after(GENEROUS):
                     async with await opened as stream:
@@ -352,4 +354,4 @@ async def test_no_bytes_bring_it_down(serve: Serve) -> None:
                         answer = await all_of(stream)
                 assert answer == b"" or answer.startswith(b"HTTP/1.1 "), (data, answer)
         assert (await running.raw(GET)).endswith(b"alive\n")
-        assert os.path.exists(running.control_path)
+        assert sockets.unix_answers(running.control_path)

@@ -74,7 +74,7 @@ async def test_a_unix_socket_however_long_its_path(tmp_path: Path) -> None:
         with pytest.raises(ConflictError, match="another process answers there"):
             sockets.listen_unix(path)
         listener.close()
-        assert not os.path.exists(path)
+        assert not os.path.exists(path)  # noqa: ASYNC240
 
 
 async def test_what_a_dead_process_left_is_replaced(tmp_path: Path) -> None:
