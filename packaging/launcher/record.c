@@ -54,9 +54,10 @@ static bool number_of(const char *digits, uint64_t max, uint64_t *number) {
     if (!*digits)
         return false;
     for (; *digits; digits++) {
-        if (*digits < '0' || *digits > '9' || value > (max - (*digits - '0')) / 10)
+        uint64_t digit = *digits - '0';
+        if (*digits < '0' || *digits > '9' || digit > max || value > (max - digit) / 10)
             return false;
-        value = value * 10 + (*digits - '0');
+        value = value * 10 + digit;
     }
     *number = value;
     return true;
