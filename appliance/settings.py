@@ -58,10 +58,7 @@ class StatusSettings:
     def problems(self) -> Iterator[tuple[str, str]]:
         """Nobody shows a node to a network without a key, unless on purpose."""
         if self.listen != "off" and self.token_file is None and not parse_address(self.listen).is_loopback:
-            yield (
-                "listen",
-                f'found "{self.listen}", which others can reach; this needs token_file (a file with a secret)',
-            )
+            yield "listen", f'found "{self.listen}", which others can reach: set token_file, a file with a secret'
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -166,7 +166,7 @@ def _port(address: str, layout: Layout) -> Iterator[Check]:
 
 
 def _nearest(path: str) -> str:
-    while not os.path.isdir(path) and path != "/":
+    while not os.path.lexists(path):
         path = os.path.dirname(path)
     return path
 
