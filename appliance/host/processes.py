@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import resource
 import signal
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -176,6 +177,7 @@ class Processes:
     async def run(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Reap and watch until ``stopping``: it is the first service up and the last one down."""
         become_subreaper()
+        raise_file_limit()
         async with trio.open_nursery() as nursery:
             with trio.open_signal_receiver(signal.SIGCHLD) as signals:
                 self._reap()  # what ended before we listened, under the program we were before exec too
@@ -278,10 +280,10 @@ class Processes:
                 with trio.move_on_after(timeout):
                     await child.wait()
                     timed_out = False
-                _kill_session(child)
+                _kill_session(child)  # also what a command that is over left behind
                 nursery.cancel_scope.deadline = trio.current_time() + 1  # a stray may hold the pipes open for ever
         finally:
-            _kill_session(child)
+            child.send(signal.SIGKILL)
         with trio.CancelScope(shield=True):
             how = await child.wait()
         if child.spawn_failure:
@@ -316,6 +318,13 @@ def become_subreaper() -> None:
     """Orphans of our descendants become our children, so that they can be found and reaped (prctl(2))."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def raise_file_limit() -> None:
+    """As many descriptors as we may have; ``spawn`` gives programs their usual limit back."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def signal_name(number: int) -> str:

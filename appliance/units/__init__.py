@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from appliance.units.graph import Graph, build_graph, start_order
 from appliance.units.pictures import (
     LogLine,
     Publish,
@@ -13,12 +14,14 @@ from appliance.units.pictures import (
     UnitPicture,
     UnitsSettings,
 )
+from appliance.units.unit_directory import UnitFiles, graph_findings, read_unit_file, read_unit_files
 from appliance.units.unit_file import ParsedUnit, Unit, UnitDocument, parse_unit
 
 if TYPE_CHECKING:
     from appliance.units.units import Units
 
 __all__ = [
+    "Graph",
     "LogLine",
     "ParsedUnit",
     "Publish",
@@ -26,18 +29,24 @@ __all__ = [
     "StateKeeper",
     "Unit",
     "UnitDocument",
+    "UnitFiles",
     "UnitMoment",
     "UnitPicture",
     "Units",
     "UnitsSettings",
+    "build_graph",
+    "graph_findings",
     "parse_unit",
+    "read_unit_file",
+    "read_unit_files",
+    "start_order",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Load ``Units`` when asked for: the command line reads settings and unit files without trio (PEP 562)."""
-    if name != "Units":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from appliance.units.units import Units
+    """``Units`` on first use: the command line verifies files without loading trio."""
+    if name == "Units":
+        from appliance.units.units import Units
 
-    return Units
+        return Units
+    raise AttributeError(name)

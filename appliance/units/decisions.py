@@ -40,24 +40,25 @@ class Decision(enum.Enum):
 
 def why_not(name: str, graph: Graph, units: Mapping[str, HasStanding]) -> str:
     """Why that unit must not be up now, though nobody asked it to be down; empty when it may."""
-    return _why_not(name, graph, units, frozenset())
-
-
-def _why_not(name: str, graph: Graph, units: Mapping[str, HasStanding], above: frozenset[str]) -> str:
     if name in graph.refused:
         return graph.refused[name]
-    for other in graph.requires.get(name, ()):
-        if other in above:
-            continue  # two that require each other stand and fall together; each is judged on its own merits
-        standing = units[other].standing
-        if not standing.desired:
-            return f"it requires {other}, which is stopped"
-        if standing.state is State.FAILED:
-            return f"it requires {other}, which failed"
-        if standing.restarting:
-            return f"it requires {other}, which is restarting"
-        if why := _why_not(other, graph, units, above | {name}):
-            return f"it requires {other}, which must not run: {why}"
+    through = {name: ""}  # each unit that it requires, however far away, and the chain of words that leads there
+    todo = [name]
+    for one in todo:
+        for other in graph.requires.get(one, ()):
+            if other in through:
+                continue
+            through[other] = f"{through[one]}{'it' if one == name else 'which'} requires {other}, "
+            standing = units[other].standing
+            if other in graph.refused:
+                return f"{through[other]}which cannot start: {graph.refused[other]}"
+            if not standing.desired:
+                return f"{through[other]}which is stopped"
+            if standing.state is State.FAILED:
+                return f"{through[other]}which failed"
+            if standing.restarting:
+                return f"{through[other]}which is restarting"
+            todo.append(other)
     return ""
 
 

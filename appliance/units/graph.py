@@ -69,11 +69,15 @@ def build_graph(sections: Mapping[str, UnitSection], unreadable: frozenset[str] 
                 why = "whose file is not valid" if other in unreadable else "which does not exist"
                 refused[name], keys[name] = f"it requires {other}, {why}", "unit.requires"
     ordered = {name: tuple(others) for name, others in after.items()}
-    for cycle in find_cycles(ordered):
+    cycles = find_cycles(ordered)
+    for cycle in cycles:
         words = " after ".join((*cycle, cycle[0]))
         for name in cycle:
             key = "unit.after" if sections[name].after else "unit.before"
             refused[name], keys[name] = f"the order has a cycle: {words}", key
+    in_cycle = {name for cycle in cycles for name in cycle}
+    for name in in_cycle:  # or two that still run from better days would wait for each other to stop
+        ordered[name] = tuple(other for other in ordered[name] if other not in in_cycle)
     return Graph(
         names=names,
         requires={name: _known(one.requires, names) for name, one in sections.items() if one.requires},

@@ -28,7 +28,10 @@ def plan_reload(
     findings: tuple[Finding, ...],
 ) -> ReloadPlan:
     """A unit whose new file is not valid keeps its old definition; one whose file is gone is stopped."""
-    start, restart, changed, unchanged = [], [], [], []
+    start: list[str] = []
+    restart: list[str] = []
+    changed: list[str] = []
+    unchanged: list[str] = []
     for name, unit in sorted(on_disk.items()):
         old = loaded.get(name)
         if old is None:

@@ -36,7 +36,7 @@ def is_forgiven(restart: RestartSection, ready_seconds: float) -> bool:
 def decide_outcome(
     restart: RestartSection, policy: str, *, well: bool, reason: str, failures: int, starts: Sequence[float], now: float
 ) -> Outcome:
-    """``well``: it ended as it should. ``failures``: ends in a row, this one included. ``starts``: when, oldest first."""
+    """``well``: it ended as it should. ``failures``: ends in a row, this one too. ``starts``: when, oldest first."""
     if policy == "no" or (policy == "on-failure" and well):
         return Outcome(Event.GONE_WELL if well else Event.GAVE_UP, reason)
     limit = restart.limit

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from appliance.errors import InputError
 
 _VERSION = 1
+_TYPES: dict[str, Any] = {"int": int, "str": str, "float": int | float}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +49,10 @@ def decode_run_state_untrusted(data: bytes) -> RunState:
         raise InputError(f"cannot read a run state: {exc}") from exc
     if not isinstance(found, dict) or found.get("version") != _VERSION:
         raise InputError("cannot read a run state: not one of this version")
-    arguments = {}
+    arguments: dict[str, Any] = {}
     for one in fields(RunState):
         value = found.get(one.name, one.default)
-        wanted: type | tuple[type, ...] = {"int": int, "str": str, "float": (int, float)}[str(one.type)]
+        wanted = _TYPES[str(one.type)]
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise InputError(f"cannot read a run state: {one.name} is not a {one.type}")
         arguments[one.name] = value

@@ -1,0 +1,78 @@
+"""Is it well? One check from outside: an HTTP GET, a TCP connection, or a command that must exit 0."""
+
+from __future__ import annotations
+
+import trio
+
+from appliance.errors import ApplianceError
+from appliance.host.processes import Processes
+from appliance.units.launch import command_of
+from appliance.units.unit_file import HealthSection, ServiceSection
+
+_ANSWER_BYTES_MAX = 4096
+
+
+async def check_health(health: HealthSection, processes: Processes, service: ServiceSection) -> str:
+    """Empty when it is well, else what is wrong. Takes at most ``health.timeout``."""
+    with trio.move_on_after(health.timeout) as scope:
+        try:
+            if health.http is not None:
+                return await _check_http(health.http)
+            if health.tcp is not None:
+                await _check_tcp(health.tcp)
+                return ""
+            return await _check_command(health, processes, service)
+        except (OSError, trio.BrokenResourceError) as exc:
+            return f"cannot reach {health.http or health.tcp}: {exc}"
+    assert scope.cancelled_caught
+    return f"no answer within {health.timeout:g} s"
+
+
+async def _check_http(url: str) -> str:
+    authority, slash, path = url.removeprefix("http://").partition("/")
+    host, port = _split_address(authority, 80)
+    async with await trio.open_tcp_stream(host, port) as stream:
+        request = f"GET {slash}{path} HTTP/1.1" if slash else "GET / HTTP/1.1"
+        lines = (request, f"Host: {authority}", "User-Agent: appliance", "Accept: */*", "Connection: close", "", "")
+        await stream.send_all("\r\n".join(lines).encode())
+        answer = b""
+        while b"\n" not in answer and len(answer) < _ANSWER_BYTES_MAX:
+            piece = await stream.receive_some(_ANSWER_BYTES_MAX)
+            if not piece:
+                break
+            answer += piece
+    words = answer.split(b"\n")[0].split()
+    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+        return f"{url} does not answer in HTTP"
+    return "" if words[1][:1] in (b"2", b"3") else f"{url} answers {words[1].decode()[:10]}"
+
+
+async def _check_tcp(address: str) -> None:
+    host, port = _split_address(address, 0)
+    async with await trio.open_tcp_stream(host, port):
+        pass
+
+
+async def _check_command(health: HealthSection, processes: Processes, service: ServiceSection) -> str:
+    assert health.command is not None
+    try:
+        as_unit = command_of(service)
+        finished = await processes.run_command(
+            health.command, timeout=health.timeout, environment=as_unit.environment, directory=as_unit.directory,
+            uid=as_unit.uid, gid=as_unit.gid, groups=as_unit.groups,
+        )  # fmt: skip
+    except ApplianceError as exc:
+        return exc.message
+    if finished.timed_out:
+        return f"no answer within {health.timeout:g} s"
+    if finished.exit.clean:
+        return ""
+    said = (finished.stderr or finished.stdout).decode(errors="replace").strip().rpartition("\n")[2][:200]
+    return f"{health.command[0]} {finished.exit}" + (f": {said}" if said else "")
+
+
+def _split_address(address: str, port: int) -> tuple[str, int]:
+    host, colon, number = address.rpartition(":")
+    if not colon or number.endswith("]"):
+        return address.strip("[]"), port
+    return host.strip("[]"), int(number)
