@@ -108,8 +108,8 @@ class UpdateSubject(Protocol):
     def explain(self) -> Any: ...  # noqa: D102
     def history(self) -> Any: ...  # noqa: D102
     async def check(self) -> Any: ...  # noqa: D102
-    async def download(self) -> Any: ...  # noqa: D102
-    async def apply(self) -> Any: ...  # noqa: D102
+    async def download(self, version: str = "") -> Any: ...  # noqa: D102
+    async def apply(self, version: str = "", *, force: bool = False) -> Any: ...  # noqa: D102
     async def rollback(self) -> Any: ...  # noqa: D102
 
 

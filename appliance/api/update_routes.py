@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from appliance.api.router import Reply, Request, Route, json_answer
@@ -16,9 +16,13 @@ ASKS = {  # path -> method of Update, summary, answer
 }
 VERBS = {
     "check": "Ask the repository what it offers",
-    "download": "Fetch and verify what is offered into the other slot",
-    "apply": "Switch to the version in the other slot, on trial",
-    "rollback": "Go back to the version before, and deny this one",
+    "download": "Fetch and verify what is offered",
+    "apply": "Begin to fetch, write to the other slot, switch; the history tells the end, by the id in `request`",
+    "rollback": "Begin to go back to the version before, and deny this one",
+}
+BODIES: Mapping[str, Mapping[str, Mapping[str, str]]] = {  # verb -> its fields
+    "download": {"version": {"type": "string"}},
+    "apply": {"version": {"type": "string"}, "force": {"type": "boolean"}},
 }
 
 
@@ -33,8 +37,13 @@ def update_routes(subjects: Subjects) -> tuple[Route, ...]:
 
     def verb(method: str) -> Callable[[Request], Awaitable[Reply]]:
         async def act(request: Request) -> Reply:
-            request.json().done()
-            outcome = await _told(getattr(subjects.need_update(), method)())
+            asked = request.json()
+            fields = {
+                name: asked.flag(name) if kind["type"] == "boolean" else asked.text(name)
+                for name, kind in BODIES.get(method, {}).items()
+            }
+            asked.done()
+            outcome = await _told(getattr(subjects.need_update(), method)(**fields))
             return json_answer(subjects.need_update().picture() if outcome is None else outcome)
 
         return act
@@ -58,6 +67,7 @@ def update_routes(subjects: Subjects) -> tuple[Route, ...]:
                 handler=verb(word),
                 summary=summary,
                 answer="What came of it",
+                body={"type": "object", "properties": BODIES.get(word, {})},
                 reads=False,
                 control=True,
             )

@@ -150,6 +150,15 @@ class Fields:
             raise self._bad(name, "a finite number")
         return number
 
+    def text(self, name: str, *, length_max: int = 256) -> str:
+        """A string; absent or null is empty."""
+        value = self._take(name)
+        if value is None:
+            return ""
+        if not isinstance(value, str) or len(value) > length_max:
+            raise self._bad(name, f"a string of at most {length_max} characters")
+        return value
+
     def flag(self, name: str) -> bool:
         """True / false, 1 / 0; absent is false."""
         value = self._take(name)

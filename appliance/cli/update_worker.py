@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 
 from appliance.update import Task, work
@@ -13,18 +14,16 @@ _LOCK_SECONDS = 30
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the daemon says."""
+    """What the daemon says; the repository comes by standard input."""
     parser.add_argument("verb", choices=("refresh", "download"))
-    parser.add_argument("--repository", required=True)
     parser.add_argument("--channel", required=True)
     parser.add_argument("--path", default="")
 
 
 def run(args: argparse.Namespace) -> int:
     """One JSON object on stdout."""
-    task = Task(
-        layout=args.layout, verb=args.verb, repository=args.repository, channel=args.channel, path=args.path
-    )  # fmt: skip
+    repository = sys.stdin.readline().strip()
+    task = Task(layout=args.layout, verb=args.verb, repository=repository, channel=args.channel, path=args.path)
     until = time.monotonic() + _LOCK_SECONDS
     while True:
         answer = work(task)

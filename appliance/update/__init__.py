@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from appliance.update.agent import Update
     from appliance.update.health import HealthSource
-    from appliance.update.offer import Offer, parse_offer
+    from appliance.update.offer import PRODUCT, Offer, parse_offer, target_path
     from appliance.update.pack import FOOTER_SIZE, Footer, parse_footer
     from appliance.update.picture import Gate, HistoryEntry, SlotPicture, UpdatePicture
     from appliance.update.record import SlotEntry, SlotRecord, format_copy, parse_copy, read_record
@@ -24,6 +24,8 @@ _ROOMS = {
     "Update": "agent",
     "HealthSource": "health",
     "Offer": "offer",
+    "PRODUCT": "offer",
+    "target_path": "offer",
     "parse_offer": "offer",
     "Gate": "picture",
     "HistoryEntry": "picture",
@@ -50,6 +52,7 @@ _ROOMS = {
 
 __all__ = [
     "FOOTER_SIZE",
+    "PRODUCT",
     "Footer",
     "Gate",
     "HealthCheck",
@@ -73,6 +76,7 @@ __all__ = [
     "parse_offer",
     "parse_version",
     "read_record",
+    "target_path",
     "work",
 ]
 

@@ -27,7 +27,7 @@ from appliance.update.picture import Gate, HistoryEntry, OfferPicture, UpdatePic
 from appliance.update.record import SlotRecord, other
 from appliance.update.rollout import Goal, Phase
 from appliance.update.schedule import first_delay, next_delay
-from appliance.update.settings import UpdateSettings
+from appliance.update.settings import UpdateSettings, without_secret
 from appliance.update.slots import Slots
 
 _BUSY = {
@@ -74,10 +74,11 @@ class Update:
 
     def reconfigure(self, settings: UpdateSettings) -> None:
         """New settings after a reload; they count from the next check on."""
-        changed = (settings.repository, settings.channel) != (self._course.settings.repository, self._course.settings.channel)
-        self._course.settings = settings
+        course = self._course
+        changed = (settings.repository, settings.channel) != (course.settings.repository, course.settings.channel)
+        course.settings = settings
         if changed:
-            self._course.choice = None
+            course.choice = None
         with contextlib.suppress(trio.WouldBlock):  # it is busy with requests and will look at the settings anyway
             self._requests_send.send_nowait(None)
 
@@ -127,22 +128,23 @@ class Update:
 
     def picture(self) -> UpdatePicture:
         """``update status``."""
-        record = self._course.slots.record or SlotRecord()
-        state, settings = self._course.state, self._course.settings
-        offer = state.offer or (self._course.choice.offer if self._course.choice else None)
-        off = self._off_reason()
+        course = self._course
+        record = course.slots.record or SlotRecord()
+        state, settings = course.state, course.settings
+        offer = state.offer or (course.choice.offer if course.choice else None)
+        off, said = self._off_reason(), course.choice.reason if course.choice else ""
         received = 0
         if offer is not None and state.phase is Phase.DOWNLOADING:
             path = download_path(self._layout.update + "/download", offer)
             received = file_size(path + ".partial") or file_size(path)
         return UpdatePicture(
             enabled=not off,
-            reason=off or self._course.last_error or self._course.slots_problem or (self._course.choice.reason if self._course.choice else ""),
+            reason=off or course.last_error or course.slots_problem or said,
             state=state.phase.value,
             version=self._bundle.version,
-            slot=self._course.running or "none",
+            slot=course.running or "none",
             trial=state.phase is Phase.TRIAL,
-            repository=settings.repository,
+            repository=without_secret(settings.repository),
             channel=settings.channel,
             strategy=settings.strategy,
             request=state.goal.id if state.phase is not Phase.IDLE else "",
@@ -151,27 +153,29 @@ class Update:
                 version=offer.version, size=offer.length, notes=offer.notes
             ),
             received_bytes=received,
-            slots=picture_slots(record, self._course.running),
+            slots=picture_slots(record, course.running),
             denied=tuple(version for version, _ in record.denied),
-            health=self._course.proving.missing if self._course.proving else (),
-            last_check=self._course.last_check,
+            health=course.proving.missing if course.proving else (),
+            last_check=course.last_check,
             next_check=self._next_check,
-            recent=self._course.memory.entries[:5],
+            recent=course.memory.entries[:5],
         )  # fmt: skip
 
     def explain(self) -> tuple[Gate, ...]:
         """Every gate and how it stands."""
+        course = self._course
         try:
             free = files.free_bytes(self._layout.state)
         except ApplianceError:
             free = 0
         return explain(
             View(
-                settings=self._course.settings, trust_root=self._layout.trust_root,
-                has_trust_root=files.exists(self._layout.trust_root), slots_problem=self._course.slots_problem,
-                store_problem=self._course.memory.problem, choice=self._course.choice, last_error=self._course.last_error,
-                denied=tuple(version for version, _ in (self._course.slots.record or SlotRecord()).denied), free_bytes=free,
-                on_trial=self._course.state.phase is Phase.TRIAL, trial_missing=self._course.proving.missing if self._course.proving else (),
+                settings=course.settings, trust_root=self._layout.trust_root,
+                has_trust_root=files.exists(self._layout.trust_root), slots_problem=course.slots_problem,
+                store_problem=course.memory.problem, choice=course.choice, last_error=course.last_error,
+                denied=tuple(version for version, _ in (course.slots.record or SlotRecord()).denied), free_bytes=free,
+                on_trial=course.state.phase is Phase.TRIAL,
+                trial_missing=course.proving.missing if course.proving else (),
                 services_missing=self._services_missing(),
             )
         )  # fmt: skip

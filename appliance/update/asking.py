@@ -29,10 +29,11 @@ async def _ask(
 ) -> dict[str, Any]:
     argv, environment = command_of_ours(
         bundle, "--root", layout.root, "update-worker", verb,
-        "--repository", settings.repository, "--channel", settings.channel, "--path", path,
+        "--channel", settings.channel, "--path", path,
     )  # fmt: skip
     finished = await processes.run_command(
-        argv, timeout=_SECONDS[verb], environment={**network_environment(), **environment}
+        argv, timeout=_SECONDS[verb], environment={**network_environment(), **environment},
+        input=settings.repository.encode(),  # not in argv: it may hold a password
     )  # fmt: skip
     if finished.timed_out:
         raise UnavailableError(f"cannot {verb}: the update worker did not end in {_SECONDS[verb]:g} s")

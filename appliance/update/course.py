@@ -32,6 +32,7 @@ from appliance.update.slots import Slots
 
 _GUARD_SPARE_SECONDS = 60  # the guard waits longer than we do: it is for those who hang
 _STORE_SECONDS = 30.0
+_SWITCH_RETRY_SECONDS = 10.0
 
 
 class Course:
@@ -218,8 +219,14 @@ class Course:
         await self._leave_to_launcher()
 
     async def _leave_to_launcher(self) -> None:
-        await self._switch()
-        await trio.sleep_forever()  # the app is replacing this process
+        while True:
+            try:
+                await self._switch()
+            except ApplianceError as exc:  # settings that would keep any version from starting
+                self.last_error = exc.message
+                await trio.sleep(_SWITCH_RETRY_SECONDS)
+            else:
+                await trio.sleep_forever()  # the app is replacing this process
 
     async def _roll_back_by_hand(self, goal: Goal) -> None:
         record, running = self.slots.record, self.running

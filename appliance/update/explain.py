@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from appliance.schema import format_duration, format_size
 from appliance.update.offer import Choice
 from appliance.update.picture import Gate
-from appliance.update.settings import UpdateSettings
+from appliance.update.settings import UpdateSettings, without_secret
 
 ROOM_BYTES_SPARE = 16 << 20
 
@@ -51,7 +51,7 @@ def explain(view: View) -> tuple[Gate, ...]:
         )
     return (
         Gate(name="configured", open=bool(settings.repository),
-             reason=settings.repository or "no repository is set ([update] repository)"),
+             reason=without_secret(settings.repository) or "no repository is set ([update] repository)"),
         Gate(name="trust", open=view.has_trust_root,
              reason=view.trust_root if view.has_trust_root else f"there is no trust root {view.trust_root}"),
         Gate(name="slots", open=not view.slots_problem, reason=view.slots_problem or "both usable"),

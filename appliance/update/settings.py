@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from appliance.schema import Duration
 
 CHANNELS = ("alpha", "beta", "stable")
+_SECRET = re.compile(r"://[^/@\s]*@")
 
 
 def _repository_problem(value: Any) -> str | None:
@@ -73,6 +75,6 @@ class UpdateSettings:
     health: HealthSettings = field(default_factory=HealthSettings)
 
 
-def settings_picture(settings: UpdateSettings) -> Mapping[str, str]:
-    """What ``update status`` repeats of the settings."""
-    return {"repository": settings.repository, "channel": settings.channel, "strategy": settings.strategy}
+def without_secret(text: str) -> str:
+    """The text with ``user:password@`` in URLs hidden: a repository's name is shown in many places."""
+    return _SECRET.sub("://(redacted)@", text)

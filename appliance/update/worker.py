@@ -15,6 +15,7 @@ from appliance.host import files
 from appliance.host.layout import Layout
 from appliance.host.slots import RealSlotCalls, architecture, file_size, parent_pid
 from appliance.update.offer import Offer, download_path, newest_first, offer_to_json
+from appliance.update.settings import without_secret
 from appliance.update.slots import Slots
 from appliance.update.trust import Repository
 
@@ -38,7 +39,8 @@ def work(task: Task) -> dict[str, Any]:
     try:
         return _work(task)
     except ApplianceError as exc:
-        return {"event": "error", "kind": exc.kind, "message": exc.message, "where": exc.where}
+        message, where = without_secret(exc.message), without_secret(exc.where)
+        return {"event": "error", "kind": exc.kind, "message": message, "where": where}
 
 
 def _work(task: Task) -> dict[str, Any]:

@@ -1,0 +1,193 @@
+"""``appliance update``: see, fetch, apply and undo versions of this appliance."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+_VERBS = {
+    "status": "versions, slots, what is offered, what was done",
+    "check": "ask the repository now",
+    "download": "fetch and verify, apply later",
+    "apply": "fetch, switch, and wait for the verdict; units keep running",
+    "rollback": "go back to the version in the other slot, and deny this one",
+    "explain": "every gate and how it stands",
+    "history": "what was applied, rolled back, refused",
+}
+_EXAMPLES = """Examples:
+  appliance update status
+  appliance update apply
+  appliance update apply --force 1.4.0     a version that was denied, or an older one
+  appliance update explain"""
+_POLL_SECONDS = 0.3
+_SUCCESS = {"apply": "blessed", "rollback": "rolled back"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verbs."""
+    parser.epilog = _EXAMPLES
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    for name, words in _VERBS.items():
+        verb = verbs.add_parser(name, help=words, description=words)
+        if name in ("download", "apply"):
+            verb.add_argument("version", nargs="?", default="", metavar="VERSION", help="this one, not the newest")
+        if name == "apply":
+            verb.add_argument("--force", action="store_true", help="even if VERSION is denied or older")
+        if name in ("apply", "rollback"):
+            verb.add_argument("--no-wait", action="store_true", help="return when it has begun")
+            verb.add_argument("--timeout", default="30m", metavar="DURATION", help="give up waiting (30m)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """``status`` when no verb is given."""
+    from appliance.cli.client import call
+    from appliance.cli.render import show
+
+    verb = args.verb or "status"
+    if verb == "status":
+        show(args, call(args.layout, "GET", "/v1/update"), _status_text)
+    elif verb == "explain":
+        show(args, call(args.layout, "GET", "/v1/update/explain"), _explain_text)
+    elif verb == "history":
+        show(args, call(args.layout, "GET", "/v1/update/history"), _history_text)
+    elif verb in ("check", "download"):
+        body = {"version": args.version} if verb == "download" else {}
+        timeout = 330.0 if verb == "check" else 7 * 3600.0
+        picture = call(args.layout, "POST", f"/v1/update/{verb}", body, timeout=timeout)
+        show(args, picture, _offer_text)
+    else:
+        return _begin(args, verb)
+    return 0
+
+
+def _begin(args: argparse.Namespace, verb: str) -> int:
+    from appliance.cli.client import call
+    from appliance.cli.render import show
+    from appliance.schema import parse_duration
+
+    seconds = parse_duration(args.timeout)
+    body = {"version": args.version, "force": args.force} if verb == "apply" else {}
+    picture = call(args.layout, "POST", f"/v1/update/{verb}", body)
+    if args.no_wait:
+        show(args, picture, lambda _: f"begun, id {picture['request']}; see `appliance update status`")
+        return 0
+    entry = _wait(args, picture["request"], seconds)
+    show(args, entry, _entry_text)
+    return _exit_code(verb, entry)
+
+
+def _exit_code(verb: str, entry: dict[str, Any]) -> int:
+    from appliance import errors
+
+    if entry["outcome"] in (_SUCCESS[verb], "nothing new"):
+        return 0
+    for kind in vars(errors).values():
+        if isinstance(kind, type) and issubclass(kind, errors.ApplianceError) and kind.kind == entry.get("kind"):
+            return kind.exit_code
+    return 1
+
+
+def _wait(args: argparse.Namespace, request: str, seconds: float) -> dict[str, Any]:
+    """The history's entry of that request. The daemon is replaced on the way: a lost connection is no error."""
+    import sys
+
+    from appliance.cli.client import call
+    from appliance.errors import ApplianceError, NotYetError, UnavailableError
+
+    deadline, said, lost = time.monotonic() + seconds, "", ""
+    while time.monotonic() < deadline:
+        try:
+            picture = call(args.layout, "GET", "/v1/update", timeout=10.0)
+            for entry in call(args.layout, "GET", "/v1/update/history", timeout=10.0):
+                if entry["id"] == request:
+                    return dict(entry)
+            lost, now = "", _progress(picture)
+        except UnavailableError as exc:
+            lost, now = exc.message, "the appliance is being replaced"
+        except ApplianceError as exc:
+            lost, now = exc.message, exc.message
+        if now != said and args.output == "table":
+            print(now, file=sys.stderr, flush=True)
+            said = now
+        time.sleep(_POLL_SECONDS)
+    raise NotYetError(f"cannot tell how the update ends: no verdict in {args.timeout}{f' ({lost})' if lost else ''}")
+
+
+def _progress(picture: dict[str, Any]) -> str:
+    state, offer = picture["state"], picture.get("available") or {}
+    version = offer.get("version", "")
+    if state == "downloading" and offer.get("size"):
+        return f"downloading {version}: {100 * picture['received_bytes'] // offer['size']} %"
+    if state == "trial":
+        missing = "; ".join(picture["health"]) or "settling"
+        return f"{picture['version']} is on trial: {missing}"
+    return f"{state} {version}".strip()
+
+
+def _status_text(picture: dict[str, Any]) -> str:
+    from appliance.cli.render import size, state, table
+
+    offer = picture.get("available")
+    lines = [
+        f"version   {picture['version']} (slot {picture['slot']}{', on trial' if picture['trial'] else ''})",
+        f"state     {state(picture['state'])}" + ("" if picture["enabled"] else "  (updates are off)"),
+        f"channel   {picture['channel']} of {picture['repository'] or 'no repository'}, {picture['strategy']}",
+    ]
+    if picture["reason"]:
+        lines.append(f"reason    {picture['reason']}")
+    if picture["health"]:
+        lines.append("missing   " + "; ".join(picture["health"]))
+    if offer and offer["version"] != picture["version"]:
+        lines.append(f"offered   {offer['version']} ({size(offer['size'])}) {offer['notes']}".rstrip())
+    if picture["denied"]:
+        lines.append("denied    " + ", ".join(picture["denied"]))
+    checks = [f"last {picture['last_check']}"] if picture["last_check"] else []
+    checks += [f"next {picture['next_check']}"] if picture["next_check"] else []
+    if checks:
+        lines.append("checks    " + ", ".join(checks))
+    rows = [
+        (one["name"], one["version"], "running" if one["running"] else "",
+         "blessed" if one["blessed"] else (f"trial, {one['tries']} tries left" if one["priority"] else ""))
+        for one in picture["slots"]
+    ]  # fmt: skip
+    lines += ["", table(("slot", "version", "", "state"), rows)]
+    if picture["recent"]:
+        lines += ["", _history_text(picture["recent"])]
+    return "\n".join(lines)
+
+
+def _offer_text(picture: dict[str, Any]) -> str:
+    from appliance.cli.render import size
+
+    offer = picture.get("available")
+    if offer is None:
+        return str(picture["reason"] or "nothing new")
+    here = " (fetched and verified)" if picture["state"] == "downloaded" else ""
+    return f"{offer['version']} ({size(offer['size'])}){here}" + (f"\n{offer['notes']}" if offer["notes"] else "")
+
+
+def _explain_text(gates: list[dict[str, Any]]) -> str:
+    from appliance.cli.render import paint, table
+
+    words = {True: paint("open", "green"), False: paint("shut", "red")}
+    rows = [(one["name"], words[one["open"]], one["reason"]) for one in gates]
+    return table(("gate", "state", "why"), rows)
+
+
+def _history_text(entries: list[dict[str, Any]]) -> str:
+    from appliance.cli.render import state, table
+
+    if not entries:
+        return "nothing was updated yet"
+    rows = [
+        (one["time"], one["from_version"], one["to_version"], state(one["outcome"]),
+         f"{one['reason']}{' (' + str(one['count']) + ' times)' if one['count'] > 1 else ''}")
+        for one in entries
+    ]  # fmt: skip
+    return table(("time", "from", "to", "outcome", "reason"), rows)
+
+
+def _entry_text(entry: dict[str, Any]) -> str:
+    way = f"{entry['from_version']} -> {entry['to_version']}" if entry["to_version"] else entry["from_version"]
+    return f"{way}: {entry['outcome']}" + (f": {entry['reason']}" if entry["reason"] else "")

@@ -1,0 +1,184 @@
+"""What is to be published next: lies in ``.staged/`` of the repository, seen by no host before ``publish``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+from appliance.errors import ConflictError, InputError, NotFoundError
+from appliance.host import files
+from appliance.host.slots import RealSlotCalls, link_or_copy, read_tail
+from appliance.release.repository import CHANNELS, Contents, load, target_file
+from appliance.update import FOOTER_SIZE, parse_footer, parse_version
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staged:
+    """One release for one channel and architecture."""
+
+    channel: str
+    version: str
+    architecture: str
+    sha256: str
+    length: int
+    floor: str = ""
+    notes: str = ""
+
+
+def staging_directory(directory: str) -> str:
+    """Beside what is served."""
+    return f"{directory}/.staged"
+
+
+def staged_file(directory: str, sha256: str) -> str:
+    """The bytes, by content."""
+    return f"{staging_directory(directory)}/{sha256}"
+
+
+def _changes_file(directory: str) -> str:
+    return f"{staging_directory(directory)}/changes.json"
+
+
+def staged_releases(directory: str) -> list[Staged]:
+    """In the order in which they were added."""
+    try:
+        data = files.read_bytes(_changes_file(directory), size_max=1 << 20)
+        return [Staged(**value) for value in json.loads(data)]
+    except NotFoundError:
+        return []
+    except (ValueError, TypeError) as exc:
+        where = _changes_file(directory)
+        raise InputError(f"cannot read {where}: {exc}; remove {staging_directory(directory)}", where=where) from exc
+
+
+def stage_file(
+    directory: str,
+    file: str,
+    *,
+    channel: str,
+    architecture: str,
+    version: str = "",
+    floor: str = "",
+    notes: str = "",
+) -> Staged:
+    """Take a built binary in. Raises InputError (no binary, backwards), ConflictError (changed, twice)."""
+    contents = load(directory)
+    version = _version_of(file, version)
+    if floor:
+        parse_version(floor)
+    _check_channel(channel)
+    files.make_directory(staging_directory(directory))
+    calls = RealSlotCalls()
+    temp = f"{staging_directory(directory)}/incoming"
+    calls.remove(temp)
+    before = files.file_stat(file)
+    digest, length = hashlib.sha256(), 0
+    for piece in calls.pieces(file):
+        calls.write_at(temp, length, piece)
+        digest.update(piece)
+        length += len(piece)
+    after = files.file_stat(file)
+    if (before.size, before.modified_seconds) != (after.size, after.modified_seconds) or length != before.size:
+        calls.remove(temp)
+        raise ConflictError(f"cannot add {file}: it changed while it was read", where=file)
+    calls.sync(temp)
+    release = Staged(
+        channel=channel, version=version, architecture=architecture, sha256=digest.hexdigest(), length=length,
+        floor=floor, notes=notes,
+    )  # fmt: skip
+    try:
+        _check_forward(directory, contents, release)
+    except (InputError, ConflictError):
+        calls.remove(temp)
+        raise
+    calls.rename(temp, staged_file(directory, release.sha256))
+    _add(directory, release)
+    return release
+
+
+def stage_promotion(directory: str, version: str, source: str, target: str) -> list[Staged]:
+    """The same bytes for another channel, every architecture of them; that channel's key will sign them again."""
+    contents = load(directory)
+    _check_channel(source)
+    _check_channel(target)
+    wanted = parse_version(version)
+    staged = []
+    for found in contents.releases():
+        if found["channel"] != source or parse_version(found["version"]) != wanted:
+            continue
+        release = Staged(
+            channel=target, version=found["version"], architecture=found["architecture"], sha256=found["sha256"],
+            length=found["length"], floor=found["floor"], notes=found["notes"],
+        )  # fmt: skip
+        _check_forward(directory, contents, release)
+        path = staged_file(directory, release.sha256)
+        if not files.exists(path):
+            files.make_directory(staging_directory(directory))
+            link_or_copy(target_file(directory, found["path"], release.sha256), path)
+        _add(directory, release)
+        staged.append(release)
+    if not staged:
+        raise NotFoundError(f"cannot promote {version}: channel {source} holds no such release (publish it first)")
+    return staged
+
+
+def forget_staged(directory: str) -> None:
+    """After a publish: the list first, so that nothing is published twice."""
+    files.remove(_changes_file(directory))
+    files.remove_tree(staging_directory(directory))
+
+
+def _add(directory: str, release: Staged) -> None:
+    every = [asdict(one) for one in (*staged_releases(directory), release)]
+    files.write_atomic(_changes_file(directory), json.dumps(every, indent=1).encode())
+
+
+def _version_of(file: str, said: str) -> str:
+    try:
+        found = parse_footer(read_tail(file, FOOTER_SIZE), file=file).version
+    except NotFoundError:
+        raise
+    except InputError:
+        if not said:
+            raise
+        found = said
+    if said and parse_version(said) != parse_version(found):
+        raise InputError(f"cannot add {file} as {said}: it calls itself {found}", where=file)
+    return str(parse_version(found))
+
+
+def _check_channel(channel: str) -> None:
+    if channel not in CHANNELS:
+        raise InputError(f'cannot use channel "{channel}": allowed are {", ".join(CHANNELS)}')
+
+
+def _check_forward(directory: str, contents: Contents, release: Staged) -> None:
+    """A channel only goes forward, and a version is never two things."""
+    published = [
+        (found["version"], found["sha256"])
+        for found in contents.releases()
+        if (found["channel"], found["architecture"]) == (release.channel, release.architecture)
+    ]
+    staged = [
+        (one.version, one.sha256)
+        for one in staged_releases(directory)
+        if (one.channel, one.architecture) == (release.channel, release.architecture)
+    ]
+    new = parse_version(release.version)
+    for version, _ in (*published, *staged):
+        if parse_version(version) == new:
+            raise ConflictError(f"cannot add {release.version} to {release.channel}: it is there already")
+        if parse_version(version) > new:
+            raise InputError(
+                f"cannot add {release.version} to {release.channel}: it holds {version}, and a channel does not go "
+                "backwards"
+            )
+    elsewhere = {found["sha256"] for found in contents.releases()
+                 if found["architecture"] == release.architecture
+                 and parse_version(found["version"]) == new}  # fmt: skip
+    if elsewhere and release.sha256 not in elsewhere:
+        raise ConflictError(
+            f"cannot add {release.version} to {release.channel}: another channel holds that version with other bytes "
+            "(release promote takes the same)"
+        )
