@@ -255,7 +255,7 @@ class Node:
         words = [str(data.get("state") or ""), *(f"{name}={value}" for name, value in rest.items() if value != "")]
         if data.get("reason"):
             words.append(f"({data['reason']})")
-        say(f"{kind} {subject}: {' '.join(filter(None, words))}")
+        say(f"{kind} {subject}".strip() + f": {' '.join(filter(None, words))}")
 
     # What is asked.
 
@@ -352,6 +352,7 @@ class Node:
         if self.goal is Goal.STOP:
             host_bundle.dismiss_guard(self.bundle)  # first: it must not take our end for a crash
             self.notifier.stopping("stopping units and services")
+            await self.supervisor.wait_outcome("units")  # only what was adopted can be stopped
         else:
             self.notifier.reloading()
         async with trio.open_nursery() as nursery:  # those that write to the store before it; the API tells how it goes

@@ -25,9 +25,13 @@ class Signals:
         self._wake: Callable[[], None] | None = None
 
     def take_over(self) -> None:
-        """Install the handlers, also where the parent left a signal ignored (a shell's ``&`` does so with SIGINT)."""
+        """Install the handlers, also where the parent left a signal ignored (a shell's ``&`` does so with SIGINT).
+
+        Only then unblock: who starts us may hold signals back over the exec, so that none falls into the gap.
+        """
         for number in _WATCHED:
             signal.signal(number, self._note)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._pending.append(number)
