@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Builds dist/appliance when its sources have changed: C programs, PyInstaller's onedir, the staged tree, the packed file.
+"""Builds dist/appliance when its sources have changed: C, PyInstaller's onedir, the staged tree, one file.
 
 Run by build.sh with the Python of .build/venv. Two builds of one commit give the same bytes, wherever the tree lies.
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Puts a directory behind the launcher: pack.py DIRECTORY OUT [--version X] [--level N] [--replace PATH=FILE] [--remove PATH].
+"""Puts a directory behind the launcher: pack.py DIRECTORY OUT [--version X] [--level N] ...
 
 DIRECTORY is .build/staged, or any directory with a program named ``appliance`` in it. The format is that of
 launcher/archive.h. Nothing but names, contents and execute bits goes into the file, so equal input gives equal output.

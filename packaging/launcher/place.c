@@ -269,6 +269,9 @@ static bool make_place_on_own_tmpfs(const struct payload *payload, struct place 
 
 bool place_find_or_make(const struct payload *payload, struct place *place) {
     list_bases();
+    if (getenv("APPLIANCE_CACHE") && base_count &&
+        (open_place(&bases[0], payload->text.payload_id, place) || make_place(&bases[0], payload, place)))
+        return true;
     for (int i = 0; i < base_count; i++)
         if (open_place(&bases[i], payload->text.payload_id, place))
             return true;

@@ -14,8 +14,7 @@ HOUSE = Path(__file__).parents[2]
 sys.path.append(str(HOUSE / "packaging"))
 import pack  # noqa: E402
 
-# Whatever is left out of this one, every import of cryptography, ssl or httpx fails; and `run` needs it at once.
-NEEDED_BY_RUN = "_internal/appliance/app.pyc"
+from tests.binary.fake import Host  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +44,23 @@ def binary(built: Path, cache: Path) -> Path:
     return built
 
 
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The C program that stands in for ours where only the launcher is looked at, and the launcher itself."""
+    subprocess.run([HOUSE / "packaging/launcher/build.sh", "launcher"], check=True)
+    path = tmp_path_factory.mktemp("program") / "appliance"
+    subprocess.run(["gcc", "-O1", "-static", "-s", "-o", path, Path(__file__).parent / "program.c"], check=True)
+    return path
+
+
+@pytest.fixture
+def host(tmp_path: Path, program: Path) -> Iterator[Host]:
+    """A host in a directory, for the fake program."""
+    host = Host(tmp_path, program)
+    yield host
+    host.close()
+
+
 MakeVariant = Callable[..., Path]
 
 
@@ -52,8 +68,9 @@ MakeVariant = Callable[..., Path]
 def make_variant(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeVariant:
     """``make_variant("2.0")`` -> the path of a file that is the same program under another version.
 
-    ``break_import=True``: ``run`` cannot even import itself; ``--version`` still answers. ``code={"appliance.x.y": SOURCE}``
-    replaces modules of ours. ``added`` / ``removed`` are paths inside the bundle, see .build/staged.
+    ``break_import=True``: ``run`` cannot even import itself; ``--version`` still answers.
+    ``code={"appliance.x.y": SOURCE}`` replaces modules of ours.
+    ``added`` / ``removed`` are paths inside the bundle, see .build/staged.
     """
     made = tmp_path_factory.mktemp("variants")
 
@@ -68,7 +85,7 @@ def make_variant(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Make
     ) -> Path:
         files = {**added, **{module_path(name): compiled(name, text) for name, text in code.items()}}
         if break_import:
-            files[NEEDED_BY_RUN] = compiled("appliance.app", "import a_module_that_nobody_has_written")
+            files[module_path("appliance.app")] = compiled("appliance.app", "import a_module_that_nobody_has_written")
         path = out or made / f"{len(list(made.iterdir()))}" / f"appliance-{version}"
         pack.pack(pack.HOUSE / ".build/staged", path, version=version, level=1, added=files, removed=removed)
         return path
@@ -77,7 +94,7 @@ def make_variant(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Make
 
 
 def module_path(name: str) -> str:
-    """Where the bundle holds one of our modules."""
+    """Where the bundle holds one of our modules, or would."""
     plain = "_internal/" + name.replace(".", "/")
     package = f"{plain}/__init__.pyc"
     return package if (pack.HOUSE / ".build/staged" / package).exists() else plain + ".pyc"

@@ -1,4 +1,4 @@
-"""A host in a directory, with files that are the real launcher before a small program that reports how it was started."""
+"""A host in a directory, with files that are the real launcher before a program that reports how it was started."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class Host:
     def start(self, *command: str | Path, wrap: Sequence[str | Path] = (), **more: str) -> subprocess.Popen[str]:
         """Starts it with --root."""
         argv = [*wrap, command[0], "--root", self.root, *command[1:]]
-        pipe = subprocess.PIPE
-        process = subprocess.Popen(argv, env=self.environment(**more), stdout=pipe, stderr=pipe, text=True, process_group=0)
+        environment, pipe = self.environment(**more), subprocess.PIPE
+        process = subprocess.Popen(argv, env=environment, stdout=pipe, stderr=pipe, text=True, process_group=0)
         self._started.append(process)
         return process
 

@@ -1,4 +1,4 @@
-"""Which version the launcher starts: slot record, tries, the guard of a trial. The real launcher before a fake program."""
+"""Which version the launcher starts: slot record, tries, the guard. The real launcher before a fake program."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import fcntl
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,24 +15,9 @@ from tests.binary.fake import Host, alive, tries_left, until
 from tests.launcher.conftest import COPY
 
 pytestmark = pytest.mark.binary
-HERE = Path(__file__).parent
 EMPTY = "- - priority=0 tries=0 blessed=0"
 BLESSED = " priority=2 tries=0 blessed=1"
 TRIAL = " priority=3 tries=3 blessed=0"
-
-
-@pytest.fixture(scope="session")
-def program(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("program") / "appliance"
-    subprocess.run(["gcc", "-O1", "-static", "-s", "-o", path, HERE / "program.c"], check=True)
-    return path
-
-
-@pytest.fixture
-def host(tmp_path: Path, program: Path) -> Iterator[Host]:
-    host = Host(tmp_path, program)
-    yield host
-    host.close()
 
 
 @pytest.fixture
@@ -42,7 +26,7 @@ def origin(host: Host) -> Path:
 
 
 def picture(start: fake.Start) -> tuple[str, str, str]:
-    return start["VERSION"], start["APPLIANCE_SLOT"], start["APPLIANCE_TRIAL"] if "APPLIANCE_TRIAL" in start else "0"
+    return start["VERSION"], start["APPLIANCE_SLOT"], start.get("APPLIANCE_TRIAL", "0")
 
 
 def test_without_a_record_it_runs_itself(host: Host, origin: Path) -> None:
