@@ -48,7 +48,7 @@ class Running:
                 if unix
                 else await trio.open_tcp_stream("127.0.0.1", self.status_port)
             )
-            async with await opened as stream:
+            async with opened as stream:
                 lines = Lines(stream)
                 await lines.ask(target, headers or {})
                 yield lines

@@ -193,7 +193,7 @@ async def test_who_never_reads_holds_nobody_and_is_dropped(serve: Serve) -> None
             for _ in range(200):  # 20 MB: more than the kernel keeps for it
                 units.write("web", "x" * 100_000)
             assert (await running.raw(GET)).endswith(b"alive\n")
-            while units.following:
+            while units.following:  # noqa: ASYNC110 - the end of a generator sets no event
                 await trio.sleep(0.01)
         raw.close()
 
@@ -345,7 +345,7 @@ async def test_no_bytes_bring_it_down(serve: Serve) -> None:
                     else await trio.open_tcp_stream("127.0.0.1", running.status_port)
                 )
                 with trio.fail_after(GENEROUS):
-                    async with await opened as stream:
+                    async with opened as stream:
                         try:
                             await stream.send_all(data)
                             await stream.send_eof()
