@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import replace
 
 import trio
 
@@ -208,6 +209,7 @@ class Units:
                 if runner.vanished and runner.state is State.STOPPED:
                     del self._runners[runner.name]
                     self._link()
+                    self._publish("unit", runner.name, state="removed", reason=runner.reason)
             case Decision.BEGIN:
                 runner.begin("in line to start")
             case Decision.GO:
@@ -289,7 +291,11 @@ class Units:
 
     def picture(self, name: str) -> UnitPicture:
         """Raises NotFoundError."""
-        return self._runner(name).picture()
+        runner = self._runner(name)
+        picture = runner.picture()
+        if runner.state is State.STOPPED and (why := why_not(name, self._graph, self._runners)):
+            return replace(picture, reason=why)
+        return picture
 
     def problems(self) -> tuple[Finding, ...]:
         """What is wrong with unit files, and between them; and what could not be done lately."""
@@ -346,7 +352,7 @@ class Units:
         if not runner.state.is_up:
             why = why_not(name, self._graph, self._runners) or runner.reason
             raise UnavailableError(f"cannot start {name}: {why}", where=runner.unit.file)
-        return runner.picture()
+        return self.picture(name)
 
     def _has_started(self, runner: Runner) -> bool:
         """Or failed to, for now."""
@@ -359,7 +365,7 @@ class Units:
         runner = self._runner(name)
         await self._want(runner, up=False)
         await self._wait(runner, lambda: runner.state is State.STOPPED or runner.standing.desired)
-        return runner.picture()
+        return self.picture(name)
 
     async def restart(self, name: str) -> UnitPicture:
         """Stop, then start with the definition that is loaded now."""
@@ -384,7 +390,7 @@ class Units:
             runner.try_again("failures forgotten")
         else:
             runner.failures = 0
-        return runner.picture()
+        return self.picture(name)
 
     async def _want(self, runner: Runner, *, up: bool) -> None:
         was = runner.standing.desired
