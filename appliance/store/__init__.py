@@ -3,6 +3,8 @@
 Law: what a caller was told is written is on the disk, and nobody sees what is not (not by read, not by watch).
 """
 
+from appliance.store.backing_up import check_backup, restore
+from appliance.store.checking import CheckReport, check
 from appliance.store.faults import (
     CompactedError,
     DuplicateKeyError,
@@ -38,37 +40,13 @@ from appliance.store.results import (
     TxnResult,
     WatchBatch,
 )  # fmt: skip
-from appliance.store.store import Store
+from appliance.store.store import Sizes, Store
+from appliance.store.watching import Watcher
 
 __all__ = [
-    "OPERATIONS_MAX",
-    "REQUEST_BYTES_MAX",
-    "CompactedError",
-    "Compare",
-    "CompareResult",
-    "CompareTarget",
-    "Delete",
-    "DeleteResult",
-    "DuplicateKeyError",
-    "EmptyKeyError",
-    "Event",
-    "EventKind",
-    "FutureRevisionError",
-    "KeyNotFoundError",
-    "KeyValue",
-    "Operation",
-    "Put",
-    "PutResult",
-    "Range",
-    "RangeResult",
-    "SortOrder",
-    "SortTarget",
-    "Store",
-    "StoreStatus",
-    "TooLargeError",
-    "TooManyOperationsError",
-    "Txn",
-    "TxnResult",
-    "WatchBatch",
-    "prefix_end",
+    "OPERATIONS_MAX", "REQUEST_BYTES_MAX", "CheckReport", "CompactedError", "Compare", "CompareResult", "CompareTarget",
+    "Delete", "DeleteResult", "DuplicateKeyError", "EmptyKeyError", "Event", "EventKind", "FutureRevisionError",
+    "KeyNotFoundError", "KeyValue", "Operation", "Put", "PutResult", "Range", "RangeResult", "Sizes", "SortOrder",
+    "SortTarget", "Store", "StoreStatus", "TooLargeError", "TooManyOperationsError", "Txn", "TxnResult",
+    "WatchBatch", "Watcher", "check", "check_backup", "prefix_end", "restore",
 ]  # fmt: skip

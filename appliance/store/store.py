@@ -1,49 +1,176 @@
-"""THIN SLICE (in memory) with the final face; the log engine replaces it under the same names."""
+"""The store as its callers know it; everything below it is in this room's other modules."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, assert_never
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import trio
 
-from appliance.errors import UnavailableError
-from appliance.store.faults import CompactedError, EmptyKeyError, FutureRevisionError, KeyNotFoundError
+from appliance.errors import ApplianceError, InputError, UnavailableError
+from appliance.host.disk import Disk
+from appliance.store import rules
+from appliance.store.backing_up import backup_chunks
+from appliance.store.committing import Committer, InThread
+from appliance.store.faults import CompactedError, EmptyKeyError, FutureRevisionError
+from appliance.store.frames import COMPACT
+from appliance.store.log import Batch
+from appliance.store.opening import Opened, open_tree
 from appliance.store.requests import Compare, Delete, Operation, Put, Range, SortOrder, SortTarget, Txn
-from appliance.store.results import (
-    DeleteResult,
-    Event,
-    EventKind,
-    KeyValue,
-    PutResult,
-    RangeResult,
-    StoreStatus,
-    TxnResult,
-    WatchBatch,
-)  # fmt: skip
-from appliance.store.rules import check_put, check_txn, holds, in_range, sort_and_filter
+from appliance.store.results import DeleteResult, PutResult, RangeResult, StoreStatus, TxnResult
+from appliance.store.transaction import read_range, run_alone, run_txn
+from appliance.store.tree import Tree
+from appliance.store.upkeep import Upkeep
+from appliance.store.watching import Watcher, WatchHub
+
+Done = Callable[[TxnResult | ApplianceError], None]
+
+
+class Publish(Protocol):
+    """``EventBus.publish``."""
+
+    def __call__(self, kind: str, subject: str, **data: str | int | float | bool | None) -> object:
+        """Tell whoever listens."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Numbers that tests make small. ``keep_revisions``: compact by itself to that many; 0: never."""
+
+    segment_bytes: int = 64 << 20
+    reserve_bytes: int = 16 << 20  # zeros written ahead
+    checkpoint_records: int = 250_000
+    keep_revisions: int = 0
+
+
+@dataclass(eq=False)
+class _Engine:
+    """What exists between an open and a close."""
+
+    tree: Tree
+    committer: Committer
+    upkeep: Upkeep
 
 
 class Store:
-    """The embedded key-value store. ``disk`` is a ``appliance.host.disk.Disk``."""
+    """An embedded key-value store with etcd's semantics on ``disk``. ``run`` opens and serves it."""
 
-    def __init__(self, disk: Any, *, publish: Callable[..., None] | None = None) -> None:
+    def __init__(
+        self, disk: Disk, *, publish: Publish | None = None, sizes: Sizes | None = None,
+        in_thread: InThread = trio.to_thread.run_sync,
+    ) -> None:  # fmt: skip
         self._disk = disk
         self._publish = publish
-        self._kvs: dict[bytes, KeyValue] = {}
-        self._history: list[Event] = []
-        self._open = False
-        self.revision = 1
-        self.compacted_revision = 0
-        self._changed = trio.Event()
+        self._sizes = sizes or Sizes()
+        self._in_thread = in_thread
+        self._hub = WatchHub()
+        self._engine: _Engine | None = None
+        self._accepting = False
+        self._why_closed = "it is not open"
+        self._failed = ""
+        self._notes: tuple[str, ...] = ()
+
+    # life
 
     async def run(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until ``stopping`` is set."""
-        self._open = True
-        task_status.started()
-        await stopping.wait()
-        self._open = False
+        """Open, serve until ``stopping``, close.
+
+        After a disk error this ends with UnavailableError and may be run again; in between, what was durable is read.
+        """
+        opened = await self._in_thread(self._open)
+        engine = self._start(opened)
+        tree, committer = engine.tree, engine.committer
+        failure: ApplianceError | None = None
+
+        async def commit() -> None:
+            nonlocal failure
+            try:
+                await committer.run()
+            except UnavailableError as exc:
+                failure = exc
+            nursery.cancel_scope.cancel()
+
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(commit)
+                nursery.start_soon(engine.upkeep.run)
+                self._accepting = True
+                task_status.started()
+                await stopping.wait()
+                self._accepting, self._why_closed = False, "it is stopping"
+                await self._last_checkpoint(engine)
+                committer.close()
+        finally:
+            self._accepting = False
+            self._failed = failure.message if failure else ""
+            self._why_closed = self._failed or "it is closed"
+            committer.abandon(f"cannot write to the store: {self._why_closed}")
+            self._hub.close(f"the store is closed: {self._why_closed}")
+            if failure is None or not committer.index_is_sound:
+                self._engine = None
+                tree.log.close()
+        if failure is not None:
+            self._tell("failed", failure.message)
+            raise failure
+
+    def _open(self) -> Opened:
+        sizes = self._sizes
+        return open_tree(self._disk, segment_bytes=sizes.segment_bytes, reserve_bytes=sizes.reserve_bytes)
+
+    def _start(self, opened: Opened) -> _Engine:
+        if self._engine is not None:
+            self._engine.tree.log.close()
+        tree = opened.tree
+        committer = Committer(tree, self._hub, self._in_thread, self._committed)
+        upkeep = Upkeep(
+            self._disk, tree, committer, self._in_thread, checkpoint_records=self._sizes.checkpoint_records,
+            replayed=opened.replayed, checkpoint_revision=opened.checkpoint_revision, tell=self._tell,
+        )  # fmt: skip
+        self._engine = _Engine(tree, committer, upkeep)
+        self._hub.tree = tree
+        self._failed = ""
+        self._notes = opened.notes
+        for note in opened.notes:
+            self._tell("repaired", note)
+        self._tell("opened", f"revision {tree.revision}, {opened.replayed} records replayed")
+        return self._engine
+
+    async def _last_checkpoint(self, engine: _Engine) -> None:
+        if engine.upkeep.checkpoint_revision == engine.tree.revision:
+            return
+        try:
+            await engine.upkeep.checkpoint()
+        except UnavailableError as exc:  # the log has everything: the next start replays it
+            self._tell("upkeep-failed", exc.message)
+
+    def _committed(self, batch: Batch) -> None:
+        engine = self._engine
+        assert engine is not None
+        engine.upkeep.committed(batch)
+        keep, tree = self._sizes.keep_revisions, engine.tree
+        if keep and tree.durable_revision - tree.compacted_revision > 2 * keep and self._accepting:
+            tree.write(COMPACT, b"", b"", tree.durable_revision - keep)
+            engine.upkeep.want_compaction()
+            engine.committer.kick()
+
+    def _tell(self, what: str, message: str) -> None:
+        if self._publish is not None:
+            self._publish("store", what, message=message)
+
+    # reading
+
+    @property
+    def revision(self) -> int:
+        """The newest durable revision."""
+        return self._reading().durable_revision
+
+    @property
+    def compacted_revision(self) -> int:
+        """The oldest revision that can be read; 0 while all can."""
+        return self._reading().compacted_revision
 
     def range(
         self, key: bytes, range_end: bytes | None = None, *, revision: int = 0, limit: int = 0,
@@ -52,7 +179,7 @@ class Store:
         min_create_revision: int = 0, max_create_revision: int = 0,
     ) -> RangeResult:  # fmt: skip
         """What is durable, now or at a kept revision."""
-        return self._range(
+        return self.read(
             Range(
                 key, range_end, revision, limit, keys_only, count_only, sort_target, sort_order,
                 min_mod_revision, max_mod_revision, min_create_revision, max_create_revision,
@@ -61,134 +188,153 @@ class Store:
 
     def read(self, request: Range) -> RangeResult:
         """As ``range``, for a request that exists already."""
-        return self._range(request)
+        tree = self._reading()
+        return read_range(tree, request, tree.durable_revision)
+
+    def _reading(self) -> Tree:
+        if self._engine is None:
+            raise UnavailableError(f"cannot read the store: {self._why_closed}")
+        return self._engine.tree
+
+    # writing
 
     async def put(
         self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False,
         ignore_value: bool = False, ignore_lease: bool = False,
     ) -> PutResult:  # fmt: skip
-        """Returns when the write is durable."""
-        result = await self.txn((), (Put(key, value, lease, prev_kv, ignore_value, ignore_lease),), ())
-        assert isinstance(result.responses[0], PutResult)
-        return result.responses[0]
+        """Returns when the write is durable. Cancelled while it waits, the write may be done or not."""
+        request = Put(key, value, lease, prev_kv, ignore_value, ignore_lease)
+        rules.check_put(request)
+        engine = await self._writing()
+        result = run_alone(engine.tree, request)
+        await engine.committer.settled()
+        assert isinstance(result, PutResult)
+        return result
 
     async def delete(self, key: bytes, range_end: bytes | None = None, *, prev_kv: bool = False) -> DeleteResult:
         """Returns when the delete is durable."""
-        result = await self.txn((), (Delete(key, range_end, prev_kv),), ())
-        assert isinstance(result.responses[0], DeleteResult)
-        return result.responses[0]
+        if not key:
+            raise EmptyKeyError("cannot delete: the key is empty")
+        engine = await self._writing()
+        result = run_alone(engine.tree, Delete(key, range_end, prev_kv))
+        await engine.committer.settled()
+        assert isinstance(result, DeleteResult)
+        return result
 
     async def txn(
         self, compares: Sequence[Compare], success: Sequence[Operation], failure: Sequence[Operation] = ()
     ) -> TxnResult:
-        """One of the two branches, at one revision. Returns when it is durable."""
+        """One of the two branches, at one revision. Returns when it, and what it saw, is durable."""
         txn = Txn(tuple(compares), tuple(success), tuple(failure))
-        check_txn(txn)
-        await trio.lowlevel.checkpoint()
-        if not self._open:
-            raise UnavailableError("cannot write to the store: it is not open")
-        before = len(self._history)
-        result = self._apply(txn, self.revision + 1)
-        if len(self._history) > before:
-            self.revision += 1
-            self._changed.set()
-            self._changed = trio.Event()
+        rules.check_txn(txn)
+        engine = await self._writing()
+        result = run_txn(engine.tree, txn)
+        await engine.committer.settled()
         return result
 
-    def _apply(self, txn: Txn, revision: int) -> TxnResult:
-        succeeded = all(
-            holds(c, [kv for key, kv in self._kvs.items() if in_range(key, c.key, c.range_end)]) for c in txn.compares
-        )
-        responses: list[Any] = []
-        for operation in txn.success if succeeded else txn.failure:
-            match operation:
-                case Range():
-                    responses.append(self._range(operation))
-                case Put():
-                    check_put(operation)
-                    old = self._kvs.get(operation.key)
-                    if old is None and (operation.ignore_value or operation.ignore_lease):
-                        raise KeyNotFoundError(f"cannot put {operation.key!r}: key not found")
-                    kv = KeyValue(
-                        operation.key,
-                        old.value if old and operation.ignore_value else operation.value,
-                        old.create_revision if old else revision, revision, old.version + 1 if old else 1,
-                        old.lease if old and operation.ignore_lease else operation.lease,
-                    )  # fmt: skip
-                    self._kvs[kv.key] = kv
-                    self._history.append(Event(EventKind.PUT, kv, old))
-                    responses.append(PutResult(revision, old if operation.prev_kv else None))
-                case Delete():
-                    keys = sorted(k for k in self._kvs if in_range(k, operation.key, operation.range_end))
-                    prev = tuple(self._kvs.pop(k) for k in keys)
-                    for kv in prev:
-                        gone = KeyValue(kv.key, b"", 0, revision, 0)
-                        self._history.append(Event(EventKind.DELETE, gone, kv))
-                    at = revision if prev else self.revision
-                    responses.append(DeleteResult(at, len(prev), prev if operation.prev_kv else ()))
-                case Txn():
-                    responses.append(self._apply(operation, revision))
-                case _:
-                    assert_never(operation)
-        return TxnResult(revision if self._history and self._history[-1].kv.mod_revision == revision else self.revision,
-                         succeeded, tuple(responses))
+    def submit(self, request: Put | Delete | Txn, done: Done) -> None:
+        """The same without a task: ``done`` is called once, with the result or the error, of a Txn in any case."""
+        txn = request if isinstance(request, Txn) else Txn(success=(request,))
+        try:
+            rules.check_txn(txn)
+            engine = self._engine_for_writing()
+            result = run_txn(engine.tree, txn)
+        except ApplianceError as exc:
+            done(exc)
+            return
+        batch = engine.committer.newest
+        if batch is None:
+            done(result)
+            return
+        batch.callbacks.append(partial(_finish, batch, result, done))
+        engine.committer.kick()
 
-    def _range(self, r: Range) -> RangeResult:
-        if not r.key:
-            raise EmptyKeyError("cannot read range: the key is empty")
-        if r.revision > self.revision:
-            raise FutureRevisionError(f"cannot read revision {r.revision}: the newest is {self.revision}")
-        if 0 < r.revision < self.compacted_revision:
-            raise CompactedError(f"cannot read revision {r.revision}: it is compacted", self.compacted_revision)
-        kvs = self._kvs
-        if r.revision:
-            kvs = {}
-            for event in self._history:
-                if event.kv.mod_revision <= r.revision:
-                    kvs.pop(event.kv.key, None)
-                    if event.kind is EventKind.PUT:
-                        kvs[event.kv.key] = event.kv
-        found = [kvs[k] for k in sorted(kvs) if in_range(k, r.key, r.range_end)]
-        wanted = sort_and_filter(r, found)
-        more = bool(r.limit) and len(wanted) > r.limit
-        wanted = wanted[: r.limit] if r.limit else wanted
-        if r.keys_only:
-            wanted = [KeyValue(k.key, b"", k.create_revision, k.mod_revision, k.version, k.lease) for k in wanted]
-        return RangeResult(() if r.count_only else tuple(wanted), more and not r.count_only, len(found), self.revision)
+    async def compact(self, revision: int, *, physical: bool = False) -> None:
+        """Forget what was overwritten or deleted before ``revision``; ``physical``: wait for the space too."""
+        engine = await self._writing()
+        tree = engine.tree
+        if revision > tree.durable_revision:
+            raise FutureRevisionError(f"cannot compact revision {revision}: the newest is {tree.durable_revision}")
+        if revision <= tree.compacted_revision:
+            raise CompactedError(
+                f"cannot compact revision {revision}: kept from revision {tree.compacted_revision} on",
+                tree.compacted_revision,
+            )
+        tree.write(COMPACT, b"", b"", revision)
+        await engine.committer.settled()
+        done = engine.upkeep.want_compaction()
+        if physical:
+            await done.wait()
+
+    async def _writing(self) -> _Engine:
+        engine = self._engine_for_writing()
+        await engine.committer.wait_room()
+        return self._engine_for_writing()
+
+    def _engine_for_writing(self) -> _Engine:
+        if self._engine is None or not self._accepting or self._engine.committer.problem:
+            raise UnavailableError(f"cannot write to the store: {self._failed or self._why_closed}")
+        return self._engine
+
+    # following
 
     @asynccontextmanager
     async def watch(
         self, key: bytes, range_end: bytes | None = None, *, start_revision: int = 0, prev_kv: bool = False
-    ) -> AsyncIterator[AsyncIterator[WatchBatch]]:
-        """Changes from ``start_revision`` on (0: from now on), in order, each once."""
-        await trio.lowlevel.checkpoint()
-        yield self._batches(key, range_end, start_revision or self.revision + 1)
+    ) -> AsyncIterator[Watcher]:
+        """Changes from ``start_revision`` on (0: from now on; it may lie ahead), in order, each once, when durable.
 
-    async def _batches(self, key: bytes, range_end: bytes | None, start: int) -> AsyncIterator[WatchBatch]:
-        while True:
-            events = tuple(
-                e for e in self._history if e.kv.mod_revision >= start and in_range(e.kv.key, key, range_end)
+        An empty key is the smallest one. Raises CompactedError, here or later when the reader is too slow.
+        """
+        tree = self._reading()
+        if start_revision < 0:
+            raise InputError(f"cannot watch {key!r} from revision {start_revision}: it is negative")
+        if 0 < start_revision < tree.compacted_revision:
+            raise CompactedError(
+                f"cannot watch {key!r} from revision {start_revision}: kept from revision "
+                f"{tree.compacted_revision} on",
+                tree.compacted_revision,
             )
-            changed = self._changed
-            if events:
-                start = events[-1].kv.mod_revision + 1
-                yield WatchBatch(start - 1, events)
-            else:
-                await changed.wait()
+        watcher = Watcher(self._hub, key or b"\0", range_end, start_revision or tree.durable_revision + 1, prev_kv)
+        watcher.synced = watcher.next_revision > tree.durable_revision
+        self._hub.add(watcher)
+        try:
+            await trio.lowlevel.checkpoint()
+            yield watcher
+        finally:
+            self._hub.remove(watcher)
 
-    async def compact(self, revision: int, *, physical: bool = False) -> None:
-        """Forget what was overwritten or deleted before ``revision``; ``physical``: wait for the space too."""
-        await trio.lowlevel.checkpoint()
-        self.compacted_revision = revision
+    # looking after it
 
     def status(self) -> StoreStatus:
-        """How it is."""
+        """How it is; never raises."""
+        engine = self._engine
+        if engine is None:
+            problem = "" if self._why_closed == "it is not open" else self._why_closed
+            return StoreStatus("closed", problem, 0, 0, 0, len(self._hub), 0, 0, 0, 0, 0, 0)
+        tree, committer, log = engine.tree, engine.committer, engine.tree.log
+        problem = self._failed or committer.problem or committer.full or engine.upkeep.problem
+        state = "failed" if self._failed or committer.problem else "full" if committer.full else "open"
         return StoreStatus(
-            "open" if self._open else "closed", "", self.revision, self.compacted_revision, len(self._kvs),
-            0, 0, 0, 0, 0, len(self._history), 0,
+            state, problem or "; ".join(self._notes), tree.durable_revision, tree.compacted_revision,
+            tree.index.size - tree.index.dead, len(self._hub), committer.waiting(), len(log.segments),
+            log.size_bytes(), committer.batches, committer.writes, engine.upkeep.checkpoint_revision,
         )  # fmt: skip
 
     async def backup(self) -> AsyncIterator[bytes]:
-        """All that is kept at the newest revision, as a stream that ``restore`` takes."""
-        await trio.lowlevel.checkpoint()
-        yield b""
+        """All that is kept at the newest durable revision, in chunks for ``restore``. Writers go on meanwhile."""
+        tree = self._reading()
+        assert self._engine is not None
+        upkeep = self._engine.upkeep
+        await upkeep.hold_segments()
+        try:
+            for chunk in backup_chunks(tree):
+                await trio.lowlevel.checkpoint()
+                if chunk:
+                    yield chunk
+        finally:
+            upkeep.let_go_of_segments()
+
+
+def _finish(batch: Batch, result: TxnResult, done: Done) -> None:
+    done(UnavailableError(batch.error) if batch.error else result)

@@ -1,0 +1,200 @@
+"""Requests run on the tree: reads at a revision, transactions on what is staged. Synchronous and all-or-nothing.
+
+Order as in etcd: every compare, of nested transactions too, is decided before anything is written; then everything
+that may be refused is checked; then the chosen operations run, and reads among them see the writes before them.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import assert_never
+
+from appliance.store.faults import CompactedError, EmptyKeyError, FutureRevisionError, KeyNotFoundError
+from appliance.store.frames import DEAD, DELETE, DELETE_RANGE, LOCATION_MASK, PUT
+from appliance.store.requests import Compare, CompareTarget, Delete, Operation, Put, Range, Txn
+from appliance.store.results import DeleteResult, KeyValue, PutResult, RangeResult, TxnResult
+from appliance.store.rules import holds, needs_all, sort_and_filter
+from appliance.store.tree import Tree
+
+RANGE_TOMBSTONE_KEYS = 512  # a delete of more keys than this, alone in its revision, is one record
+
+
+class Branch:
+    """Which way a transaction goes, decided up front; ``nested`` in the order of the transactions among operations."""
+
+    def __init__(self, tree: Tree, txn: Txn) -> None:
+        self.succeeded = all(_holds(tree, compare) for compare in txn.compares)
+        self.operations = txn.success if self.succeeded else txn.failure
+        self.nested = [Branch(tree, operation) for operation in self.operations if isinstance(operation, Txn)]
+
+
+def _holds(tree: Tree, compare: Compare) -> bool:
+    read = tree.key_value if compare.target is CompareTarget.VALUE else tree.key_only
+    if compare.range_end:
+        return holds(compare, [read(at) for at in tree.scan(compare.key, compare.range_end, tree.revision)])
+    at = tree.get(compare.key, tree.revision)
+    return holds(compare, [read(at)] if at else [])
+
+
+def read_range(tree: Tree, request: Range, now: int) -> RangeResult:
+    """``now`` is the revision that 0 means, and that the answer carries."""
+    revision = check_range(tree, request, now)
+    key, range_end = request.key, request.range_end
+    read = tree.key_only if request.keys_only else tree.key_value
+    if not range_end:
+        at = tree.get(key, revision)
+        if not at or request.count_only:
+            return RangeResult((), False, int(at > 0), now)
+        kvs = sort_and_filter(request, [read(at)]) if needs_all(request) else [read(at)]
+        return RangeResult(tuple(kvs), False, 1, now)
+    if request.count_only:
+        return RangeResult((), False, tree.count(key, range_end, revision), now)
+    found = tree.scan(key, range_end, revision)
+    if needs_all(request):
+        everything = [read(at) for at in found]
+        kvs = sort_and_filter(request, everything)
+        more = 0 < request.limit < len(kvs)
+        return RangeResult(tuple(kvs[: request.limit or None]), more, len(everything), now)
+    kvs = [read(at) for at in (islice(found, request.limit) if request.limit else found)]
+    count = len(kvs)
+    if request.limit and count == request.limit:
+        count = tree.count(key, range_end, revision)
+    return RangeResult(tuple(kvs), count > len(kvs), count, now)
+
+
+def check_range(tree: Tree, request: Range, now: int) -> int:
+    """The revision to read at. Raises what etcd answers for one that is not there."""
+    if not request.key:
+        raise EmptyKeyError("cannot read range: the key is empty")
+    revision = request.revision
+    if revision > now:
+        raise FutureRevisionError(f"cannot read at revision {revision}: the newest is {now}")
+    if revision <= 0:
+        return now
+    if revision < tree.compacted_revision:
+        raise CompactedError(
+            f"cannot read at revision {revision}: kept from revision {tree.compacted_revision} on",
+            tree.compacted_revision,
+        )
+    return revision
+
+
+def run_txn(tree: Tree, txn: Txn) -> TxnResult:
+    """Stage it. When this raises, nothing was staged."""
+    branch = Branch(tree, txn)
+    _check(tree, branch)
+    point = _savepoint(tree)
+    try:
+        return _run(tree, branch, tree.revision + 1)
+    except BaseException:
+        _go_back(tree, point)
+        raise
+
+
+def _savepoint(tree: Tree) -> tuple[int, int, int, int]:
+    batch = tree.log.open_batch
+    if batch is None:
+        return tree.revision, 0, 0, tree.revision
+    return tree.revision, len(batch.parts), len(batch.undo), batch.last_revision
+
+
+def _go_back(tree: Tree, point: tuple[int, int, int, int]) -> None:
+    """Reading an older record failed: leave no half of a transaction behind."""
+    tree.revision, parts, changes, last_revision = point
+    batch = tree.log.open_batch
+    if batch is not None:
+        tree.undo(batch, keep=changes)
+        tree.log.unstage(batch, parts)
+        batch.last_revision = last_revision
+
+
+def _check(tree: Tree, branch: Branch) -> None:
+    nested = iter(branch.nested)
+    for operation in branch.operations:
+        match operation:
+            case Range():
+                check_range(tree, operation, tree.revision)
+            case Put() if operation.ignore_value or operation.ignore_lease:
+                if not tree.get(operation.key, tree.revision):
+                    raise KeyNotFoundError(f"cannot put {operation.key!r}: key not found")
+            case Txn():
+                _check(tree, next(nested))
+
+
+def _run(tree: Tree, branch: Branch, revision: int) -> TxnResult:
+    nested = iter(branch.nested)
+    responses: list[RangeResult | PutResult | DeleteResult | TxnResult] = []
+    for operation in branch.operations:
+        match operation:
+            case Range():
+                responses.append(read_range(tree, operation, tree.revision))
+            case Put():
+                responses.append(_put(tree, operation, revision))
+            case Delete():
+                responses.append(_delete(tree, operation, revision, alone=len(branch.operations) == 1))
+            case Txn():
+                responses.append(_run(tree, next(nested), revision))
+            case _:
+                assert_never(operation)
+    return TxnResult(tree.revision, branch.succeeded, tuple(responses))
+
+
+def run_alone(tree: Tree, operation: Put | Delete) -> PutResult | DeleteResult:
+    """A put or delete that is a whole transaction: the fast way."""
+    if isinstance(operation, Put) and not operation.ignore_value and not operation.ignore_lease:
+        point = _savepoint(tree)
+        try:
+            return _put(tree, operation, tree.revision + 1)
+        except BaseException:
+            _go_back(tree, point)
+            raise
+    response = run_txn(tree, Txn(success=(operation,))).responses[0]
+    assert isinstance(response, PutResult | DeleteResult)
+    return response
+
+
+def _put(tree: Tree, put: Put, revision: int) -> PutResult:
+    slot = tree.index.locate(put.key)
+    old = tree.index.entry_at(slot)
+    create, version, value, lease, prev = revision, 1, put.value, put.lease, None
+    if 0 < old < DEAD:
+        if put.ignore_value or put.prev_kv:
+            prev = tree.key_value(old)
+            value = prev.value if put.ignore_value else value
+        header = tree.log.header(old)
+        create, version = header.create, header.version + 1
+        lease = header.lease if put.ignore_lease else lease
+    tree.write(PUT, put.key, value, revision, create=create, version=version, lease=lease, prev=old, slot=slot)
+    return PutResult(revision, prev if put.prev_kv else None)
+
+
+def _delete(tree: Tree, delete: Delete, revision: int, *, alone: bool) -> DeleteResult:
+    if not delete.range_end:
+        slot = tree.index.locate(delete.key)
+        entry = tree.index.entry_at(slot)
+        if not 0 < entry < DEAD:
+            return DeleteResult(tree.revision, 0)
+        prev = (tree.key_value(entry),) if delete.prev_kv else ()
+        tree.write(DELETE, delete.key, b"", revision, prev=entry, slot=slot)
+        return DeleteResult(revision, 1, prev)
+    found = list(tree.scan(delete.key, delete.range_end, tree.revision))
+    if not found:
+        return DeleteResult(tree.revision, 0)
+    kept: tuple[KeyValue, ...] = tuple(tree.key_value(at) for at in found) if delete.prev_kv else ()
+    if alone and len(found) > RANGE_TOMBSTONE_KEYS and tree.revision < revision:
+        tree.write(DELETE_RANGE, delete.key, delete.range_end, revision)
+    else:
+        for at in found:
+            tree.write(DELETE, tree.log.key(at & LOCATION_MASK), b"", revision, prev=at)
+    return DeleteResult(revision, len(found), kept)
+
+
+def is_change(operation: Operation) -> bool:
+    """Whether it may write."""
+    match operation:
+        case Range():
+            return False
+        case Txn():
+            return any(map(is_change, (*operation.success, *operation.failure)))
+        case _:
+            return True

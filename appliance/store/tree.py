@@ -1,0 +1,267 @@
+"""Every kept revision of every key: the index over the log, and how a record changes it.
+
+Writing and replaying go through the same ``apply``. The index is ahead of the disk by what is staged; readers ask for
+the durable revision and walk a key's chain of records back to it, so they never see what may still be lost.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from appliance.store.frames import (
+    COMPACT,
+    DEAD,
+    DELETE,
+    DELETE_RANGE,
+    LOCATION_MASK,
+    MOVED,
+    OFFSET_BITS,
+    PUT,
+    Record,
+    encode_record,
+)  # fmt: skip
+from appliance.store.index import Index
+from appliance.store.log import Batch, Log
+from appliance.store.results import KeyValue
+from appliance.store.rules import in_range
+
+INDEX, SETTLED, TOMBSTONE, COMPACTED = range(4)  # what an undo entry takes back
+_MARK_EVERY = 64 << 10  # bytes of log between two marks
+
+
+class RangeTombstone(NamedTuple):
+    """Every key of the range that lived when ``revision`` was written was deleted by it."""
+
+    revision: int
+    key: bytes
+    range_end: bytes
+
+
+class Marks:
+    """Sparse map from revision to location: all records before the location are of that revision or an older one."""
+
+    def __init__(self) -> None:
+        self.revisions = array("Q")
+        self.locations = array("Q")
+
+    def add(self, revision: int, at: int) -> None:
+        """Unless the last mark is near."""
+        if not self.locations or at - self.locations[-1] >= _MARK_EVERY:
+            self.revisions.append(revision)
+            self.locations.append(at)
+
+    def before(self, revision: int) -> int:
+        """A location before which nothing is newer than ``revision``; 0 when there is none."""
+        number = bisect_right(self.revisions, revision) - 1
+        return self.locations[number] if number >= 0 else 0
+
+    def forget_before(self, revision: int) -> None:
+        """Keep one mark that is older, and all newer."""
+        number = bisect_right(self.revisions, revision) - 1
+        if number > 0:
+            del self.revisions[:number], self.locations[:number]
+
+
+class Tree:
+    """``revision`` counts what is staged, ``durable_revision`` what may be seen."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.index = Index(log.key)
+        self.settled = Index(log.key)  # where compaction put the oldest kept record of a key that has newer ones
+        self.tombstones: list[RangeTombstone] = []
+        self.marks = Marks()
+        self.revision = 1
+        self.durable_revision = 1
+        self.compacted_revision = 0
+        self.in_flight: Batch | None = None
+
+    # changing
+
+    def write(
+        self, kind: int, key: bytes, value: bytes, mod: int, *, create: int = 0, version: int = 0, lease: int = 0,
+        prev: int = 0, slot: tuple[int, int, bool] | None = None,
+    ) -> None:  # fmt: skip
+        """Stage a record and apply it. ``slot`` is the key's place in the index, when the caller just looked."""
+        log = self.log
+        at = log.stage(encode_record(kind, key, value, mod, create, version, lease, prev), self.revision)
+        batch = log.open_batch
+        assert batch is not None
+        self.apply(batch, at, kind, key, value, mod, slot)
+        batch.last_revision = self.revision
+
+    def apply(
+        self, batch: Batch, at: int, kind: int, key: bytes, value: bytes, mod: int,
+        slot: tuple[int, int, bool] | None = None,
+    ) -> None:  # fmt: skip
+        """What the record at ``at`` means. The batch takes the undo entries and the counts."""
+        drops = batch.drops
+        if kind in (PUT, DELETE):
+            slot = slot or self.index.locate(key)
+            old = self.index.entry_at(slot)
+            batch.undo.append((INDEX, key, old))
+            self.index.set_at(slot, key, at if kind == PUT else at | DEAD)
+            if 0 < old < DEAD:
+                drops[old >> OFFSET_BITS] = drops.get(old >> OFFSET_BITS, 0) + 1
+            if kind == DELETE:
+                drops[batch.segment] = drops.get(batch.segment, 0) + 1
+        elif kind == MOVED:
+            self._apply_moved(batch, at, key, mod)
+        elif kind == DELETE_RANGE:
+            self.tombstones.append(RangeTombstone(mod, key, value))
+            batch.undo.append((TOMBSTONE, b"", mod))
+            drops[batch.segment] = drops.get(batch.segment, 0) + 1
+            for marked in self.index.mark_dead(key, value):
+                for entry in marked:
+                    drops[entry >> OFFSET_BITS] = drops.get(entry >> OFFSET_BITS, 0) + 1
+        else:
+            assert kind == COMPACT, f"record kind {kind}"
+            batch.undo.append((COMPACTED, b"", self.compacted_revision))
+            drops[batch.segment] = drops.get(batch.segment, 0) + 1
+            self.compacted_revision = max(mod, self.compacted_revision)
+        self.revision = max(self.revision, mod)
+
+    def _apply_moved(self, batch: Batch, at: int, key: bytes, mod: int) -> None:
+        head = self.index.find(key)
+        if head:
+            header = self.log.header(head & LOCATION_MASK)
+            if header.mod != mod or header.kind == DELETE:
+                batch.undo.append((SETTLED, key, self.settled.find(key)))
+                self.settled.set(key, at)
+                return
+        batch.undo.append((INDEX, key, head))
+        self.index.set(key, at | (head & DEAD))
+
+    def undo(self, batch: Batch, *, keep: int = 0) -> None:
+        """Take back all but the first ``keep`` changes of the newest batch."""
+        while len(batch.undo) > keep:
+            which, key, old = batch.undo.pop()
+            if which == COMPACTED:
+                self.compacted_revision = old
+            elif which == TOMBSTONE:
+                self._unmark(self.tombstones[-1])
+                self.tombstones.pop()
+            else:
+                index = self.index if which == INDEX else self.settled
+                if old:
+                    index.set(key, old)
+                else:
+                    index.remove(key)
+
+    def _unmark(self, tombstone: RangeTombstone) -> None:
+        revived = []
+        for entry in self.index.scan(tombstone.key, tombstone.range_end):
+            if entry >= DEAD:
+                at = entry & LOCATION_MASK
+                header, key = self.log.header(at), self.log.key(at)
+                if header.kind != DELETE and self.died(key, header.mod) == tombstone.revision:
+                    revived.append((key, at))
+        for key, at in revived:
+            self.index.set(key, at)
+
+    def settle(self, batch: Batch) -> None:
+        """The batch is durable: it may be seen, and counts."""
+        self.log.settle(batch)
+        self.account(batch, len(batch.parts))
+        self.durable_revision = max(self.durable_revision, batch.last_revision)
+
+    def account(self, batch: Batch, records: int) -> None:
+        """Count records and garbage, and mark where the batch lies."""
+        segments = self.log.segments
+        segment = segments[batch.segment]
+        segment.records += records
+        segment.last_revision = max(segment.last_revision, batch.last_revision)
+        self.marks.add(batch.first_revision, batch.start)
+        for number, count in batch.drops.items():
+            if number in segments:
+                segments[number].dropped += count
+
+    # reading
+
+    def died(self, key: bytes, mod: int) -> int:
+        """The revision of the range tombstone that ended the record; 0 when that is no longer known: long ago."""
+        for tombstone in self.tombstones:
+            if tombstone.revision > mod and in_range(key, tombstone.key, tombstone.range_end):
+                return tombstone.revision
+        return 0
+
+    def get(self, key: bytes, revision: int) -> int:
+        """Location of what the key was at ``revision``; 0: it was not."""
+        entry = self.index.find(key)
+        return entry if entry < self._boundary(revision) else self._walk(entry, revision)
+
+    def scan(self, key: bytes, range_end: bytes, revision: int) -> Iterator[int]:
+        """Locations of what was there at ``revision``, in key order."""
+        boundary = self._boundary(revision)
+        ranges_are_older = not self.tombstones or self.tombstones[-1].revision <= revision
+        for entry in self.index.scan(key, range_end):
+            if entry < boundary:
+                yield entry
+            elif entry >= DEAD and ranges_are_older and entry & LOCATION_MASK < boundary:
+                continue
+            elif at := self._walk(entry, revision):
+                yield at
+
+    def count(self, key: bytes, range_end: bytes, revision: int) -> int:
+        """How many keys there were; cheap for now, however many there are."""
+        if revision >= self.revision:
+            return self.index.count_live(key, range_end)
+        if revision >= self.durable_revision:
+            before: dict[bytes, int] = {}
+            for batch in (self.in_flight, self.log.open_batch):
+                for which, changed, old in batch.undo if batch else ():
+                    if which == TOMBSTONE:
+                        return sum(1 for _ in self.scan(key, range_end, revision))
+                    if which == INDEX and in_range(changed, key, range_end):
+                        before.setdefault(changed, old)
+            count = self.index.count_live(key, range_end)
+            return count + sum(
+                (0 < old < DEAD) - (0 < self.index.find(changed) < DEAD) for changed, old in before.items()
+            )
+        return sum(1 for _ in self.scan(key, range_end, revision))
+
+    def key_value(self, at: int) -> KeyValue:
+        """The record, proved, as the store's callers know it."""
+        record = self.log.record(at)
+        return KeyValue(record.key, record.value, record.create, record.mod, record.version, record.lease)
+
+    def key_only(self, at: int) -> KeyValue:
+        """The same without the value."""
+        header = self.log.header(at)
+        return KeyValue(self.log.key(at), b"", header.create, header.mod, header.version, header.lease)
+
+    def before_record(self, record: Record) -> KeyValue | None:
+        """What the key was before the record, when that is kept."""
+        if not record.prev or record.mod - 1 < self.compacted_revision:
+            return None
+        at = self._walk(record.prev, record.mod - 1, record.key)
+        return self.key_value(at) if at else None
+
+    def _boundary(self, revision: int) -> int:
+        """Live entries below it are visible at ``revision`` without a look at their records."""
+        if revision >= self.revision:
+            return DEAD
+        if revision >= self.durable_revision:
+            return self.log.durable_end
+        return self.marks.before(revision)
+
+    def _walk(self, entry: int, revision: int, key: bytes = b"") -> int:
+        """Along the key's records, newest first, to the one that was there at ``revision``."""
+        log = self.log
+        while entry:
+            at = entry & LOCATION_MASK
+            if not log.holds(at):
+                at = self.settled.find(key)
+                if not at:
+                    return 0
+            header = log.header(at)
+            if header.mod <= revision:
+                if header.kind == DELETE:
+                    return 0
+                return 0 if entry >= DEAD and self.died(log.key(at), header.mod) <= revision else at
+            key = key or log.key(at)
+            entry = header.prev
+        return 0

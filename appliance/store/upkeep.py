@@ -1,0 +1,137 @@
+"""What goes on beside writing: checkpoints, and giving back what compaction frees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from appliance.errors import CorruptError, UnavailableError
+from appliance.host.disk import Disk
+from appliance.store import checkpoint as checkpoints
+from appliance.store import frames
+from appliance.store.committing import Committer, InThread
+from appliance.store.compaction import Compaction
+from appliance.store.log import Batch
+from appliance.store.tree import Tree
+
+
+class Upkeep:
+    """One task. Compaction and whoever holds segments (a backup) wait for each other."""
+
+    def __init__(
+        self, disk: Disk, tree: Tree, committer: Committer, in_thread: InThread, *,
+        checkpoint_records: int, replayed: int, checkpoint_revision: int, tell: Callable[[str, str], None],
+    ) -> None:  # fmt: skip
+        self.checkpoint_revision = checkpoint_revision
+        self.problem = ""
+        self._disk = disk
+        self._tree = tree
+        self._committer = committer
+        self._in_thread = in_thread
+        self._checkpoint_records = checkpoint_records
+        self._records = replayed
+        self._segment = tree.log.next_segment
+        self._tell = tell
+        self._wake = trio.Event()
+        self._compactions: list[trio.Event] = []
+        self._holders = 0
+        self._compacting = False
+        self._changed = trio.Event()  # of the two above
+
+    async def hold_segments(self) -> None:
+        """No segment goes away until ``let_go_of_segments``."""
+        while self._compacting:
+            await self._changed.wait()
+        self._holders += 1
+
+    def let_go_of_segments(self) -> None:
+        """The other half."""
+        self._holders -= 1
+        self._note_change()
+
+    def _note_change(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def committed(self, batch: Batch) -> None:
+        """From the committer, after each batch."""
+        self._records += len(batch.parts)
+        if self._records >= self._checkpoint_records or batch.segment != self._segment:
+            self._wake.set()
+
+    def want_compaction(self) -> trio.Event:
+        """Begin as soon as may be; set when it is done, or was given up."""
+        done = trio.Event()
+        self._compactions.append(done)
+        self._wake.set()
+        return done
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            waiting, self._compactions = self._compactions, []
+            try:
+                if waiting:
+                    while self._holders:
+                        await self._changed.wait()
+                    self._compacting = True
+                    await self._compact()
+                else:
+                    await self.checkpoint()
+            except (UnavailableError, CorruptError) as exc:
+                # Full or failing: writers hear of it from the log, the next round tries again. Damage: nothing was
+                # removed, what can be read is served, and the status says which byte.
+                self._records = 0
+                self.problem = exc.message
+                self._tell("upkeep-failed", exc.message)
+            else:
+                self.problem = ""
+            finally:
+                self._compacting = False
+                self._note_change()
+                for done in waiting:
+                    done.set()
+
+    async def checkpoint(self, without: frozenset[int] = frozenset()) -> None:
+        """Write one. Raises UnavailableError; the older one stays good then."""
+        if not self._tree.log.durable_end >> frames.OFFSET_BITS or not self._tree.log.segments:
+            return
+        self._records = 0
+        self._segment = self._tree.log.next_segment
+        pieces, revision = await self._committer.snapshot(without)
+        await self._in_thread(_write, self._disk, pieces)
+        self.checkpoint_revision = revision
+
+    async def _compact(self) -> None:
+        tree, log = self._tree, self._tree.log
+        await self._committer.settled()  # the compacted revision itself, for one
+        rewinds = log.rewinds
+        compaction = Compaction(tree)
+        for _ in compaction.steps():
+            await self._committer.settled()
+        await self._committer.settled()
+        if not compaction.victims:
+            return
+        if log.rewinds != rewinds:
+            raise UnavailableError("cannot give back segments: the log was rewound meanwhile")
+        await self.checkpoint(compaction.victims)
+        if log.rewinds != rewinds:
+            raise UnavailableError("cannot give back segments: the log was rewound meanwhile")
+        gone = [segment for number in sorted(compaction.victims) if (segment := log.drop(number))]
+        for segment in gone:
+            segment.file.close()
+        await self._in_thread(_remove, self._disk, [frames.segment_name(segment.number) for segment in gone])
+        self._tell("compacted", f"{len(gone)} segments given back, {compaction.moved} records moved")
+
+
+def _write(disk: Disk, pieces: list[bytes]) -> None:
+    checkpoints.write_checkpoint(disk, checkpoints.seal(pieces))
+
+
+def _remove(disk: Disk, names: list[str]) -> None:
+    for name in names:
+        disk.remove(name)
+    disk.sync_names()
