@@ -13,7 +13,9 @@ def main() -> int:
         print("appliance", version())
         return 0
     from appliance.cli import main as command_line
+    from appliance.host.bundle import take
 
+    take()  # what the launcher told us is not for the editor, pager or hook that a command may start
     return command_line(sys.argv[1:])
 
 
