@@ -1,0 +1,282 @@
+"""``appliance unit``: list, start, stop, restart, reload; status, files, logs; verify and plan without a daemon."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+_VERBS = {
+    "list": "every unit and how it is",
+    "status": "one unit in full, with its last lines",
+    "start": "start units, and what they require and want; waits until they are ready",
+    "stop": "stop units, and those that require them; they stay down until somebody starts them",
+    "restart": "stop and start units",
+    "reset-failed": "forget that units failed, and try them again",
+    "reload": "read the unit files anew: shows what would start, stop, restart, then does it",
+    "cat": "the unit's file",
+    "logs": "what the unit wrote",
+    "verify": "check unit files, without a daemon; exit code 2 when one is not valid",
+    "plan": "what a start pulls in, and in which order, without a daemon",
+}
+_EXAMPLES = """Examples:
+  appliance unit list
+  appliance unit status web
+  appliance unit restart web
+  appliance unit reload --dry-run
+  appliance unit logs -f -n 20 web
+  appliance unit logs --since 1h web
+  appliance unit verify ./web.toml
+  appliance unit plan web"""
+_SECONDS_MAX = 24 * 3600.0  # a oneshot may take its time
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verbs."""
+    parser.epilog = _EXAMPLES
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    for name, words in _VERBS.items():
+        verb = verbs.add_parser(name, help=words, description=words)
+        if name in ("start", "stop", "restart", "reset-failed", "plan"):
+            verb.add_argument("names", nargs="+", metavar="NAME")
+        elif name in ("status", "cat", "logs"):
+            verb.add_argument("name", metavar="NAME")
+        elif name == "verify":
+            verb.add_argument("files", nargs="*", metavar="FILE", help="these, instead of the units directory")
+        if name == "reload":
+            verb.add_argument(
+                "name", nargs="?", metavar="NAME", help="ask this unit to read its own configuration anew"
+            )
+            verb.add_argument("--dry-run", action="store_true", help="only show")
+        if name == "logs":
+            verb.add_argument("-f", "--follow", action="store_true", help="go on with new lines")
+            verb.add_argument("-n", "--lines", type=int, default=100, help="the last so many (100)")
+            verb.add_argument("--all", action="store_true", help="every line that is kept")
+            verb.add_argument("--since", default="", metavar="WHEN", help="a duration ago (10m), or seconds since 1970")
+
+
+def run(args: argparse.Namespace) -> int:
+    """``list`` when no verb is given."""
+    verb = args.verb or "list"
+    if verb in ("start", "stop", "restart", "reset-failed"):
+        return _ask(args, verb)
+    acts = {
+        "list": _list,
+        "status": _status,
+        "reload": _reload,
+        "cat": _cat,
+        "logs": _logs,
+        "verify": _verify,
+        "plan": _plan,
+    }
+    return acts[verb](args)
+
+
+def _path(name: str, rest: str = "") -> str:
+    from urllib.parse import quote
+
+    return f"/v1/units/{quote(name, safe='')}{rest}"
+
+
+def _list(args: argparse.Namespace) -> int:
+    from appliance.cli.client import call
+    from appliance.cli.render import show
+
+    answer = call(args.layout, "GET", "/v1/units")
+    show(args, answer, _list_text)
+    return 0
+
+
+def _list_text(answer: dict[str, Any]) -> str:
+    from appliance.cli.render import age, state, table
+
+    now = time.time()
+    rows = [
+        (
+            one["name"], state(one["state"]), age(now - one["since"]), one["pid"], one["restarts"] or "", one["health"],
+            _remark(one),
+        )
+        for one in answer["units"]
+    ]  # fmt: skip
+    text = table(("unit", "state", "for", "pid", "restarts", "health", "about"), rows) if rows else "no units"
+    return "\n".join([text, *(_finding_text(one) for one in answer.get("findings", ()))])
+
+
+def _remark(unit: dict[str, Any]) -> str:
+    if unit["state"] in ("ready", "exited") and unit["health"] != "unhealthy":
+        changed = " (its file was changed: unit reload)" if unit["changed"] else ""
+        return f"{unit['description']}{changed}"
+    return str(unit["health_reason"] if unit["health"] == "unhealthy" else unit["reason"])
+
+
+def _finding_text(finding: dict[str, Any]) -> str:
+    from appliance.schema import Finding
+
+    return str(Finding(**{name: finding[name] for name in Finding.__dataclass_fields__ if name in finding}))
+
+
+def _status(args: argparse.Namespace) -> int:
+    import json
+
+    from appliance.cli.client import call, stream
+    from appliance.cli.render import show
+
+    unit = call(args.layout, "GET", _path(args.name))
+    lines = [json.loads(line) for line in stream(args.layout, _path(args.name, "/logs?lines=10"), timeout=30.0)]
+    show(args, {**unit, "log": lines}, _status_text)
+    return 0 if unit["state"] in ("ready", "exited") else 3
+
+
+def _status_text(unit: dict[str, Any]) -> str:
+    from appliance.cli.render import age, clean, size, state
+
+    now = time.time()
+    facts = {
+        "about": unit["description"],
+        "file": unit["file"] + (" (changed since the start: unit reload)" if unit["changed"] else ""),
+        "state": f"{state(unit['state'])} for {age(now - unit['since'])}: {clean(unit['reason'])}",
+        "wanted": "up" if unit["desired"] == "up" else "down (stopped by hand)",
+        "main pid": f"{unit['pid']}, kept together by {unit['tracking']}" if unit["pid"] else "",
+        "says": clean(unit["status_text"]),
+        "health": " ".join(filter(None, (unit["health"], clean(unit["health_reason"])))),
+        "restarts": unit["restarts"],
+        "last exit": unit["last_exit"],
+        "requires": " ".join(unit["requires"]),
+        "wants": " ".join(unit["wants"]),
+        "after": " ".join(unit["after"]),
+        "before": " ".join(unit["before"]),
+        "log lost": f"{size(unit['log_bytes_dropped'])} (disk full?)" if unit["log_bytes_dropped"] else "",
+    }
+    lines = [f"unit {unit['name']}", *(f"  {name + ':':<10} {value}" for name, value in facts.items() if value)]
+    for moment in unit["history"][-5:]:
+        lines.append(f"    {age(now - moment['time']):>8} ago  {moment['state']:<9} {clean(moment['reason'])}")
+    lines += [f"  {line['time']} {clean(line['text'])}" for line in unit["log"]]
+    return "\n".join(lines)
+
+
+def _ask(args: argparse.Namespace, verb: str) -> int:
+    from appliance.cli.client import call
+    from appliance.cli.render import show
+
+    units = [call(args.layout, "POST", _path(name, f"/{verb}"), {}, timeout=_SECONDS_MAX) for name in args.names]
+    show(args, units, lambda data: "\n".join(f"{one['name']}: {one['state']} ({one['reason']})" for one in data))
+    return 0
+
+
+def _reload(args: argparse.Namespace) -> int:
+    from appliance.cli.client import call
+    from appliance.cli.render import show
+
+    if args.name:
+        show(args, call(args.layout, "POST", _path(args.name, "/reload"), {}), lambda unit: f"{unit['name']}: reloaded")
+        return 0
+    plan = call(args.layout, "POST", "/v1/units/reload", {"dry_run": True})
+    if args.output == "table":
+        print(_reload_text(plan))
+    if not args.dry_run:
+        plan = call(args.layout, "POST", "/v1/units/reload", {"dry_run": False})
+    if args.output == "json":
+        show(args, plan, str)
+    return 2 if any(one.get("severity") == "error" for one in plan["findings"]) else 0
+
+
+def _reload_text(plan: dict[str, Any]) -> str:
+    from appliance.cli.render import paint
+
+    signs = (("start", "+", "green"), ("stop", "-", "red"), ("restart", "~", "yellow"), ("changed", "=", "grey"))
+    lines = [
+        paint(
+            f"{sign} {word} {name}" if word != "changed" else f"{sign} {name}: not running, its new file is loaded",
+            colour,
+        )
+        for word, sign, colour in signs
+        for name in plan[word]
+    ]
+    lines += [_finding_text(one) for one in plan["findings"]]
+    return "\n".join([*lines, f"{len(plan['unchanged'])} unchanged"])
+
+
+def _cat(args: argparse.Namespace) -> int:
+    from appliance.cli.client import call
+    from appliance.cli.render import show
+
+    text = call(args.layout, "GET", _path(args.name, "/file"), headers={"Accept": "text/plain"})
+    show(args, text, str)
+    return 0
+
+
+def _logs(args: argparse.Namespace) -> int:
+    import json
+    from urllib.parse import quote
+
+    from appliance.cli.client import stream
+    from appliance.cli.render import clean
+
+    query = f"lines={1_000_000 if args.all or args.since else max(args.lines, 0)}"
+    query += f"&since={quote(args.since)}" if args.since else ""
+    query += "&follow=1" if args.follow else ""
+    try:
+        for line in stream(args.layout, _path(args.name, f"/logs?{query}"), timeout=None if args.follow else 60.0):
+            if args.output == "json":
+                print(line.decode(errors="replace"))
+            else:
+                said = json.loads(line)
+                print(f"{said['time']} {clean(said['text'])}")
+            if args.follow:
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def _directory(args: argparse.Namespace) -> str:
+    from appliance import settings
+    from appliance.errors import ApplianceError
+
+    try:
+        return settings.load(args.layout, args.config).require().units.directory or args.layout.units
+    except ApplianceError:  # `config check` is there for that
+        return str(args.layout.units)
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from appliance.cli.render import show
+    from appliance.units import build_graph, graph_findings, read_unit_file, read_unit_files
+
+    if args.files:
+        read = [read_unit_file(path) for path in args.files]
+        findings: Sequence[Any] = [finding for _, _, found in read for finding in found]
+        names = [name for name, _, _ in read]
+    else:
+        found = read_unit_files(_directory(args))
+        graph = build_graph({name: one.document.unit for name, one in found.units.items()}, found.unreadable)
+        findings = [*found.findings, *graph_findings(graph, found.units)]
+        names = [*found.units, *found.unreadable]
+    errors = sum(one.severity == "error" for one in findings)
+    report = {"ok": not errors, "units": sorted(names), "findings": [asdict(one) for one in findings]}
+
+    def text(_: Any) -> str:
+        count = f"{len(names)} unit file{'' if len(names) == 1 else 's'}"
+        return "\n".join([*map(str, findings), f"{count}, {errors or 'no'} error{'' if errors == 1 else 's'}"])
+
+    show(args, report, text)
+    return 2 if errors else 0
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from appliance.cli.render import show
+    from appliance.units import build_graph, read_unit_files, start_order
+
+    found = read_unit_files(_directory(args))
+    graph = build_graph({name: one.document.unit for name, one in found.units.items()}, found.unreadable)
+    waves = start_order(graph, args.names)
+    pulled = graph.pulled_in(args.names)
+
+    def text(_: Any) -> str:
+        return "\n".join(f"{number}. {', '.join(wave)}" for number, wave in enumerate(waves, start=1))
+
+    show(args, {"waves": [list(wave) for wave in waves], "pulled_in": list(pulled)}, text)
+    return 0
