@@ -148,7 +148,8 @@ def _status_text(picture: dict[str, Any]) -> str:
         lines.append("checks    " + ", ".join(checks))
     rows = [
         (one["name"], one["version"], "running" if one["running"] else "",
-         "blessed" if one["blessed"] else (f"trial, {one['tries']} tries left" if one["priority"] else ""))
+         "blessed" if one["blessed"] else f"trial, {one['tries']} tries left" if one["priority"]
+         else "denied" if one["version"] and one["version"] in picture["denied"] else "")
         for one in picture["slots"]
     ]  # fmt: skip
     lines += ["", table(("slot", "version", "", "state"), rows)]

@@ -127,6 +127,8 @@ class Course:
         reach(f"update.{_word(phase)}.enter")
 
     def _announce(self) -> None:
+        if self.state.phase in (Phase.IDLE, Phase.BLESSED):
+            return  # the history's entry says it
         version = self.state.offer.version if self.state.offer else ""
         self._publish("update", self.state.phase.value, version=version, reason=self.state.reason)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from appliance.schema import format_duration, format_size
+from appliance.schema import format_duration
 from appliance.update.offer import Choice
 from appliance.update.picture import Gate
 from appliance.update.settings import UpdateSettings, without_secret
@@ -63,7 +63,7 @@ def explain(view: View) -> tuple[Gate, ...]:
              reason="immediate: checked every " + format_duration(settings.interval)
              if settings.strategy == "immediate" else "manual: only when a person says update apply"),
         Gate(name="space", open=view.free_bytes >= needed,
-             reason=f"{format_size(view.free_bytes)} free, {format_size(needed)} needed"),
+             reason=f"{view.free_bytes >> 20} MiB free, {needed >> 20} MiB needed"),
         Gate(name="services", open=not view.services_missing,
              reason="; ".join(view.services_missing) or "all essential services are ready"),
         Gate(name="health", open=not view.on_trial, reason=health),

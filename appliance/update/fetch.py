@@ -29,6 +29,9 @@ class Fetcher(Protocol):
         Raises NotFoundError, UnavailableError; so does the iterator.
         """
 
+    def close(self) -> None:
+        """Give up connections."""
+
 
 def fetcher_for(repository: str) -> tuple[Fetcher, str]:
     """The fetcher, and the repository's base URL as the fetcher wants it."""
@@ -45,6 +48,9 @@ class DirectoryFetcher:
         if not files.exists(url):
             raise NotFoundError(f"cannot read {url}: there is no such file", where=url)
         return 0, RealSlotCalls().pieces(url)
+
+    def close(self) -> None:
+        """Nothing is kept open."""
 
 
 class HttpFetcher:
@@ -81,6 +87,12 @@ class HttpFetcher:
         if status in (403, 404, 410):
             raise NotFoundError(f"cannot fetch {url}: the server answers {status}", where=url)
         raise UnavailableError(f"cannot fetch {url}: the server answers {status}", where=url)
+
+    def close(self) -> None:
+        """Give up connections."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
     def _body(self, response: httpx.Response, url: str) -> Iterator[bytes]:
         window_start, window_bytes = clock.monotonic_seconds(), 0

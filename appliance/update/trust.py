@@ -117,6 +117,10 @@ class Repository:
         self._now = max(clock.wall_seconds() if now is None else now, float(self._seen.get("time", 0)))
         self._updater.move_clock(self._now)
 
+    def close(self) -> None:
+        """Give up connections."""
+        self.fetcher.close()
+
     def refresh(self) -> None:
         """The client workflow of the TUF specification, section 5. Raises UntrustedError, UnavailableError."""
         with _translated(self._name):

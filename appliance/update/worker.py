@@ -7,6 +7,7 @@ target, going on where an earlier one stopped.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,12 +45,13 @@ def work(task: Task) -> dict[str, Any]:
 
 
 def _work(task: Task) -> dict[str, Any]:
-    lock = files.lock(task.layout.update + "/lock")
-    try:
+    with ExitStack() as closing:
+        closing.callback(files.lock(task.layout.update + "/lock").release)
         trust_root = files.read_bytes(task.layout.trust_root, size_max=1 << 20)
         repository = Repository(
             repository=task.repository, trust_root=trust_root, directory=task.layout.update + "/metadata"
         )
+        closing.callback(repository.close)
         repository.refresh()
         offers = repository.offers(task.channel, architecture())
         if task.verb == "refresh":
@@ -60,8 +62,6 @@ def _work(task: Task) -> dict[str, Any]:
                 file = download(repository, offer, task.layout.update + "/download", parent=parent_pid)
                 return {"event": "downloaded", "file": file}
         raise UntrustedError(f"cannot download {task.path}: the channel does not offer it any more")
-    finally:
-        lock.release()
 
 
 def download(repository: Repository, offer: Offer, directory: str, *, parent: Callable[[], int] = lambda: 0) -> str:
