@@ -107,7 +107,7 @@ def _write_units(out: Exposition, units: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _write_store(out: Exposition, store: Mapping[str, Any]) -> None:
-    out.gauge("appliance_store_up", "1 when the store answers.").add("problem" not in store)
+    out.gauge("appliance_store_up", "1 when the store takes reads and writes.").add(store.get("state") == "open")
     for key, value in store.items():
         if isinstance(value, int | float):
             name = "appliance_store_" + "".join(char if char.isalnum() else "_" for char in key)

@@ -140,12 +140,19 @@ def _units(picture: Mapping[str, Any]) -> str:
 
 def _unit(unit: Mapping[str, Any]) -> str:
     name, state = str(unit["name"]), str(unit["state"])
-    notes = [unit.get("reason") if state != "ready" else "", unit.get("status_text"), unit.get("health_reason")]
+    notes = [
+        unit.get("reason") if state != "ready" and unit.get("reason") != unit.get("last_exit") else "",
+        unit.get("status_text"),
+        unit.get("health_reason"),
+    ]
     if unit.get("changed"):
         notes.append("its file was changed; a reload applies it")
     chips = _chip(state)
     if unit.get("health") in ("unhealthy", "unknown"):
-        chips += " " + _chip(str(unit["health"]), "bad" if unit["health"] == "unhealthy" else "wait")
+        chips += " " + _chip(
+            f"health {unit['health']}" if unit["health"] == "unknown" else "unhealthy",
+            "bad" if unit["health"] == "unhealthy" else "wait",
+        )
     encoded = percent_encoded(name)
     log = (
         f'<a id="log-{encoded}" data-unit="{escape(name)}" href="/v1/units/{encoded}/logs?lines=200">'
@@ -160,7 +167,7 @@ def _unit(unit: Mapping[str, Any]) -> str:
         _cell("PID", escape(str(unit.get("pid") or "")), "number"),
         _cell("Restarts", escape(str(unit.get("restarts") or 0)), "number"),
         _cell("Last exit", escape(str(unit.get("last_exit") or ""))),
-        _cell("Log", log),
+        _cell("Log", log, "log"),
     )
 
 
@@ -202,12 +209,15 @@ def _update(update: Mapping[str, Any]) -> str:
         return _card("Update", [("State", _chip("not available", "bad") + _small(update.get("problem")))])
     offer = update.get("available") or {}
     rows = [
-        ("State", _chip(str(update["state"])) + _small(update.get("reason"))),
+        ("State", _chip(str(update["state"]) if update.get("enabled", True) else "off") + _small(update.get("reason"))),
         ("Running", escape(f"{update.get('version', '')}, slot {update.get('slot', '')}") + _small(_trial(update))),
         ("Channel", escape(f"{update.get('channel', '')}, {update.get('strategy', '')}")),
         ("Offered", escape(str(offer.get("version") or "nothing new")) + _small(offer.get("notes"))),
     ]
     for slot in update.get("slots") or ():
+        if not slot["version"]:
+            rows.append((f"Slot {slot['name']}", "empty"))
+            continue
         words = f"{slot['version']}, " + ("blessed" if slot["blessed"] else f"{slot['tries']} tries left")
         rows.append((f"Slot {slot['name']}", escape(words + (", running" if slot.get("running") else ""))))
     if update.get("denied"):
@@ -256,8 +266,8 @@ def _row(key: str, state: str, *cells: str) -> str:
 
 
 def _cell(label: str, html: str, kind: str = "") -> str:
-    kinds = " ".join(filter(None, (kind, "" if html else "none")))
-    return f'<td role="cell" data-label="{escape(label)}" class="{kinds}">{html}</td>'
+    kinds = " ".join(filter(None, (kind, "" if html else "none", "zero" if html == "0" else "")))
+    return f'<td role="cell" data-label="{escape(label)}" class="{kinds}"><div>{html}</div></td>'
 
 
 def _chip(state: str, look: str = "") -> str:

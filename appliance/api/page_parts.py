@@ -45,7 +45,7 @@ tbody tr:first-child td { border-top: 0; }
 th:first-child, td:first-child { padding-left: 16px; }
 th:last-child, td:last-child { padding-right: 16px; }
 td.number { font-variant-numeric: tabular-nums; }
-td small, dd small { display: block; color: var(--soft); font-size: 13px; }
+td small, dd small { display: block; color: var(--soft); font-size: 13px; font-weight: 400; }
 .name { font-weight: 600; }
 .chip { display: inline-block; border-radius: 999px; padding: 1px 10px; font-size: 13px; font-weight: 600;
   white-space: nowrap; }
@@ -53,7 +53,8 @@ td small, dd small { display: block; color: var(--soft); font-size: 13px; }
 .bad { background: var(--bad-back); color: var(--bad); }
 .wait { background: var(--wait-back); color: var(--wait); }
 .rest { background: var(--rest-back); color: var(--rest); }
-.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 0 14px; align-items: start; }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 14px; margin: 14px 0; }
+.pair > .card { margin: 0; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 6px 16px; margin: 0; padding: 12px 16px; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 .findings { margin: 0; padding: 10px 16px 10px 34px; font: 13px/1.6 var(--mono); overflow-wrap: anywhere; }
@@ -75,15 +76,16 @@ footer { color: var(--soft); font-size: 13px; padding: 6px 0 28px; display: flex
   .pair { grid-template-columns: 1fr; }
   table, tbody, tr, td { display: block; width: 100%; }
   thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
-  tr { padding: 10px 16px; border-top: 1px solid var(--line); }
+  tr { padding: 10px 16px; border-top: 1px solid var(--line); position: relative; }
   tbody tr:first-child { border-top: 0; }
   td, td:first-child, td:last-child { border: 0; padding: 1px 0; }
   td[data-label]:not(.name) { display: grid; grid-template-columns: 6.5em 1fr; gap: 8px; }
   td[data-label]:not(.name)::before { content: attr(data-label); color: var(--soft); font-size: 13px; }
   td.name { font-size: 16px; padding-bottom: 4px; }
-  td.none { display: none !important; }
-  .chip { justify-self: start; }
-  td > a { padding: 4px 0; }
+  td.none, td.zero { display: none !important; }
+  td.log:not(.name) { display: block; position: absolute; top: 4px; right: 6px; width: auto; }
+  td.log:not(.name)::before { display: none; }
+  td.log a { display: block; padding: 8px 10px; }
 }
 @media (prefers-reduced-motion: no-preference) { .changed .chip { animation: changed 1.2s; } }
 @keyframes changed { from { box-shadow: 0 0 0 4px var(--accent); } to { box-shadow: 0 0 0 0 transparent; } }

@@ -54,6 +54,7 @@ async def test_metrics_are_what_prometheus_reads(serve: Serve) -> None:
         assert samples["appliance_unit_restarts_total", ("unit", "worker")] == 3
         assert samples["appliance_unit_state", ("state", "backoff"), ("unit", "worker")] == 1
         assert samples["appliance_store_revision",] == 1
+        assert samples["appliance_store_up",] == 1
         assert samples["process_resident_memory_bytes",] > 1 << 20
         found = ("door", "status"), ("method", "GET"), ("resource", "/v1/units/{name}"), ("status", "404")
         assert samples["appliance_http_requests_total", *found] == 1

@@ -35,7 +35,7 @@ class House:
         assert lines
         more = [
             unit("migrate", "exited", type="oneshot", pid=None, last_exit="exit 0"),
-            unit("mail", "failed", pid=None, restarts=5, last_exit="killed by SIGSEGV", reason="given up: 5 starts in 10 s"),
+            unit("mail", "failed", pid=None, restarts=5, last_exit="killed by SIGSEGV", reason="5 starts in 10 s"),
             unit("cache", "starting", health="unknown", status_text="loading 3 of 7 shards"),
             unit("backup", "stopped", pid=None, desired="down", reason="stopped by a person"),
         ]  # fmt: skip
