@@ -29,7 +29,7 @@ from appliance.host.signals import HANGUP, INTERRUPT, Signals
 from appliance.host.signals import name as signal_name
 from appliance.settings import LoadedSettings, Settings
 from appliance.store import Store, prefix_end
-from appliance.supervisor import EventBus, Restart, Service, Supervisor
+from appliance.supervisor import EventBus, Restart, Service, State, Subscription, Supervisor
 from appliance.units import Units
 from appliance.update import Update
 
@@ -60,6 +60,8 @@ def run(layout: Layout, config_file: str | None, signals: Signals) -> int:
         say(f"appliance {bundle.version}, pid {process_self.pid()}, root {layout.root}, slot {bundle.slot}")
         if bundle.note:
             say(f"launcher: {bundle.note}")
+        for finding in loaded.findings:
+            say(str(finding))
         if not loaded.files:
             say(f"no settings file ({layout.settings_file}): every setting has its default")
         while True:
@@ -127,6 +129,7 @@ class Reloaded:
     changed: tuple[str, ...]  # "update.channel: stable -> beta"
     restart_needed: tuple[str, ...]  # of those, what counts only from the next start on
     units: Any  # the plan that the unit files asked for; None when they could not be read
+    problems: tuple[str, ...]  # what could not be done
 
 
 class Node:
@@ -154,7 +157,9 @@ class Node:
         self.started_monotonic = clock.monotonic_seconds()
         self.goal: Goal | None = None
         self._forced = False
+        self._units_told = trio.Event()
         self._end_asked = trio.Event()
+        self._hangup = trio.Event()
         self._reloading = trio.Lock()
 
         self.bus = EventBus()
@@ -198,6 +203,8 @@ class Node:
             Service(name="update", main=self.update.run, needs=needs_processes, start_timeout=120.0),
             Service(name="api-control", main=lambda **life: self.api.control(**life), restart=patient),
             Service(name="api-status", main=lambda **life: self.api.status(**life), restart=patient, essential=False),
+            Service(name="settings", main=self._run_settings, restart=patient, essential=False),
+            Service(name="parent", main=self._run_parent, restart=patient, essential=False),
         ]
 
     def _subjects(self) -> Subjects:
@@ -295,17 +302,27 @@ class Node:
         self.publish("settings", file, state="loaded", reason="; ".join(changed) or "nothing changed")
         if old.update != self.settings.update:
             self.update.reconfigure(self.settings.update)
+        problems: list[str] = []
         if old.status != self.settings.status:
             await self.supervisor.restart("api-status", "settings changed")
+            await self.supervisor.wait_outcome("api-status")
+            if self.supervisor.state("api-status") is not State.READY:
+                problems.append(f"status endpoint: {self._reason('api-status')}")
         try:
             plan = await self.units.reload(dry_run=False)
         except ApplianceError as error:
             plan = None
-            say(f"unit files: {error}")
+            problems.append(f"unit files: {error}")
         live = ("node.", "status.", "update.")
         return Reloaded(
-            changed=changed, restart_needed=tuple(line for line in changed if not line.startswith(live)), units=plan
+            changed=changed,
+            restart_needed=tuple(line for line in changed if not line.startswith(live)),
+            units=plan,
+            problems=tuple(problems),
         )
+
+    def _reason(self, service: str) -> str:
+        return next(picture.reason for picture in self.supervisor.pictures() if picture.name == service)
 
     # What is done.
 
@@ -314,15 +331,13 @@ class Node:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._obey_signals, nursery)
             nursery.start_soon(self._end_when_asked)
-            nursery.start_soon(self._announce)
-            nursery.start_soon(self._pat_watchdog)
             await self.supervisor.run()
             nursery.cancel_scope.cancel()
         if self.supervisor.gave_up is not None:
             say(f"given up: {self.supervisor.gave_up.name}: {self.supervisor.gave_up.reason}; units keep running")
             return EXIT_GAVE_UP
         if self._forced:
-            say("forced: what was not down yet is left as it is")
+            say("forced: units that were not down were killed")
             return EXIT_FORCED
         say("stopped" if self.goal is Goal.STOP else "all but the units are down")
         return 0
@@ -334,18 +349,32 @@ class Node:
                 self.signals.put_back(number)  # for the next life
                 return
             if number == HANGUP:
-                nursery.start_soon(self._reload_and_tell)
+                self._hangup.set()
             elif number == INTERRUPT and self.goal is not None:
                 self._forced = True
+                self._units_told.set()  # cancelled after being told to stop, they kill what is left
                 nursery.cancel_scope.cancel()
             else:
                 self.end(Goal.STOP, signal_name(number))
 
-    async def _reload_and_tell(self) -> None:
-        try:
-            await self.reload()
-        except ApplianceError as error:
-            say(f"{error}\nthe settings in force stay")
+    async def _run_settings(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None]) -> None:
+        """Reads the settings anew at each SIGHUP; a bug in that ends this service, not the node."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._reload_at_hangups)
+            task_status.started()
+            await stopping.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _reload_at_hangups(self) -> None:
+        while True:
+            await self._hangup.wait()
+            self._hangup = trio.Event()
+            try:
+                outcome = await self.reload()
+                for line in outcome.problems:
+                    say(line)
+            except ApplianceError as error:
+                say(f"{error}\nthe settings in force stay")
 
     async def _end_when_asked(self) -> None:
         await self._end_asked.wait()
@@ -362,13 +391,14 @@ class Node:
 
     async def _run_units(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None]) -> None:
         """Units stop only when a person or init stops us; any other end of theirs leaves them to be adopted."""
-        told = trio.Event()
+        told = self._units_told = trio.Event()
 
         async def tell() -> None:
             await stopping.wait()
             if self.goal is None:  # what units need is lost: cancelled, they stay as they are until the next life
                 nursery.cancel_scope.cancel()
-            elif self.goal is Goal.SWITCH:
+                return
+            if self.goal is Goal.SWITCH:
                 self.units.detach()
             told.set()
 
@@ -377,15 +407,22 @@ class Node:
             await self.units.run(stopping=told, task_status=task_status)
             nursery.cancel_scope.cancel()
 
-    async def _announce(self) -> None:
-        events = self.bus.subscribe()
+    async def _run_parent(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None]) -> None:
+        """Tells whoever started us how we are: on stderr, and by sd_notify."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._announce, self.bus.subscribe())
+            nursery.start_soon(self._pat_watchdog)
+            task_status.started()
+            await stopping.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _announce(self, events: Subscription) -> None:
         await self.supervisor.wait_settled()
-        if self.goal is not None:
-            return
-        process_self.settle_garbage()
-        line = self._status_line()
-        self.notifier.ready(line)
-        say(f"{line}; status page: {self._status_page()}")
+        if self.goal is None:
+            process_self.settle_garbage()
+            line = self._status_line()
+            self.notifier.ready(line)
+            say(f"{line}; status page: {self._status_page()}")
         async for event in events:
             if event.kind == "service" and self.goal is None and line != (line := self._status_line()):
                 self.notifier.status(line)

@@ -107,7 +107,7 @@ class Units:
                 if not self._detached:
                     await self._stop_all()
                 nursery.cancel_scope.cancel()
-        except trio.Cancelled:
+        except BaseException:  # cancelled: the nursery gives it as a group
             if stopping.is_set() and not self._detached:  # the grace is over
                 for runner in self._runners.values():
                     runner.force()

@@ -19,18 +19,27 @@ from appliance.errors import CorruptError
 from appliance.host import bundle
 from appliance.supervisor import Restart, Service
 
+NOTHING = app.Reloaded(changed=(), restart_needed=(), units=None, problems=())
 
-async def switch(node: Any) -> None:
+
+async def switch(node: Any) -> app.Reloaded:
     await node.switch()
+    return NOTHING
 
 
-async def switch_and_term(node: Any) -> None:
+async def raise_a_bug(node: Any) -> app.Reloaded:
+    """In the very code that reads settings."""
+    raise AssertionError("a bug in the reload")
+
+
+async def switch_and_term(node: Any) -> app.Reloaded:
     """Somebody stops us while another version is about to take over."""
     await node.switch()
     os.kill(os.getpid(), signal.SIGTERM)
+    return NOTHING
 
 
-async def switch_in_vain(node: Any) -> None:
+async def switch_in_vain(node: Any) -> app.Reloaded:
     """Neither the origin nor the slot's file can be executed any more."""
 
     def refuse(*_: object) -> NoReturn:
@@ -38,19 +47,16 @@ async def switch_in_vain(node: Any) -> None:
 
     bundle.exec_launcher = refuse
     await node.switch()
+    return NOTHING
 
 
 lost = trio.Event()
 
 
-async def lose_processes(node: Any) -> None:
+async def lose_processes(node: Any) -> app.Reloaded:
     """A fault in the reaper, which units need."""
     lost.set()
-
-
-async def give_up(node: Any) -> None:
-    """An essential service that will not be tried again."""
-    lost.set()
+    return NOTHING
 
 
 def faulty(services: Any, restart: Restart, node: Any) -> list[Service]:
@@ -73,7 +79,8 @@ HOW = {
     "switch-and-term": switch_and_term,
     "switch-in-vain": switch_in_vain,
     "lose-processes": lose_processes,
-    "give-up": give_up,
+    "give-up": lose_processes,
+    "bug": raise_a_bug,
 }
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def test_it_becomes_ready_and_answers_on_both_doors(host: Host) -> None:
     assert picture["ready"] is True
     assert picture["node"]["pid"] == daemon.process.pid
     assert {service["name"]: service["state"] for service in picture["services"]} == dict.fromkeys(
-        ("processes", "store", "units", "update", "api-control", "api-status"), "ready"
+        ("processes", "store", "units", "update", "api-control", "api-status", "settings", "parent"), "ready"
     )
     assert json.loads(daemon.get("/v1/status")[1])["node"]["root"] == str(host.root)
     assert daemon.stop() == 0
@@ -158,8 +158,7 @@ def test_a_second_sigint_ends_at_once(host: Host) -> None:
     daemon.expect("stop: SIGINT")
     daemon.send(signal.SIGINT)
     assert daemon.wait() == 1
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
+    wait_until(lambda: not is_alive(pid), "the unit to be killed")
 
 
 def test_sighup_applies_good_settings_and_new_units(host: Host) -> None:
@@ -178,6 +177,11 @@ def test_sighup_applies_good_settings_and_new_units(host: Host) -> None:
     assert daemon.status()["update"]["channel"] == "beta"
     with socket.create_connection(("127.0.0.1", port), PATIENCE):
         pass
+    host.settings('[status]\nlisten = "192.0.2.1:7780"\ntoken_file = "/nowhere"\n')  # good to read, bad to use
+    outcome = daemon.call("POST", "/v1/reload")["reload"]
+    assert "status.listen: " in " ".join(outcome["changed"])
+    assert "status endpoint: " in outcome["problems"][0]
+    assert daemon.status()["ready"] is True
     assert daemon.stop() == 0
 
 

@@ -86,6 +86,18 @@ def test_a_bug_in_what_units_need_stops_no_unit(host: Host) -> None:
     assert not is_alive(unit)
 
 
+def test_a_bug_in_the_reload_ends_only_the_reload(host: Host) -> None:
+    daemon, unit = start(host, "bug")
+    for _ in range(2):
+        begun = len(daemon.lines)
+        daemon.send(signal.SIGHUP)
+        daemon.expect("service settings: backoff .*a bug in the reload", after=begun)
+        daemon.expect("service settings: ready", after=begun)
+    assert daemon.status()["ready"] is True
+    assert daemon.expect_unit("sleeper", "ready")["pid"] == unit
+    assert daemon.stop() == 0
+
+
 def test_giving_up_an_essential_service_has_its_own_exit_code_and_leaves_units(host: Host) -> None:
     daemon, unit = start(host, "give-up")
     daemon.send(signal.SIGHUP)
