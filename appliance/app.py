@@ -217,7 +217,7 @@ class Node:
             supervisor=self.supervisor,
             bus=self.bus,
             units=self.units,
-            store=cast(Any, self.store),
+            store=self.store,
             update=self.update,
             findings=lambda: self.latest.findings,
             reload=self.reload,
@@ -258,8 +258,9 @@ class Node:
         self.bus.publish(kind, subject, **data)
         if data.get("state") in QUIET_STATES:
             return
-        rest = {name: value for name, value in data.items() if name not in ("state", "reason")}
-        words = [str(data.get("state") or ""), *(f"{name}={value}" for name, value in rest.items() if value != "")]
+        rest = {name: value for name, value in data.items() if name not in ("state", "reason", "message")}
+        words = [str(data.get("state") or ""), str(data.get("message") or "")]
+        words += [f"{name}={value}" for name, value in rest.items() if value not in ("", None)]
         if data.get("reason"):
             words.append(f"({data['reason']})")
         say(f"{kind} {subject}".strip() + f": {' '.join(filter(None, words))}")

@@ -231,6 +231,19 @@ def test_killed_and_run_again_it_adopts_its_units(host: Host) -> None:
     assert not is_alive(pid)
 
 
+def test_what_a_person_stopped_stays_stopped(host: Host) -> None:
+    host.unit("sleeper", shell("exec sleep 1000"))
+    daemon = host.start().expect_ready()
+    daemon.expect_unit("sleeper", "ready")
+    daemon.call("POST", "/v1/units/sleeper/stop")
+    assert daemon.stop() == 0
+    again = host.start().expect_ready()
+    assert again.expect_unit("sleeper", "stopped")["desired"] == "down"
+    again.call("POST", "/v1/units/sleeper/start")
+    again.expect_unit("sleeper", "ready")
+    assert again.stop() == 0
+
+
 def test_a_flood_of_orphans_is_reaped_and_no_status_is_lost(host: Host) -> None:
     flood = "i=0; while [ $i -lt 400 ]; do (sleep 0.01 & ) ; i=$((i+1)); done; exit 7"
     host.unit("flood", shell(flood, 'type = "oneshot"\n[restart]\npolicy = "no"\n'))
@@ -288,6 +301,7 @@ def test_a_corrupt_store_is_told_and_holds_up_nothing_else(host: Host) -> None:
     host.unit("sleeper", shell("exec sleep 1000"))
     daemon = host.start().expect_ready()
     daemon.expect_unit("sleeper", "ready")
+    daemon.call("POST", "/v1/store/put", {"key": "a2V5", "value": "dmFsdWU="})
     assert daemon.stop() == 0
     logs = sorted((host.root / "var/lib/appliance/store").iterdir())
     assert logs
