@@ -152,7 +152,9 @@ def _status_text(unit: dict[str, Any]) -> str:
     }
     lines = [f"unit {unit['name']}", *(f"  {name + ':':<10} {value}" for name, value in facts.items() if value)]
     for moment in unit["history"][-5:]:
-        lines.append(f"    {age(now - moment['time']):>8} ago  {moment['state']:<9} {clean(moment['reason'])}")
+        ago = age(now - moment["time"])
+        ago = "just now" if ago == "now" else f"{ago} ago"
+        lines.append(f"    {ago:>12}  {moment['state']:<9} {clean(moment['reason'])}")
     lines += [f"  {line['time']} {clean(line['text'])}" for line in unit["log"]]
     return "\n".join(lines)
 

@@ -110,7 +110,8 @@ class Child:
     async def wait(self) -> Exit:
         """Until it is over, and how."""
         if self.exit is None:
-            self._over = self._over or trio.Event()
+            if self._over is None:
+                self._over = trio.Event()
             await self._over.wait()
         assert self.exit is not None
         return self.exit

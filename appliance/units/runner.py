@@ -125,6 +125,7 @@ class Runner:
             self.standing.tried = True
         elif after is State.STOPPED:
             self.standing.restarting = self.standing.tried = False
+            self.failures = self.restarts = 0
         if after in (State.READY, State.EXITED, State.FAILED):
             self._remember()
         elif after is State.STOPPED:
@@ -174,7 +175,7 @@ class Runner:
 
     def try_again(self, reason: str) -> None:
         """A person asks: its failures are forgotten and its delay is over."""
-        self.failures = 0
+        self.failures = self.restarts = 0
         self._starts.clear()
         self._cancel_alarm()
         if self.state is State.BACKOFF:

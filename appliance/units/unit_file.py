@@ -207,8 +207,7 @@ def parse_unit(text: str, file: str) -> ParsedUnit:
     elif unit_name(file_name) is None:
         findings.append(Finding(file, 1, 1, "", f"a unit file is called NAME{SUFFIX}"))
     document = read(text, file, UnitDocument)
-    for finding in document.findings:
-        findings.append(_say_not_yet(finding, document))
+    findings += [_say_not_yet(one, document) for one in document.findings if not _is_for_container(one, document)]
     value = document.value
     if value is not None:
         findings += _self_references(name, value.unit, document)
@@ -223,12 +222,14 @@ def _say_not_yet(finding: Finding, document: Document[UnitDocument]) -> Finding:
     service = document.data.get("service")
     if finding.path == "service.type" and isinstance(service, dict) and service.get("type") == "forking":
         return dataclasses.replace(finding, message='"forking" is not supported yet in this version; use "exec"')
-    missing = finding.path == "service" and finding.message.startswith("missing")
-    if missing and "container" in document.data:
-        return dataclasses.replace(finding, path="container", message="not supported yet in this version")
-    if missing:
+    if finding.path == "service" and finding.message.startswith("missing"):
         return dataclasses.replace(finding, message="missing; expected a table [service] with at least a command")
     return finding
+
+
+def _is_for_container(finding: Finding, document: Document[UnitDocument]) -> bool:
+    """A container has no [service]; that it lacks one is no news."""
+    return "container" in document.data and finding.path == "service" and finding.message.startswith("missing")
 
 
 def _self_references(name: str, section: UnitSection, document: Document[UnitDocument]) -> Iterator[Finding]:

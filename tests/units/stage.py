@@ -109,6 +109,7 @@ class Stage:
             done.set()
 
         async with trio.open_nursery() as nursery:
+
             async def reap(*, task_status: trio.TaskStatus[None]) -> None:
                 await processes.run(stopping=last, task_status=task_status)
 

@@ -33,9 +33,7 @@ def run_and_kill(stage: Stage, wanted: Iterable[str]) -> None:
 def pids(stage: Stage, *names: str) -> dict[str, int]:
     import json
 
-    return {
-        name: json.loads(Path(stage.layout.run_units, name, "state.json").read_text())["pid"] for name in names
-    }
+    return {name: json.loads(Path(stage.layout.run_units, name, "state.json").read_text())["pid"] for name in names}
 
 
 async def test_units_live_on_with_pid_readiness_and_every_log_line(stage: Stage) -> None:

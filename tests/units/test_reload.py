@@ -27,7 +27,9 @@ async def test_reload_starts_stops_restarts_and_leaves_alone(stage: Stage) -> No
         assert units.picture("removed").state == "ready"  # it was only a plan
         assert await units.reload() == plan
         await stage.until(lambda: "removed" not in [picture.name for picture in units.pictures()])
-        await stage.until(lambda: units.picture("edited").state == "ready" and units.picture("edited").pid != before["edited"])
+        await stage.until(
+            lambda: units.picture("edited").state == "ready" and units.picture("edited").pid != before["edited"]
+        )
         await stage.state(units, "added", "ready")
         for name in ("same", "broken"):
             assert units.picture(name).pid == before[name]

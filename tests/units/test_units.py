@@ -75,7 +75,9 @@ async def test_notify_is_ready_when_it_says_so(stage: Stage, tmp_path: Path) -> 
 
 async def test_a_notify_unit_that_ends_or_dawdles_before_ready_failed(stage: Stage) -> None:
     stage.shell("mute", "exit 0", service='type = "notify"', more='[restart]\npolicy = "no"')
-    stage.shell("slow", "sleep 1000", service='type = "notify"\nstart_timeout = "200ms"', more='[restart]\npolicy = "no"')
+    stage.shell(
+        "slow", "sleep 1000", service='type = "notify"\nstart_timeout = "200ms"', more='[restart]\npolicy = "no"'
+    )
     async with stage.running() as units:
         await stage.state(units, "mute", "failed")
         assert "before it said that it is ready" in units.picture("mute").reason

@@ -1,0 +1,119 @@
+"""Each broken unit file gives its exact finding, at its place."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from appliance.units import parse_unit
+
+GOOD = '[service]\ncommand = ["sleep", "1"]\n'
+NOT_YET = "not supported yet in this version"
+NAME = "the name of a unit: letters, digits, dots, dashes and underscores"
+
+BROKEN = [
+    ("", "1:1: service: missing; expected a table [service] with at least a command"),
+    ("[service]\n", '1:2: service.command: missing; expected a list of strings such as ["/usr/bin/sleep", "1h"]'),
+    ("[service]\ncommand = []\n", "2:1: service.command: found a length of 0, expected at least 1"),
+    ('[service]\ncommand = [""]\n', "2:1: service.command: found an empty program name, expected a path or a name to look up in PATH"),
+    ('[service]\ncommand = ["bin/x"]\n', '2:1: service.command: found the relative path "bin/x", expected an absolute path or a bare name to look up in PATH'),
+    ("[service]\ncommand = 3\n", '2:1: service.command: found the integer 3, expected a list of strings such as ["/usr/bin/sleep", "1h"]'),
+    ('[service]\ncommand = ["a", 1]\n', "2:17: service.command[1]: found the integer 1, expected a string"),
+    ("[service]\ncommand = 'a \"b'\n", '2:1: service.command: found "a \\"b", which cannot be cut into words: No closing quotation'),
+    (GOOD + 'typ = "exec"\n', '3:1: service.typ: unknown key; did you mean "type"? '),
+    (GOOD + 'type = "notfy"\n', '3:1: service.type: found "notfy", expected "simple", "exec", "oneshot" or "notify"; did you mean "notify"?'),
+    (GOOD + 'type = "forking"\n', '3:1: service.type: "forking" is not supported yet in this version; use "exec"'),
+    (GOOD + "type = 1\n", '3:1: service.type: found the integer 1, expected "simple", "exec", "oneshot" or "notify"'),
+    (GOOD + "stop_timeout = 5\n", '3:1: service.stop_timeout: found the integer 5, expected a duration such as "5s" (a string with a unit) or "infinity"'),
+    (GOOD + 'stop_timeout = "5 parsecs"\n', '3:1: service.stop_timeout: found "5 parsecs", expected a duration such as '),
+    (GOOD + 'start_timeout = "1x"\n', '3:1: service.start_timeout: found "1x", expected a duration such as '),
+    (GOOD + 'working_directory = "data"\n', '3:1: service.working_directory: found "data", expected an absolute path'),
+    (GOOD + 'user = "a b"\n', '3:1: service.user: found "a b", expected the name or number of an account'),
+    (GOOD + 'user = 0\n', "3:1: service.user: found the integer 0, expected the name or number of an account"),
+    (GOOD + 'umask = "9"\n', '3:1: service.umask: found "9", expected an octal mask such as "0022"'),
+    (GOOD + 'environment = { "A-B" = "1" }\n', '3:1: service.environment: found the variable name "A-B", expected letters, digits and underscores'),
+    (GOOD + 'environment = { A = 1 }\n', "3:17: service.environment.A: found the integer 1, expected a string"),
+    (GOOD + 'environment = { NOTIFY_SOCKET = "x" }\n', "3:1: service.environment: found NOTIFY_SOCKET, which the appliance sets itself"),
+    (GOOD + 'environment = ["A=1"]\n', "3:1: service.environment: found a list of 1, expected a table"),
+    ('[unit]\nrequires = "db"\n' + GOOD, '2:1: unit.requires: found the string "db", expected a list of strings'),
+    ('[unit]\nrequires = ["d b"]\n' + GOOD, f'2:13: unit.requires[0]: found "d b", expected {NAME}'),
+    ('[unit]\nafter = ["x"]\n' + GOOD, '2:1: unit.after: names the unit itself, "x"'),
+    ('[unit]\ndescripton = "hi"\n' + GOOD, '2:1: unit.descripton: unknown key; did you mean "description"? '),
+    ('[Unit]\ndescription = "hi"\n' + GOOD, '1:2: Unit: unknown key; did you mean "unit"? '),
+    ('[unit]\nbinds_to = ["a"]\n' + GOOD, f"2:1: unit.binds_to: {NOT_YET}"),
+    ('[unit]\nconflicts = ["a"]\n' + GOOD, f"2:1: unit.conflicts: {NOT_YET}"),
+    (GOOD + 'pre_start = ["x"]\n', f"3:1: service.pre_start: {NOT_YET}"),
+    (GOOD + "remain_after_exit = true\n", f"3:1: service.remain_after_exit: {NOT_YET}"),
+    (GOOD + '[timer]\nevery = "15m"\n', f"3:2: timer: {NOT_YET}"),
+    (GOOD + '[[socket]]\nlisten = "/run/x"\n', f"3:3: socket: {NOT_YET}"),
+    (GOOD + "[sandbox]\nprivate_tmp = true\n", f"3:2: sandbox: {NOT_YET}"),
+    (GOOD + '[resources]\nmemory_max = "1G"\n', f"3:2: resources: {NOT_YET}"),
+    (GOOD + "[placement]\nglobal = true\n", f"3:2: placement: {NOT_YET}"),
+    ('[container]\nimage = "x"\n', f"1:2: container: {NOT_YET}"),
+    (GOOD + '[restart]\npolicy = "allways"\n', '4:1: restart.policy: found "allways", expected "always", "on-failure" or "no"; did you mean "always"?'),
+    (GOOD + '[restart]\ndelay = "2s"\ndelay_max = "1s"\n', "5:1: restart.delay_max: is smaller than delay"),
+    (GOOD + "[restart]\nlimit = { burst = 3 }\n", "4:1: restart.limit.interval: missing; expected a duration such as "),
+    (GOOD + '[restart]\nlimit = { burst = 0, interval = "1s" }\n', "4:11: restart.limit.burst: found the integer 0, expected at least 1 and at most 1000"),
+    (GOOD + 'type = "oneshot"\n[restart]\npolicy = "always"\n', '5:1: restart.policy: found "always" for a oneshot, expected "on-failure" or "no"'),
+    (GOOD + 'type = "oneshot"\n[health]\ntcp = "a:1"\n', "4:2: health: found a health check of a oneshot, which is not running once it is ready"),
+    (GOOD + "[health]\n", "3:2: health: says nothing to check, expected one of http, tcp, command"),
+    (GOOD + '[health]\nhttp = "http://x/"\ntcp = "x:1"\n', "5:1: health.tcp: found http and tcp, expected only one of http, tcp, command"),
+    (GOOD + '[health]\nhttp = "https://x/"\n', '4:1: health.http: found "https://x/", expected an address such as http://127.0.0.1:8080/healthz'),
+    (GOOD + '[health]\ntcp = "80"\n', '4:1: health.tcp: found "80", expected an address such as 127.0.0.1:8080'),
+    (GOOD + '[health]\ntcp = "a:1"\nthreshold = 0\n', "5:1: health.threshold: found the integer 0, expected at least 1 and at most 1000"),
+    (GOOD + '[logs]\nlimit = "1K"\n', "4:1: logs.limit: found 1K, expected at least 64K"),
+    (GOOD + '[logs]\nlimit = "lots"\n', '4:1: logs.limit: found "lots", expected a size such as '),
+    (GOOD + '[logs]\nrate = "1/s"\n', f"4:1: logs.rate: {NOT_YET}"),
+    ("[service\n", "1:9: not TOML: "),
+    ("[service]\ncommand = sleep\n", '2:11: not TOML: invalid value; a string needs quotes: "sleep"'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "expected"), BROKEN)
+def test_a_broken_file_gives_its_finding(text: str, expected: str) -> None:
+    parsed = parse_unit(text, "/u/x.toml")
+    assert parsed.unit is None
+    found = [str(one) for one in parsed.findings]
+    assert any(one.startswith(f"/u/x.toml:{expected}") for one in found), "\n".join(found)
+    assert len(found) == 1, found
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(BROKEN) >= 30
+
+
+def test_all_findings_are_given_at_once() -> None:
+    parsed = parse_unit('[unit]\nx = 1\n[service]\ntype = "a"\n[restart]\npolicy = 3\n', "x.toml")
+    assert [one.path for one in parsed.findings] == ["unit.x", "service.command", "service.type", "restart.policy"]
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("web@.toml", "templates (NAME@.toml) are not supported yet"),
+        ("a b.toml", 'the file name gives the unit the name "a b", expected the name of a unit'),
+        ("-x.toml", 'the file name gives the unit the name "-x"'),
+        ("x.txt", "a unit file is called NAME.toml"),
+    ],
+)
+def test_file_names(file: str, message: str) -> None:
+    parsed = parse_unit(GOOD, f"/u/{file}")
+    assert parsed.unit is None
+    assert message in parsed.findings[0].message
+
+
+def test_defaults() -> None:
+    parsed = parse_unit("[service]\ncommand = 'sleep \"1 2\"'\n", "/u/x.toml")
+    assert parsed.unit is not None
+    assert parsed.unit.document.service.command == ("sleep", "1 2")
+    assert parsed.unit.restart_policy == "on-failure"
+    assert parsed.unit.document.service.start_seconds_max() == 90
+
+
+@settings(deadline=None)
+@given(st.text(max_size=200))
+def test_any_text_gives_a_unit_or_an_error(text: str) -> None:
+    for whole in (text, GOOD + text, f"[service]\ncommand = {text}\n"):
+        parsed = parse_unit(whole, "x.toml")
+        assert (parsed.unit is None) == any(one.severity == "error" for one in parsed.findings)
