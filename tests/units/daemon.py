@@ -1,3 +1,4 @@
+# ruff: noqa: E402 (the paths first: it runs as a script)
 """A daemon with nothing but units, for tests that kill it: ``python daemon.py ROOT``. Prints "ready" and serves."""
 
 from __future__ import annotations

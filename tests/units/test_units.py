@@ -1,3 +1,4 @@
+# ruff: noqa: ASYNC110, ASYNC220, ASYNC221, ASYNC222, ASYNC230, ASYNC240 (a test may look at real processes and files)
 """Real units on real processes: types, order, restarts, stops, escapes."""
 
 from __future__ import annotations
@@ -233,7 +234,8 @@ async def test_on_failure_leaves_a_clean_end_alone(stage: Stage) -> None:
 async def test_environment_directory_user_and_umask(stage: Stage) -> None:
     stage.shell(
         "who",
-        "echo $COLOUR; pwd; id -u; id -g; id -G; umask; echo $HOME; env | cut -d= -f1 | sort | tr '\\n' ' '; echo; exec sleep 1000",
+        "echo $COLOUR; pwd; id -u; id -g; id -G; umask; echo $HOME; "
+        "env | cut -d= -f1 | sort | tr '\\n' ' '; echo; exec sleep 1000",
         service='environment = { COLOUR = "blue" }\nworking_directory = "/usr"\nuser = "daemon"\numask = "077"',
     )
     async with stage.running() as units:
