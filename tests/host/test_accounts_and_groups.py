@@ -1,4 +1,4 @@
-# ruff: noqa: ASYNC110, ASYNC220, ASYNC221, ASYNC222, ASYNC230, ASYNC240 (a test may look at real processes and files)
+# ruff: noqa: ASYNC110, ASYNC222, ASYNC240 (a test may look at real processes and files)
 """Accounts without NSS; cgroups by the kernel's own files."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# ruff: noqa: ASYNC110, ASYNC220, ASYNC221, ASYNC222, ASYNC230, ASYNC240 (a test may look at real processes and files)
+# ruff: noqa: ASYNC110, ASYNC220 (a test may look at real processes and files)
 """A dead supervisor's units live on, and the next one takes them over (design, law 2)."""
 
 from __future__ import annotations
