@@ -1,1 +1,10 @@
-"""etcd's v3 API, gRPC and JSON, in words of the store."""
+"""etcd's v3 API, gRPC and JSON, in words of the store.
+
+``EtcdApi(store, identity_of(name), unix_path=...).run`` is the service. From the wire up: ``hpack``, ``frames``,
+``outgoing``, ``http2`` (framing, pure), ``grpc``, ``statuses``, ``messages`` (words), then one verb family per file.
+"""
+
+from appliance.etcdapi.identity import Identity, identity_of
+from appliance.etcdapi.service import EtcdApi
+
+__all__ = ["EtcdApi", "Identity", "identity_of"]

@@ -1,4 +1,4 @@
-"""One call on one stream, as a method sees it. Pure; the connection does the framing."""
+"""One call on one stream of HTTP/2. Pure; the connection does the framing."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ if TYPE_CHECKING:
     from appliance.etcdapi.http2 import Connection
 
 
-class Call:
-    """Answer by ``reply`` or ``refuse`` once; a streaming method by ``send`` any number of times, then ``end``.
+class StreamCall:
+    """A ``Call``; the connection keeps its state here too."""
 
-    Answers to a call that is over are dropped without a word: the client has left.
-    """
-
-    __slots__ = ("answered", "buffer", "connection", "consumer", "half_closed", "head", "started", "stream")
+    __slots__ = ("buffer", "connection", "consumer", "half_closed", "head", "started", "stream")
 
     def __init__(self, connection: Connection, stream: int, head: Head) -> None:
         self.connection = connection
@@ -25,7 +22,6 @@ class Call:
         self.buffer: bytearray | None = None
         self.consumer: Consumer | None = None
         self.half_closed = False
-        self.answered = False  # a unary method has its message: no other may follow
         self.started = False  # response headers were sent
 
     @property
@@ -38,6 +34,11 @@ class Call:
         """Bytes sent on this call's connection that have not left it yet."""
         return self.connection.pending
 
+    @property
+    def token(self) -> bytes:
+        """Who calls."""
+        return self.head.token
+
     def reply(self, message: bytes) -> None:
         """The one message of a unary method, and the end."""
         self.connection.reply(self, message)
@@ -45,6 +46,10 @@ class Call:
     def refuse(self, code: Code, text: str) -> None:
         """End with a status that is not OK."""
         self.connection.end(self, code, text)
+
+    def start(self) -> None:
+        """Response headers before any message."""
+        self.connection.start(self)
 
     def send(self, message: bytes) -> None:
         """One message of a stream."""

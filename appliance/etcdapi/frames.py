@@ -88,3 +88,17 @@ def response_headers(stream: int) -> bytes:
 def trailers(stream: int, block: bytes = TAIL_BLOCK) -> bytes:
     """The end of every answer; alone it is "trailers-only" when the block holds a status line."""
     return frame(HEADERS, END_HEADERS | END_STREAM, stream, block)
+
+
+def unpad(payload: bytes, start: int, end: int) -> tuple[int, int]:
+    """Where the content of a padded frame is. Raises ConnectionLostError."""
+    if start >= end or payload[start] >= end - start:
+        raise ConnectionLostError(Reason.PROTOCOL_ERROR, "cannot read a frame: it is all padding")
+    return start + 1, end - payload[start]
+
+
+def number(payload: bytes) -> int:
+    """The only content of a frame. Raises ConnectionLostError."""
+    if len(payload) != 4:
+        raise ConnectionLostError(Reason.FRAME_SIZE_ERROR, f"cannot read a number of {len(payload)} bytes")
+    return int.from_bytes(payload, "big")

@@ -8,12 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from enum import IntEnum
 from struct import Struct
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from appliance.errors import ApplianceError
-
-if TYPE_CHECKING:
-    from appliance.etcdapi.call import Call
 
 MESSAGE_SIZE_MAX = 2 << 20  # etcd: 1.5 MiB of request and 512 KiB for gRPC's sake
 MESSAGE_HEAD = Struct(">BI")
@@ -65,6 +62,41 @@ class Consumer(Protocol):
 
     def drained(self) -> None:
         """All that was sent has left; a sender that held back may go on."""
+
+
+class Call(Protocol):
+    """One call, as a method sees it.
+
+    Answer by ``reply`` or ``refuse`` once; a streaming method by ``send`` any number of times, then ``end``.
+    Answers to a call that is over are dropped without a word: the client has left.
+    """
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody waits for an answer any more."""
+
+    @property
+    def backlog(self) -> int:
+        """Bytes sent on this call's connection that have not left it yet."""
+
+    @property
+    def token(self) -> bytes:
+        """Who calls: what Authenticate gave, or nothing."""
+
+    def reply(self, message: bytes) -> None:
+        """The one message of a unary method, and the end."""
+
+    def refuse(self, code: Code, text: str) -> None:
+        """End with a status that is not OK."""
+
+    def start(self) -> None:
+        """A streaming method is there, before it has anything to say."""
+
+    def send(self, message: bytes) -> None:
+        """One message of a stream."""
+
+    def end(self) -> None:
+        """End of a stream, well."""
 
 
 class Unary(NamedTuple):

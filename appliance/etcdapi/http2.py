@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from appliance.errors import InputError
 from appliance.etcdapi import frames
-from appliance.etcdapi.call import Call
+from appliance.etcdapi.call import StreamCall
 from appliance.etcdapi.frames import HEAD, NUMBER, ConnectionLostError, Reason
 from appliance.etcdapi.grpc import (
     HEAD_BLOCK,
@@ -59,7 +59,7 @@ class Connection:
     def __init__(self, methods: Methods, wake: Callable[[], None]) -> None:
         self._methods = methods
         self.wake = wake
-        self.calls: dict[int, Call] = {}
+        self.calls: dict[int, StreamCall] = {}
         self.closing = False
         self.outbox = Outbox(_HELLO)
         self._out = self.outbox.ready
@@ -70,10 +70,19 @@ class Connection:
         self._block: tuple[int, int, bytearray] | None = None  # stream, flags, header block so far
         self._last_stream = 0
         self._consumed = 0  # of the receive window, not given back yet
-        self._parked: deque[tuple[Call, bytes]] = deque()
+        self._parked: deque[tuple[StreamCall, bytes]] = deque()
         self._parked_size = 0
         self._partial_size = 0
         self._settings_seen = 0
+
+    @property
+    def established(self) -> bool:
+        """Whether the peer has shown to speak HTTP/2."""
+        return self._started
+
+    def settled(self) -> Connection:
+        """It goes on by itself."""
+        return self
 
     # In: bytes
 
@@ -116,7 +125,7 @@ class Connection:
                     self._check_not_idle(stream)
                     continue
                 if flags & frames.PADDED:
-                    start, end = _unpad(buffer, start, end)
+                    start, end = frames.unpad(buffer, start, end)
                 # The usual: the only message of a unary call, whole.
                 method = call.head.method
                 if (
@@ -152,7 +161,7 @@ class Connection:
             self._block[2].extend(payload)
             self._whole_block(flags)
         elif kind == frames.WINDOW_UPDATE:
-            self._window_update(stream, _number(payload))
+            self._window_update(stream, frames.number(payload))
         elif kind == frames.PING:
             if len(payload) != 8 or stream:
                 raise ConnectionLostError(Reason.FRAME_SIZE_ERROR, "cannot read a ping: it is not 8 bytes on stream 0")
@@ -161,7 +170,7 @@ class Connection:
         elif kind == frames.SETTINGS:
             self._settings(flags, stream, payload)
         elif kind == frames.RST_STREAM:
-            _number(payload)
+            frames.number(payload)
             self._check_not_idle(stream)
             call = self.calls.get(stream)
             if call is not None:
@@ -215,7 +224,7 @@ class Connection:
     # In: headers
 
     def _headers_frame(self, flags: int, stream: int, payload: bytes) -> None:
-        start, end = _unpad(payload, 0, len(payload)) if flags & frames.PADDED else (0, len(payload))
+        start, end = frames.unpad(payload, 0, len(payload)) if flags & frames.PADDED else (0, len(payload))
         if flags & frames.WITH_PRIORITY:
             start += 5
         if start > end or not stream & 1:
@@ -264,7 +273,7 @@ class Connection:
         if len(self.calls) + self.outbox.streams_held >= STREAMS_MAX:
             self._out.append(frames.rst_stream(stream, Reason.REFUSED_STREAM))
             return
-        call = self.calls[stream] = Call(self, stream, head)
+        call = self.calls[stream] = StreamCall(self, stream, head)
         call.half_closed = bool(flags & frames.END_STREAM)
         if head.refusal is not None:
             self.end(call, head.refusal.code, head.refusal.message)
@@ -275,7 +284,7 @@ class Connection:
         elif call.half_closed:
             self.end(call, Code.INTERNAL, "EOF")
 
-    def _open(self, call: Call) -> None:
+    def _open(self, call: StreamCall) -> None:
         assert isinstance(call.head.method, Streaming)
         try:
             consumer = call.head.method.open(call)
@@ -287,7 +296,7 @@ class Connection:
 
     # In: messages
 
-    def _data(self, call: Call, data: bytes, last: bool) -> None:
+    def _data(self, call: StreamCall, data: bytes, last: bool) -> None:
         if call.half_closed:
             self._reset(call.stream, Reason.STREAM_CLOSED)
             return
@@ -328,7 +337,7 @@ class Connection:
         elif last and call.consumer is not None:
             call.consumer.half_close()
 
-    def _serve(self, call: Call, message: bytes) -> None:
+    def _serve(self, call: StreamCall, message: bytes) -> None:
         if self.outbox.size <= OUTPUT_MAX and not self._parked:
             self._run(call, message)
         elif self._parked_size <= PARKED_MAX:
@@ -337,7 +346,7 @@ class Connection:
         else:
             self._reset(call.stream, Reason.REFUSED_STREAM)
 
-    def _run(self, call: Call, message: bytes) -> None:
+    def _run(self, call: StreamCall, message: bytes) -> None:
         method = call.head.method
         assert method.__class__ is Unary
         try:
@@ -375,7 +384,7 @@ class Connection:
             if not call.over:
                 self._run(call, message)
 
-    def reply(self, call: Call, message: bytes) -> None:
+    def reply(self, call: StreamCall, message: bytes) -> None:
         """The message and a good end."""
         stream = call.stream
         if self.calls.pop(stream, None) is None:
@@ -397,7 +406,7 @@ class Connection:
         out.append(frames.response_headers(stream))
         outbox.hold(stream, MESSAGE_HEAD.pack(0, length) + message, frames.trailers(stream))
 
-    def send(self, call: Call, message: bytes) -> None:
+    def send(self, call: StreamCall, message: bytes) -> None:
         """One of many messages."""
         stream = call.stream
         if stream not in self.calls:
@@ -415,7 +424,7 @@ class Connection:
         else:
             self.outbox.hold(stream, MESSAGE_HEAD.pack(0, length - 5) + message, b"")
 
-    def start(self, call: Call) -> None:
+    def start(self, call: StreamCall) -> None:
         """Response headers before any message."""
         if not call.over and not call.started:
             call.started = True
@@ -423,7 +432,7 @@ class Connection:
                 self.wake()
             self._out.append(frames.response_headers(call.stream))
 
-    def end(self, call: Call, code: Code, text: str) -> None:
+    def end(self, call: StreamCall, code: Code, text: str) -> None:
         """Trailers with a status; what was sent before goes out before."""
         if call.over:
             return
@@ -457,7 +466,7 @@ class Connection:
         else:
             self.outbox.drop(stream)
 
-    def _forget(self, call: Call, *, sent: bool = False) -> None:
+    def _forget(self, call: StreamCall, *, sent: bool = False) -> None:
         del self.calls[call.stream]
         if not sent:
             self.outbox.drop(call.stream)
@@ -476,15 +485,3 @@ class Connection:
                 self._forget(call)
         self._parked.clear()
         self._buffer = b""
-
-
-def _unpad(payload: bytes, start: int, end: int) -> tuple[int, int]:
-    if start >= end or payload[start] >= end - start:
-        raise ConnectionLostError(Reason.PROTOCOL_ERROR, "cannot read a frame: it is all padding")
-    return start + 1, end - payload[start]
-
-
-def _number(payload: bytes) -> int:
-    if len(payload) != 4:
-        raise ConnectionLostError(Reason.FRAME_SIZE_ERROR, f"cannot read a number of {len(payload)} bytes")
-    return int.from_bytes(payload, "big")

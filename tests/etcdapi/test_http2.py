@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.etcdapi import http2
-from appliance.etcdapi.call import Call
 from appliance.etcdapi.frames import PREFACE, frame
-from appliance.etcdapi.grpc import Code, RefusedError, Streaming, Unary
+from appliance.etcdapi.grpc import Call, Code, RefusedError, Streaming, Unary
 from tests.etcdapi.peer import Peer, framed
 
 

@@ -1,0 +1,49 @@
+"""How the verbs write: a request and a callback, so that a put costs no task; what waits is bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from appliance.errors import ApplianceError
+from appliance.etcdapi.statuses import refused
+from appliance.store import Delete, Put, Store, Txn, TxnResult
+
+Done = Callable[[TxnResult | ApplianceError], None]
+WAITING_BYTES_MAX = 64 << 20  # of requests whose writes wait for the disk, of all clients together
+
+
+class Backend:
+    """Writes in the order of the calls."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting = 0
+        self._waiting_bytes = 0
+        self._idle = trio.Event()
+
+    def submit(self, request: Put | Delete | Txn, size: int, done: Done) -> None:
+        """``done`` is called once, when the write is durable or refused; a put or delete is answered as a transaction.
+
+        Raises RefusedError when too much waits already.
+        """
+        if self._waiting_bytes + size > WAITING_BYTES_MAX:
+            raise refused("too many requests")
+        self._waiting += 1
+        self._waiting_bytes += size
+
+        def settled(result: TxnResult | ApplianceError) -> None:
+            self._waiting -= 1
+            self._waiting_bytes -= size
+            if not self._waiting:
+                self._idle.set()
+            done(result)
+
+        self._store.submit(request, settled)
+
+    async def wait_idle(self) -> None:
+        """Until all that began is answered."""
+        while self._waiting:
+            self._idle = trio.Event()
+            await self._idle.wait()

@@ -1,0 +1,168 @@
+"""Where watches get their events: one watcher of the store for all who watch the same range at its live end.
+
+Who starts in the past, or reads too slowly, gets a feed of its own, which rereads history as its client takes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import trio
+
+from appliance.errors import ApplianceError
+from appliance.etcdapi.messages import key_value, varint
+from appliance.etcdapi.pb import kv_pb2
+from appliance.store import CompactedError, Event, EventKind, Store, WatchBatch, Watcher
+
+_RESTART_SECONDS = 0.5
+
+Range = tuple[bytes, bytes | None, bool]  # key, range_end, with previous values
+
+
+class Subscriber(Protocol):
+    """One watch of one client."""
+
+    range: Range
+    next_revision: int
+
+    def deliver(self, batch: WatchBatch, encoded: EncodedEvents) -> bool:
+        """Send it. False: there is no room for more until ``wait_for_room`` returns."""
+
+    async def wait_for_room(self) -> None:
+        """Until what was sent has left."""
+
+    def compacted(self, revision: int) -> None:
+        """What it wants is no longer kept."""
+
+
+class EncodedEvents:
+    """The events of a batch as field 11 of a WatchResponse, encoded at most once each."""
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        self.events = events
+        self._parts: list[bytes] | None = None
+        self._whole: bytes | None = None
+
+    def parts(self) -> list[bytes]:
+        """One for each event."""
+        if self._parts is None:
+            self._parts = [_encode(event) for event in self.events]
+        return self._parts
+
+    def whole(self) -> bytes:
+        """All of them."""
+        if self._whole is None:
+            self._whole = b"".join(self.parts())
+        return self._whole
+
+
+def _encode(event: Event) -> bytes:
+    message = kv_pb2.Event(
+        type=kv_pb2.Event.DELETE if event.kind is EventKind.DELETE else kv_pb2.Event.PUT,
+        kv=key_value(event.kv),
+        prev_kv=key_value(event.prev) if event.prev else None,
+    ).SerializeToString()
+    return b"\x5a" + varint(len(message)) + message
+
+
+class Feeds:
+    """All feeds; ``nursery`` runs them."""
+
+    def __init__(self, store: Store, nursery: trio.Nursery) -> None:
+        self.store = store
+        self._nursery = nursery
+        self._live: dict[Range, _Feed] = {}
+        self._of: dict[int, _Feed] = {}  # by id of the subscriber
+
+    def add(self, subscriber: Subscriber) -> None:
+        """From its ``next_revision`` on."""
+        feed = self._live.get(subscriber.range)
+        now = self.store.revision
+        if subscriber.next_revision <= now:
+            feed = _Feed(self, subscriber.range, subscriber.next_revision, shared=False)
+        elif feed is None:
+            feed = self._live[subscriber.range] = _Feed(self, subscriber.range, now + 1, shared=True)
+        self._join(feed, subscriber)
+
+    def remove(self, subscriber: Subscriber) -> None:
+        """It wants no more."""
+        feed = self._of.pop(id(subscriber), None)
+        if feed is None:
+            return
+        del feed.subscribers[id(subscriber)]
+        if not feed.subscribers:
+            feed.scope.cancel()
+            if self._live.get(feed.range) is feed:
+                del self._live[feed.range]
+
+    def part(self, subscriber: Subscriber) -> None:
+        """It is too slow for the others."""
+        self.remove(subscriber)
+        self._join(_Feed(self, subscriber.range, subscriber.next_revision, shared=False), subscriber)
+
+    def has(self, feed: _Feed, subscriber: Subscriber) -> bool:
+        """Whether it is still this one that feeds it."""
+        return self._of.get(id(subscriber)) is feed
+
+    def seen(self, subscriber: Subscriber) -> int:
+        """Up to which revision it was told everything that it wants to know."""
+        feed = self._of.get(id(subscriber))
+        seen = max(subscriber.next_revision - 1, feed.seen() if feed is not None else 0)
+        return min(seen, self.store.revision)
+
+    def _join(self, feed: _Feed, subscriber: Subscriber) -> None:
+        self._of[id(subscriber)] = feed
+        feed.subscribers[id(subscriber)] = subscriber
+        if not feed.started:
+            feed.started = True
+            self._nursery.start_soon(feed.run)
+
+
+class _Feed:
+    def __init__(self, feeds: Feeds, what: Range, start_revision: int, *, shared: bool) -> None:
+        self._feeds = feeds
+        self.range = what
+        self._next_revision = start_revision
+        self._shared = shared
+        self.subscribers: dict[int, Subscriber] = {}
+        self.scope = trio.CancelScope()
+        self.started = False
+        self._watcher: Watcher | None = None
+
+    def seen(self) -> int:
+        """Up to here nothing is left to come."""
+        watcher = self._watcher
+        if watcher is not None and watcher.synced and watcher.next_revision == self._next_revision:
+            return self._feeds.store.revision  # nothing is queued: all that is durable was looked at
+        return self._next_revision - 1
+
+    async def run(self) -> None:
+        """Until nobody is left."""
+        with self.scope:
+            while self.subscribers:
+                try:
+                    await self._follow()
+                except CompactedError as exc:
+                    for subscriber in list(self.subscribers.values()):
+                        subscriber.compacted(exc.compacted_revision)
+                        self._feeds.remove(subscriber)
+                except ApplianceError:
+                    await trio.sleep(_RESTART_SECONDS)  # the store is being opened anew: go on where we were
+
+    async def _follow(self) -> None:
+        key, range_end, prev_kv = self.range
+        store = self._feeds.store
+        async with store.watch(key, range_end, start_revision=self._next_revision, prev_kv=prev_kv) as watcher:
+            self._watcher = watcher
+            async for batch in watcher:
+                self._next_revision = batch.revision + 1
+                encoded = EncodedEvents(batch.events)
+                for subscriber in list(self.subscribers.values()):
+                    roomy = subscriber.deliver(batch, encoded)
+                    if roomy or not self._feeds.has(self, subscriber):
+                        continue
+                    if self._shared:
+                        self._feeds.part(subscriber)
+                    else:
+                        await subscriber.wait_for_room()

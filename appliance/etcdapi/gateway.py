@@ -1,0 +1,201 @@
+"""The JSON face of every method, as etcd's grpc-gateway writes it, and the side doors. Pure.
+
+Bytes are base64, 64-bit numbers are strings, what has its default is left out, names are those of the .proto files.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Protocol
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from appliance.etcdapi import metrics
+from appliance.etcdapi.grpc import Code, Consumer, RefusedError, Streaming, Unary
+from appliance.etcdapi.json_paths import PATHS
+from appliance.etcdapi.member import CLUSTER_VERSION, VERSION
+
+if TYPE_CHECKING:
+    from appliance.etcdapi.verbs import Verbs
+
+_HTTP_STATUS = {
+    Code.OK: 200, Code.CANCELLED: 408, Code.UNKNOWN: 500, Code.INVALID_ARGUMENT: 400, Code.DEADLINE_EXCEEDED: 504,
+    Code.NOT_FOUND: 404, Code.ALREADY_EXISTS: 409, Code.PERMISSION_DENIED: 403, Code.UNAUTHENTICATED: 401,
+    Code.RESOURCE_EXHAUSTED: 429, Code.FAILED_PRECONDITION: 400, Code.ABORTED: 409, Code.OUT_OF_RANGE: 400,
+    Code.UNIMPLEMENTED: 501, Code.INTERNAL: 500, Code.UNAVAILABLE: 503, Code.DATA_LOSS: 500,
+}  # fmt: skip
+_JSON = "application/json"
+
+
+class Wire(Protocol):
+    """The connection, as a reply uses it."""
+
+    @property
+    def backlog(self) -> int:
+        """Bytes not taken yet."""
+
+    def head(self, status: int, content_type: str, length: int | None, *, close: bool = False) -> None:
+        """Status line and headers."""
+
+    def data(self, data: bytes) -> None:
+        """A piece of the body."""
+
+    def finish(self) -> None:
+        """The end."""
+
+
+class Reply:
+    """A ``Call`` whose answers go out as JSON."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._answer: type[Message] | None = None
+        self._streaming = False
+        self._started = False
+        self._consumer: Consumer | None = None
+        self.over = False
+        self.token = b""
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that have not left."""
+        return self._wire.backlog
+
+    def text(self, status: int, content_type: str, body: str | bytes) -> None:
+        """A whole answer."""
+        data = body.encode() if isinstance(body, str) else body
+        self.over = True
+        self._wire.head(status, content_type, len(data))
+        self._wire.data(data)
+        self._wire.finish()
+
+    def serve(self, method: Unary | Streaming, message: bytes, answer: type[Message]) -> None:
+        """Give the method its message; the rest is up to it."""
+        self._answer = answer
+        try:
+            if isinstance(method, Unary):
+                reply = method.handle(self, message)
+                if reply is not None:
+                    self.reply(reply)
+                return
+            self._streaming = True
+            self._consumer = method.open(self)
+            self._consumer.message(message)
+        except RefusedError as exc:
+            self.refuse(exc.code, exc.message)
+
+    def reply(self, message: bytes) -> None:
+        """The one message."""
+        if not self.over:
+            self.text(200, _JSON, self._json(message))
+
+    def refuse(self, code: Code, text: str) -> None:
+        """As grpc-gateway says it."""
+        if self.over:
+            return
+        if self._started:
+            status = _HTTP_STATUS[code]
+            error = {"grpc_code": int(code), "http_code": status, "message": text, "http_status": ""}
+            self._wire.data(json.dumps({"error": error}, separators=(",", ":")).encode() + b"\n")
+            self._end()
+            return
+        body = json.dumps({"error": text, "message": text, "code": int(code)}, separators=(",", ":"))
+        self._finish_consumer()
+        self.text(_HTTP_STATUS[code], _JSON, body)
+
+    def start(self) -> None:
+        """Headers before anything is said."""
+        if not self._started and not self.over:
+            self._started = True
+            self._wire.head(200, _JSON, None)
+
+    def send(self, message: bytes) -> None:
+        """One line."""
+        if self.over:
+            return
+        self.start()
+        self._wire.data(b'{"result":' + self._json(message).encode() + b"}\n")
+
+    def end(self) -> None:
+        """No more lines."""
+        if not self.over:
+            self.start()
+            self._end()
+
+    def drained(self) -> None:
+        """All that was said has left."""
+        if self._consumer is not None:
+            self._consumer.drained()
+
+    def lost(self) -> None:
+        """The client has left."""
+        self.over = True
+        self._finish_consumer()
+
+    def _end(self) -> None:
+        self.over = True
+        self._finish_consumer()
+        self._wire.finish()
+
+    def _finish_consumer(self) -> None:
+        if self._consumer is not None:
+            consumer, self._consumer = self._consumer, None
+            consumer.reset()
+
+    def _json(self, data: bytes) -> str:
+        assert self._answer is not None
+        message = self._answer.FromString(data)
+        return json.dumps(json_format.MessageToDict(message, preserving_proto_field_name=True), separators=(",", ":"))
+
+
+class Gateway:
+    """Finds who answers a request."""
+
+    def __init__(self, verbs: Verbs) -> None:
+        self._verbs = verbs
+
+    def serve(self, method: str, target: str, body: bytes, reply: Reply) -> None:
+        """Answer, now or later."""
+        path = target.partition("?")[0]
+        if path.startswith("/v3"):
+            self._rpc(method, path, body, reply)
+        elif method != "GET":
+            reply.text(405, "text/plain; charset=utf-8", "Method Not Allowed\n")
+        elif path == "/version":
+            reply.text(200, _JSON, f'{{"etcdserver":"{VERSION}","etcdcluster":"{CLUSTER_VERSION}"}}')
+        elif path == "/health":
+            status = self._verbs.store.status()
+            good = status.state == "open"
+            reply.text(
+                200 if good else 503, _JSON,
+                '{"health":"true","reason":""}' if good else json.dumps({"health": "false", "reason": status.problem}),
+            )  # fmt: skip
+        elif path in ("/livez", "/readyz"):
+            good = path == "/livez" or self._verbs.store.status().state == "open"
+            reply.text(200 if good else 503, "text/plain; charset=utf-8", "ok\n" if good else "not ready\n")
+        elif path == "/metrics":
+            reply.text(200, "text/plain; version=0.0.4; charset=utf-8", metrics.render(self._verbs))
+        else:
+            reply.text(404, "text/plain; charset=utf-8", "404 page not found\n")
+
+    def _rpc(self, method: str, path: str, body: bytes, reply: Reply) -> None:
+        for prefix in ("/v3beta/", "/v3alpha/"):
+            if path.startswith(prefix):
+                path = "/v3/" + path.removeprefix(prefix)
+        found = PATHS.get(path)
+        rpc = self._verbs.methods.get(found[0]) if found else None
+        if found is None or rpc is None:
+            reply.text(404, _JSON, '{"error":"Not Found","message":"Not Found","code":5}')
+            return
+        if method != "POST":
+            text = '{"error":"Method Not Allowed","message":"Method Not Allowed","code":12}'
+            reply.text(501, _JSON, text)
+            return
+        _, request_kind, answer_kind = found
+        try:
+            request = json_format.Parse(body or b"{}", request_kind(), ignore_unknown_fields=True)
+        except (json_format.ParseError, UnicodeDecodeError) as exc:
+            reply.refuse(Code.INVALID_ARGUMENT, str(exc))
+            return
+        reply.serve(rpc, request.SerializeToString(), answer_kind)

@@ -1,0 +1,145 @@
+"""KV: Range, Put, DeleteRange, Txn, Compact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import trio
+
+from appliance.errors import ApplianceError
+from appliance.etcdapi.backend import Backend
+from appliance.etcdapi.grpc import Call, Method, Unary
+from appliance.etcdapi.leases import Leases
+from appliance.etcdapi.messages import (
+    Headers,
+    check_size,
+    delete_request,
+    delete_response,
+    parse_untrusted,
+    put_request,
+    put_response,
+    range_request,
+    range_response,
+    txn_request,
+    txn_response,
+)
+from appliance.etcdapi.pb import rpc_pb2
+from appliance.etcdapi.statuses import refusal_of, refused
+from appliance.store import DeleteResult, Operation, Put, PutResult, Store, Txn, TxnResult
+
+
+class KV:
+    """The service etcdserverpb.KV over a store."""
+
+    def __init__(self, store: Store, backend: Backend, headers: Headers, leases: Leases, nursery: trio.Nursery) -> None:
+        self._store = store
+        self._backend = backend
+        self._headers = headers
+        self._leases = leases
+        self._nursery = nursery
+        self._compacting: dict[int, None] = {}
+
+    def methods(self) -> dict[bytes, Method]:
+        """By path."""
+        prefix = b"/etcdserverpb.KV/"
+        return {
+            prefix + b"Range": Unary(self.range),
+            prefix + b"Put": Unary(self.put),
+            prefix + b"DeleteRange": Unary(self.delete_range),
+            prefix + b"Txn": Unary(self.txn),
+            prefix + b"Compact": Unary(self.compact),
+        }
+
+    def range(self, call: Call, message: bytes) -> bytes:
+        """What is durable."""
+        request = range_request(parse_untrusted(rpc_pb2.RangeRequest, message))
+        result = self._store.read(request)
+        return range_response(result, self._headers.at(result.revision)).SerializeToString()
+
+    def put(self, call: Call, message: bytes) -> None:
+        """One key."""
+        check_size(message)
+        request = put_request(parse_untrusted(rpc_pb2.PutRequest, message))
+        if request.lease:
+            self._leases.attach(request.lease, request.key)
+
+        def done(result: TxnResult | ApplianceError) -> None:
+            if isinstance(result, ApplianceError):
+                answer_fault(call, result)
+                return
+            only = result.responses[0]
+            assert isinstance(only, PutResult)
+            if only.prev is None:
+                call.reply(self._headers.alone(only.revision))
+            else:
+                call.reply(put_response(only, self._headers.at(only.revision)).SerializeToString())
+
+        self._backend.submit(request, len(message), done)
+
+    def delete_range(self, call: Call, message: bytes) -> None:
+        """Keys; nothing deleted makes no revision."""
+        check_size(message)
+        request = delete_request(parse_untrusted(rpc_pb2.DeleteRangeRequest, message))
+
+        def done(result: TxnResult | ApplianceError) -> None:
+            if isinstance(result, ApplianceError):
+                answer_fault(call, result)
+                return
+            only = result.responses[0]
+            assert isinstance(only, DeleteResult)
+            call.reply(delete_response(only, self._headers.at(result.revision)).SerializeToString())
+
+        self._backend.submit(request, len(message), done)
+
+    def txn(self, call: Call, message: bytes) -> None:
+        """All or nothing."""
+        check_size(message)
+        request = txn_request(parse_untrusted(rpc_pb2.TxnRequest, message))
+        for put in _puts(request):
+            if put.lease:
+                self._leases.attach(put.lease, put.key)
+
+        def done(result: TxnResult | ApplianceError) -> None:
+            if isinstance(result, ApplianceError):
+                answer_fault(call, result)
+            else:
+                call.reply(txn_response(result, self._headers.at(result.revision)).SerializeToString())
+
+        self._backend.submit(request, len(message), done)
+
+    def compact(self, call: Call, message: bytes) -> None:
+        """Forget what was before."""
+        request = parse_untrusted(rpc_pb2.CompactionRequest, message)
+        revision = request.revision
+        if revision > self._store.revision:
+            raise refused("future revision")
+        if revision <= self._store.compacted_revision or revision in self._compacting:
+            raise refused("compacted")
+        self._compacting[revision] = None
+
+        async def compact() -> None:
+            try:
+                await self._store.compact(revision, physical=request.physical)
+            except ApplianceError as exc:
+                answer_fault(call, exc)
+            else:
+                call.reply(self._headers.alone(self._store.revision))
+            finally:
+                self._compacting.pop(revision, None)
+
+        self._nursery.start_soon(compact)
+
+
+def answer_fault(call: Call, fault: ApplianceError) -> None:
+    """The status that says it."""
+    refusal = refusal_of(fault)
+    call.refuse(refusal.code, refusal.message)
+
+
+def _puts(txn: Txn) -> Iterator[Put]:
+    operations: tuple[Operation, ...] = (*txn.success, *txn.failure)
+    for operation in operations:
+        if isinstance(operation, Put):
+            yield operation
+        elif isinstance(operation, Txn):
+            yield from _puts(operation)

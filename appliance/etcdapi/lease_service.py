@@ -1,0 +1,156 @@
+"""Lease: grant, revoke, keep alive, time to live, list; and what happens when one is over."""
+
+from __future__ import annotations
+
+import trio
+
+from appliance.errors import ApplianceError
+from appliance.etcdapi.backend import Backend
+from appliance.etcdapi.grpc import Call, Method, RefusedError, Streaming, Unary
+from appliance.etcdapi.kv import answer_fault
+from appliance.etcdapi.leases import ID_MAX, Leases
+from appliance.etcdapi.messages import Headers, parse_untrusted
+from appliance.etcdapi.pb import rpc_pb2
+from appliance.etcdapi.statuses import refused
+from appliance.host import entropy
+from appliance.store import Store, TxnResult
+
+BACKLOG_MAX = 1 << 20
+_RETRY_SECONDS = 1.0
+
+
+class LeaseService:
+    """The service etcdserverpb.Lease."""
+
+    def __init__(self, store: Store, backend: Backend, headers: Headers, leases: Leases) -> None:
+        self._store = store
+        self._backend = backend
+        self._headers = headers
+        self._leases = leases
+        self._earlier = trio.Event()
+
+    def methods(self) -> dict[bytes, Method]:
+        """By path."""
+        prefix = b"/etcdserverpb.Lease/"
+        return {
+            prefix + b"LeaseGrant": Unary(self.grant),
+            prefix + b"LeaseRevoke": Unary(self.revoke),
+            prefix + b"LeaseKeepAlive": Streaming(lambda call: KeepAlive(self, call)),
+            prefix + b"LeaseTimeToLive": Unary(self.time_to_live),
+            prefix + b"LeaseLeases": Unary(self.list),
+        }
+
+    def grant(self, call: Call, message: bytes) -> bytes:
+        """A new one."""
+        request = parse_untrusted(rpc_pb2.LeaseGrantRequest, message)
+        lease_id = request.ID
+        if lease_id == 0:
+            lease_id = int(entropy.token(8), 16) & ID_MAX or 1
+        before = self._leases.next_due()
+        lease = self._leases.grant(lease_id, request.TTL, now=trio.current_time())
+        if lease.deadline < before:
+            self._earlier.set()
+        return rpc_pb2.LeaseGrantResponse(
+            header=self._headers.at(self._store.revision), ID=lease.id, TTL=lease.ttl
+        ).SerializeToString()
+
+    def revoke(self, call: Call, message: bytes) -> bytes | None:
+        """Ends it, and its keys with it."""
+        request = parse_untrusted(rpc_pb2.LeaseRevokeRequest, message)
+        deletion = self._leases.remove(request.ID)
+        if deletion is None:
+            return self._headers.alone(self._store.revision)
+
+        def done(result: TxnResult | ApplianceError) -> None:
+            if isinstance(result, ApplianceError):
+                answer_fault(call, result)
+            else:
+                call.reply(self._headers.alone(result.revision))
+
+        self._backend.submit(deletion, 0, done)
+        return None
+
+    def keep_alive(self, lease_id: int) -> bytes:
+        """Answer to one keep-alive."""
+        ttl = self._leases.keep_alive(lease_id, now=trio.current_time())
+        header = self._headers.at(self._store.revision)
+        return rpc_pb2.LeaseKeepAliveResponse(header=header, ID=lease_id, TTL=ttl).SerializeToString()
+
+    def time_to_live(self, call: Call, message: bytes) -> bytes:
+        """What is left; -1 when it is gone."""
+        request = parse_untrusted(rpc_pb2.LeaseTimeToLiveRequest, message)
+        now = trio.current_time()
+        header = self._headers.at(self._store.revision)
+        lease = self._leases.find(request.ID, now=now)
+        if lease is None:
+            return rpc_pb2.LeaseTimeToLiveResponse(header=header, ID=request.ID, TTL=-1).SerializeToString()
+        return rpc_pb2.LeaseTimeToLiveResponse(
+            header=header, ID=lease.id, TTL=self._leases.remaining(lease, now=now), grantedTTL=lease.ttl,
+            keys=self._leases.attached(lease) if request.keys else (),
+        ).SerializeToString()  # fmt: skip
+
+    def list(self, call: Call, message: bytes) -> bytes:
+        """All there are."""
+        statuses = [rpc_pb2.LeaseStatus(ID=lease_id) for lease_id in self._leases.ids()]
+        header = self._headers.at(self._store.revision)
+        return rpc_pb2.LeaseLeasesResponse(header=header, leases=statuses).SerializeToString()
+
+    async def expire(self) -> None:
+        """Revoke those whose time is over, as they come up."""
+        while True:
+            for lease_id in self._leases.due(now=trio.current_time()):
+                await self._expire(lease_id)
+            with trio.move_on_at(self._leases.next_due()):
+                await self._earlier.wait()
+            self._earlier = trio.Event()
+
+    async def _expire(self, lease_id: int) -> None:
+        try:
+            deletion = self._leases.remove(lease_id)
+        except RefusedError:
+            return  # somebody revoked it meanwhile
+        while deletion is not None:
+            finished = trio.Event()
+            outcome: list[TxnResult | ApplianceError] = []
+
+            def done(
+                result: TxnResult | ApplianceError,
+                outcome: list[TxnResult | ApplianceError] = outcome,
+                finished: trio.Event = finished,
+            ) -> None:
+                outcome.append(result)
+                finished.set()
+
+            self._backend.submit(deletion, 0, done)
+            await finished.wait()
+            if isinstance(outcome[0], TxnResult):
+                return
+            await trio.sleep(_RETRY_SECONDS)  # the store cannot write now; nothing tells when it can again
+
+
+class KeepAlive:
+    """One stream of keep-alives."""
+
+    def __init__(self, service: LeaseService, call: Call) -> None:
+        self._service = service
+        self._call = call
+
+    def message(self, message: bytes) -> None:
+        """Answered one by one."""
+        try:
+            request = parse_untrusted(rpc_pb2.LeaseKeepAliveRequest, message)
+            if self._call.backlog > BACKLOG_MAX:
+                raise refused("too many requests")
+            self._call.send(self._service.keep_alive(request.ID))
+        except ApplianceError as exc:
+            answer_fault(self._call, exc)
+
+    def half_close(self) -> None:
+        """The client is done."""
+        self._call.end()
+
+    def reset(self) -> None:
+        """Nothing is held."""
+
+    def drained(self) -> None:
+        """Nothing was held back."""

@@ -1,0 +1,124 @@
+"""Cluster and Maintenance, as a cluster of one member answers them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+from appliance.etcdapi.grpc import Call, Method, Unary
+from appliance.etcdapi.messages import Headers, parse_untrusted
+from appliance.etcdapi.pb import rpc_pb2
+from appliance.etcdapi.statuses import refused
+from appliance.store import CompactedError, Range, Store
+
+VERSION = "3.5.21"  # the etcd whose API this is; clients choose features by it
+CLUSTER_VERSION = "3.5.0"
+_SLICE_KEYS = 1000
+
+
+class Member:
+    """The services etcdserverpb.Cluster and etcdserverpb.Maintenance."""
+
+    def __init__(self, store: Store, headers: Headers) -> None:
+        self._store = store
+        self._headers = headers
+
+    def methods(self) -> dict[bytes, Method]:
+        """By path."""
+        cluster, maintenance = b"/etcdserverpb.Cluster/", b"/etcdserverpb.Maintenance/"
+        return {
+            cluster + b"MemberList": Unary(self.list),
+            cluster + b"MemberAdd": Unary(self._refuse("member not supported")),
+            cluster + b"MemberRemove": Unary(self.other_member),
+            cluster + b"MemberUpdate": Unary(self.other_member),
+            cluster + b"MemberPromote": Unary(self.promote),
+            maintenance + b"Status": Unary(self.status),
+            maintenance + b"Alarm": Unary(self.alarm),
+            maintenance + b"Defragment": Unary(self.defragment),
+            maintenance + b"Hash": Unary(self.hash),
+            maintenance + b"HashKV": Unary(self.hash_kv),
+            maintenance + b"Snapshot": Unary(self._refuse("snapshot not supported")),
+            maintenance + b"MoveLeader": Unary(self._refuse("bad leader transferee")),
+            maintenance + b"Downgrade": Unary(self._refuse("no downgrade")),
+        }
+
+    @staticmethod
+    def _refuse(name: str) -> Callable[[Call, bytes], bytes]:
+        def refuse(call: Call, message: bytes) -> bytes:
+            raise refused(name)
+
+        return refuse
+
+    def list(self, call: Call, message: bytes) -> bytes:
+        """One."""
+        it = self._headers.identity
+        member = rpc_pb2.Member(ID=it.member_id, name=it.name, peerURLs=it.peer_urls, clientURLs=it.client_urls)
+        header = self._headers.at(0)
+        return rpc_pb2.MemberListResponse(header=header, members=[member]).SerializeToString()
+
+    def other_member(self, call: Call, message: bytes) -> bytes:
+        """There is no other; and the one cannot leave itself."""
+        request = parse_untrusted(rpc_pb2.MemberRemoveRequest, message)
+        known = self._headers.identity.member_id == request.ID
+        raise refused("member not supported" if known else "member not found")
+
+    def promote(self, call: Call, message: bytes) -> bytes:
+        """Nobody learns here."""
+        request = parse_untrusted(rpc_pb2.MemberPromoteRequest, message)
+        known = self._headers.identity.member_id == request.ID
+        raise refused("member not learner" if known else "member not found")
+
+    def status(self, call: Call, message: bytes) -> bytes:
+        """How it is; raft's numbers follow the revision."""
+        status = self._store.status()
+        it = self._headers.identity
+        return rpc_pb2.StatusResponse(
+            header=self._headers.at(status.revision), version=VERSION, dbSize=status.size_bytes,
+            dbSizeInUse=status.size_bytes, leader=it.member_id, raftIndex=status.revision, raftTerm=it.raft_term,
+            raftAppliedIndex=status.revision, errors=[status.problem] if status.problem else (),
+        ).SerializeToString()  # fmt: skip
+
+    def alarm(self, call: Call, message: bytes) -> bytes:
+        """NOSPACE while the store has no room; it ends when there is room again, so disarming changes nothing."""
+        request = parse_untrusted(rpc_pb2.AlarmRequest, message)
+        alarms = []
+        if self._store.status().state == "full" and request.alarm in (rpc_pb2.NONE, rpc_pb2.NOSPACE):
+            alarms.append(rpc_pb2.AlarmMember(memberID=self._headers.identity.member_id, alarm=rpc_pb2.NOSPACE))
+        header = self._headers.at(self._store.revision)
+        return rpc_pb2.AlarmResponse(header=header, alarms=alarms).SerializeToString()
+
+    def defragment(self, call: Call, message: bytes) -> bytes:
+        """Compaction gives space back by itself."""
+        return rpc_pb2.DefragmentResponse().SerializeToString()
+
+    def hash(self, call: Call, message: bytes) -> bytes:
+        """Of all there is now."""
+        header = self._headers.at(self._store.revision)
+        return rpc_pb2.HashResponse(header=header, hash=self._hash(0)).SerializeToString()
+
+    def hash_kv(self, call: Call, message: bytes) -> bytes:
+        """Of all there was at a revision."""
+        request = parse_untrusted(rpc_pb2.HashKVRequest, message)
+        if request.revision > self._store.revision:
+            raise refused("future revision")
+        if request.revision and request.revision < self._store.compacted_revision:
+            raise refused("compacted")
+        revision = self._store.revision
+        return rpc_pb2.HashKVResponse(
+            header=self._headers.at(revision), hash=self._hash(request.revision),
+            compact_revision=self._store.compacted_revision or -1, hash_revision=request.revision or revision,
+        ).SerializeToString()  # fmt: skip
+
+    def _hash(self, revision: int) -> int:
+        value, key = 0, b"\0"
+        try:
+            while True:
+                found = self._store.read(Range(key, b"\0", revision, _SLICE_KEYS))
+                for kv in found.kvs:
+                    for part in (kv.key, kv.value, b"%d,%d,%d" % (kv.create_revision, kv.mod_revision, kv.version)):
+                        value = zlib.crc32(b"%d:" % len(part) + part, value)
+                if not found.more:
+                    return value
+                key = found.kvs[-1].key + b"\0"
+        except CompactedError as exc:
+            raise refused("compacted") from exc

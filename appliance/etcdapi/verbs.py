@@ -1,0 +1,71 @@
+"""All verbs over one store. Imported at the first connection: protobuf costs memory that an idle node keeps."""
+
+from __future__ import annotations
+
+import trio
+
+from appliance.errors import ApplianceError
+from appliance.etcdapi.backend import Backend
+from appliance.etcdapi.feeds import Feeds
+from appliance.etcdapi.grpc import Call, Consumer, Method, Streaming, Unary
+from appliance.etcdapi.identity import Identity
+from appliance.etcdapi.kv import KV
+from appliance.etcdapi.lease_service import LeaseService
+from appliance.etcdapi.leases import Leases
+from appliance.etcdapi.member import Member
+from appliance.etcdapi.messages import Headers
+from appliance.etcdapi.statuses import refusal_of
+from appliance.etcdapi.watch import WatchService
+from appliance.store import Range, Store
+
+
+class Verbs:
+    """``methods`` by path; the tasks they need run in ``nursery``."""
+
+    def __init__(self, store: Store, identity: Identity, nursery: trio.Nursery) -> None:
+        self.store = store
+        self.headers = Headers(identity)
+        backend = self.backend = Backend(store)
+        self.leases = Leases(self._still_attached)
+        self.feeds = Feeds(store, nursery)
+        self.watch = WatchService(self.feeds, self.headers)
+        self.lease = LeaseService(store, backend, self.headers, self.leases)
+        found: dict[bytes, Method] = {
+            **KV(store, backend, self.headers, self.leases, nursery).methods(),
+            **self.watch.methods(),
+            **self.lease.methods(),
+            **Member(store, self.headers).methods(),
+        }
+        self.methods = {path: _guarded(method) for path, method in found.items()}
+        nursery.start_soon(self.lease.expire)
+        nursery.start_soon(self.watch.tell_progress)
+
+    def _still_attached(self, key: bytes, lease_id: int) -> bool:
+        try:
+            kvs = self.store.read(Range(key, keys_only=True)).kvs
+        except ApplianceError:
+            return True  # a store that cannot be read now: the key stays a candidate
+        return bool(kvs) and kvs[0].lease == lease_id
+
+
+def _guarded(method: Method) -> Method:
+    """Faults of the store become statuses here: the room's door."""
+    if isinstance(method, Unary):
+        handle = method.handle
+
+        def guarded(call: Call, message: bytes) -> bytes | None:
+            try:
+                return handle(call, message)
+            except ApplianceError as exc:
+                raise refusal_of(exc) from exc
+
+        return Unary(guarded)
+    begin = method.open
+
+    def guarded_open(call: Call) -> Consumer:
+        try:
+            return begin(call)
+        except ApplianceError as exc:
+            raise refusal_of(exc) from exc
+
+    return Streaming(guarded_open)

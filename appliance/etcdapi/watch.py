@@ -1,0 +1,241 @@
+"""Watch: many watches on one stream, each with its range, start, filters, and way of being told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import trio
+
+from appliance.errors import ApplianceError
+from appliance.etcdapi.feeds import EncodedEvents, Feeds, Range
+from appliance.etcdapi.grpc import Call, Method, Streaming
+from appliance.etcdapi.messages import Headers, parse_untrusted, varint
+from appliance.etcdapi.pb import rpc_pb2
+from appliance.etcdapi.statuses import refusal_of
+from appliance.store import Event, WatchBatch
+
+BACKLOG_MAX = 1 << 20  # unread by the client; then it gets no more until it has read
+FRAGMENT_SIZE = 2 << 20
+PROGRESS_SECONDS = 600.0
+WATCHES_PER_STREAM_MAX = 100_000
+_NO_WATCH = -1
+_DUPLICATE_ID = "mvcc: duplicate watch ID provided on the WatchStream"
+_EMPTY_RANGE = "mvcc: watcher range is empty"
+_NEGATIVE_START = "mvcc: negative start revision"
+
+
+class WatchService:
+    """The service etcdserverpb.Watch."""
+
+    def __init__(self, feeds: Feeds, headers: Headers, *, progress_seconds: float = PROGRESS_SECONDS) -> None:
+        self.feeds = feeds
+        self.headers = headers
+        self._progress_seconds = progress_seconds
+        self._with_progress: dict[_Watch, None] = {}
+        self._first_progress = trio.Event()
+        self.watches = 0
+
+    def methods(self) -> dict[bytes, Method]:
+        """By path."""
+        return {b"/etcdserverpb.Watch/Watch": Streaming(lambda call: _Stream(self, call))}
+
+    def count(self, watch: _Watch, change: int) -> None:
+        """One came or went."""
+        self.watches += change
+        if change < 0:
+            self._with_progress.pop(watch, None)
+        elif watch.progress_notify:
+            self._with_progress[watch] = None
+            self._first_progress.set()
+
+    async def tell_progress(self) -> None:
+        """Every ten minutes, those who asked for it and heard nothing."""
+        while True:
+            await self._first_progress.wait()
+            while self._with_progress:
+                await trio.sleep(self._progress_seconds)
+                for watch in list(self._with_progress):
+                    watch.tell_progress()
+            self._first_progress = trio.Event()
+
+
+@dataclass(eq=False)
+class _Watch:
+    stream: _Stream
+    id: int
+    range: Range
+    next_revision: int
+    hidden: frozenset[int]  # kinds of events filtered away
+    fragment: bool
+    progress_notify: bool
+    told: bool = False  # something, since the last look
+
+    def deliver(self, batch: WatchBatch, encoded: EncodedEvents) -> bool:
+        """Send what of it is for us."""
+        if batch.revision < self.next_revision:
+            return True
+        if self.hidden or batch.events[0].kv.mod_revision < self.next_revision:
+            kept = [event for event in batch.events if self._wants(event)]
+            if len(kept) < len(batch.events):
+                encoded = EncodedEvents(kept)
+        self.next_revision = batch.revision + 1
+        if encoded.events:
+            self.told = True
+            self._send(batch.revision, encoded)
+        return self.stream.call.backlog < BACKLOG_MAX
+
+    def _wants(self, event: Event) -> bool:
+        return event.kind not in self.hidden and event.kv.mod_revision >= self.next_revision
+
+    def _send(self, revision: int, encoded: EncodedEvents) -> None:
+        head = self.stream.head(revision, self.id)
+        if not self.fragment or len(encoded.whole()) <= FRAGMENT_SIZE:
+            self.stream.call.send(head + encoded.whole())
+            return
+        piece: list[bytes] = []
+        size = 0
+        for part in encoded.parts():
+            if piece and size + len(part) > FRAGMENT_SIZE:
+                self.stream.call.send(head + b"\x38\x01" + b"".join(piece))
+                piece, size = [], 0
+            piece.append(part)
+            size += len(part)
+        self.stream.call.send(head + b"".join(piece))
+
+    async def wait_for_room(self) -> None:
+        """Until the client has read."""
+        if self.stream.call.backlog >= BACKLOG_MAX:
+            await self.stream.room.wait()
+
+    def compacted(self, revision: int) -> None:
+        """Over: what it wants is gone."""
+        self.stream.forget(self.id)
+        self.stream.call.send(
+            rpc_pb2.WatchResponse(
+                header=self.stream.now(), watch_id=self.id, canceled=True, compact_revision=revision
+            ).SerializeToString()
+        )
+
+    def tell_progress(self) -> None:
+        """Nothing happened up to here."""
+        if not self.told and self.stream.call.backlog < BACKLOG_MAX:
+            self.stream.tell_progress([self], self.id)
+        self.told = False
+
+
+class _Stream:
+    """The watches of one client's stream."""
+
+    def __init__(self, service: WatchService, call: Call) -> None:
+        self._service = service
+        self.call = call
+        self.room = trio.Event()
+        self._watches: dict[int, _Watch] = {}
+        self._next_id = 0
+        call.start()
+
+    # What watches say
+
+    def head(self, revision: int, watch_id: int) -> bytes:
+        """The first fields of a WatchResponse."""
+        header = self._service.headers.alone(revision)
+        return header + b"\x10" + varint(watch_id & (1 << 64) - 1) if watch_id else header
+
+    def now(self) -> rpc_pb2.ResponseHeader:
+        """A header."""
+        return self._service.headers.at(self._service.feeds.store.revision)
+
+    def tell_progress(self, watches: Iterable[_Watch], watch_id: int) -> None:
+        """Up to which revision all of these were told everything."""
+        feeds = self._service.feeds
+        seen = min((feeds.seen(watch) for watch in watches), default=feeds.store.revision)
+        self.call.send(self.head(seen, watch_id))
+
+    def forget(self, watch_id: int) -> _Watch | None:
+        """It is over."""
+        watch = self._watches.pop(watch_id, None)
+        if watch is not None:
+            self._service.count(watch, -1)
+        return watch
+
+    # What the client says
+
+    def message(self, message: bytes) -> None:
+        """Create, cancel, or ask for progress."""
+        try:
+            self._act(parse_untrusted(rpc_pb2.WatchRequest, message))
+        except ApplianceError as exc:
+            refusal = refusal_of(exc)
+            self.call.refuse(refusal.code, refusal.message)
+
+    def _act(self, request: rpc_pb2.WatchRequest) -> None:
+        match request.WhichOneof("request_union"):
+            case "create_request":
+                self._create(request.create_request)
+            case "cancel_request":
+                watch = self.forget(request.cancel_request.watch_id)
+                if watch is not None:
+                    self._service.feeds.remove(watch)
+                    answer = rpc_pb2.WatchResponse(header=self.now(), watch_id=watch.id, canceled=True)
+                    self.call.send(answer.SerializeToString())
+            case "progress_request":
+                self._progress()
+
+    def _create(self, request: rpc_pb2.WatchCreateRequest) -> None:
+        key, range_end = request.key or b"\0", request.range_end or None
+        now = self._service.feeds.store.revision
+        reason = ""
+        if request.watch_id and request.watch_id in self._watches:
+            reason = _DUPLICATE_ID
+        elif range_end and range_end != b"\0" and key >= range_end:
+            reason = _EMPTY_RANGE
+        elif request.start_revision < 0:
+            reason = _NEGATIVE_START
+        elif len(self._watches) >= WATCHES_PER_STREAM_MAX:
+            reason = "etcdserver: too many requests"
+        if reason:
+            self._say_created(now, _NO_WATCH, reason)
+            return
+        watch_id = request.watch_id
+        if not watch_id:
+            while self._next_id in self._watches:
+                self._next_id += 1
+            watch_id = self._next_id
+            self._next_id += 1
+        watch = self._watches[watch_id] = _Watch(
+            self, watch_id, (key, range_end, request.prev_kv), request.start_revision or now + 1,
+            frozenset(int(kind) for kind in request.filters), request.fragment, request.progress_notify,
+        )  # fmt: skip
+        self._service.count(watch, 1)
+        self._say_created(now, watch_id, "")
+        self._service.feeds.add(watch)
+
+    def _say_created(self, revision: int, watch_id: int, reason: str) -> None:
+        self.call.send(
+            rpc_pb2.WatchResponse(
+                header=self._service.headers.at(revision), watch_id=watch_id, created=True,
+                canceled=bool(reason), cancel_reason=reason,
+            ).SerializeToString()
+        )  # fmt: skip
+
+    def _progress(self) -> None:
+        """One answer for all watches: the revision up to which every one of them was told everything."""
+        self.tell_progress(self._watches.values(), _NO_WATCH)
+
+    def half_close(self) -> None:
+        """The client wants no more."""
+        self.call.end()
+
+    def reset(self) -> None:
+        """It is over, however."""
+        for watch_id in list(self._watches):
+            watch = self.forget(watch_id)
+            if watch is not None:
+                self._service.feeds.remove(watch)
+        self.room.set()
+
+    def drained(self) -> None:
+        """The client has read all."""
+        self.room.set()
+        self.room = trio.Event()
