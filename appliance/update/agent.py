@@ -63,6 +63,7 @@ class Update:
         self._bundle = bundle
         self._health = health
         self._next_check = ""
+        self._resting = trio.Event()  # set while it waits for requests or the next check: nothing is under way
         self._course = Course(
             layout=layout, settings=settings, bundle=bundle, processes=processes, memory=Memory(keeper), health=health,
             switch=switch, publish=publish, ask_worker=ask_worker or worker_of(layout, bundle, processes),
@@ -121,6 +122,10 @@ class Update:
             if request.error is not None:
                 raise request.error
         return replace(self.picture(), request=goal.id, request_version=goal.version)
+
+    async def wait_resting(self) -> None:
+        """Until nothing is under way; what a start found to go on with is done then."""
+        await self._resting.wait()
 
     def history(self) -> tuple[HistoryEntry, ...]:
         """Newest first."""
@@ -217,6 +222,10 @@ class Update:
     async def _wait_request(self, delay: float) -> _Request | None:
         automatic = self._bundle.frozen and not self._off_reason() and self._course.settings.strategy == "immediate"
         self._next_check = clock.timestamp(clock.wall_seconds() + delay) if automatic else ""
+        self._resting.set()
         with trio.move_on_after(delay if automatic else float("inf")):
-            return await self._requests.receive()
+            request = await self._requests.receive()
+            self._resting = trio.Event()
+            return request
+        self._resting = trio.Event()
         return _Request(Goal(entropy.token(8)))

@@ -146,6 +146,8 @@ class Course:
             to_version=state.offer.version if state.offer else state.goal.version,
             outcome=outcome, reason=reason, kind=kind,
         )  # fmt: skip
+        if self.memory.has(entry.id, outcome):
+            return  # we were killed between saying so and going on
         await self.memory.add(entry)
         self._publish("update", outcome, version=entry.to_version, reason=reason)
 
@@ -270,6 +272,8 @@ class Course:
                 self.state = Rollout()
             case Next.BEGIN:
                 self.state, goal = Rollout(), kept.goal
+                if self.memory.has(goal.id):  # it was over, and we were killed before that was kept
+                    return await self._keep_quietly()
                 if kept.offer is not None and not goal.automatic:
                     goal = replace(goal, version=kept.offer.version)
                 await self.pursue(goal)

@@ -58,6 +58,10 @@ class Memory:
         await self._keeper.put(_ROLLOUT, encode(rollout))
         self.problem = ""
 
+    def has(self, request: str, outcome: str = "") -> bool:
+        """Whether the history tells of that request (with that outcome)."""
+        return any(entry.id == request and outcome in ("", entry.outcome) for entry in self.entries if request)
+
     async def add(self, entry: HistoryEntry) -> None:
         """Put it first; the same thing again is counted. Never raises."""
         last = self.entries[0] if self.entries else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from appliance.host.layout import Layout
 from appliance.host.slots import architecture
 from appliance.release import Expiry, KeyRing, create, publish, stage_file, stage_promotion
 
+LONG = Expiry()
+
 
 @dataclass
 class Publisher:
@@ -23,7 +26,7 @@ class Publisher:
     keys: Path
     files: Path
 
-    def init(self, *, root_keys: int = 1, threshold: int = 1, expiry: Expiry = Expiry()) -> None:
+    def init(self, *, root_keys: int = 1, threshold: int = 1, expiry: Expiry = LONG) -> None:
         ring = KeyRing(str(self.keys))
         fresh = create(str(self.directory), ring, root_keys=root_keys, threshold=threshold)
         publish(str(self.directory), ring, fresh=fresh, expiry=expiry)
@@ -40,7 +43,7 @@ class Publisher:
     def promote(self, version: str, source: str, target: str) -> None:
         stage_promotion(str(self.directory), version, source, target)
 
-    def publish(self, *, expiry: Expiry = Expiry(), now: float | None = None) -> None:
+    def publish(self, *, expiry: Expiry = LONG, now: float | None = None) -> None:
         publish(str(self.directory), KeyRing(str(self.keys)), expiry=expiry, now=now)
 
     def release(self, version: str, **options: object) -> bytes:
@@ -95,7 +98,7 @@ def server(publisher: Publisher) -> Iterator[Server]:
         yield made
 
 
-class serve_directory:  # noqa: N801
+class serve_directory:
     """A server for the directory, as a context manager."""
 
     def __init__(self, directory: Path) -> None:
@@ -128,10 +131,8 @@ class serve_directory:  # noqa: N801
                     self.wfile.flush()
                     self.connection.close()
                     return
-                try:
+                with contextlib.suppress(ConnectionError):
                     self.wfile.write(body)
-                except ConnectionError:
-                    pass
 
             def log_message(self, *_: object) -> None:
                 pass

@@ -15,8 +15,7 @@ from appliance.host.slots import architecture
 from appliance.release import Expiry, KeyRing, rotate, stage_file
 from appliance.update import Repository, Task, work
 from appliance.update.answer import parse_answer
-
-from .conftest import Publisher, Server, serve_directory
+from tests.update.conftest import Publisher, Server
 
 DAY = 86400.0
 
@@ -94,11 +93,12 @@ def test_a_release_signed_by_a_wrong_key_is_refused(publisher: Publisher, layout
 
 def forge(publisher: Publisher, wrong: KeyRing) -> None:
     """Sign what is staged by a key that the delegation does not name, everything else as it should be."""
+    from tuf.api.metadata import Metadata
+
     from appliance.release import publishing
     from appliance.release.publishing import _publish, _put_target
     from appliance.release.repository import load
     from appliance.release.staging import staged_releases
-    from tuf.api.metadata import Metadata
 
     contents = load(str(publisher.directory))
     staged = [release for release in staged_releases(str(publisher.directory)) if _put_target(contents, release)]
@@ -191,9 +191,13 @@ def test_any_expired_role_is_refused(publisher: Publisher, layout: Layout, role:
     other = {name: 1e9 for name in ("root", "targets", "channel", "snapshot", "timestamp") if name != role}
     publisher.add("2.0.0")
     publisher.publish(expiry=Expiry(**other, **{role: DAY}), now=2e9 - 1000 * DAY)
-    with pytest.raises(UntrustedError, match="expired"):
+
+    def ask_all() -> None:
         repository.refresh()
         repository.offers("alpha", architecture())
+
+    with pytest.raises(UntrustedError, match="expired"):
+        ask_all()
 
 
 def old_copy(publisher: Publisher, tmp_path: Path) -> Path:
@@ -289,9 +293,10 @@ def test_keys_are_rotated(publisher: Publisher, layout: Layout, server: Server) 
 
 def test_a_channel_cannot_speak_for_another(publisher: Publisher, layout: Layout, tmp_path: Path) -> None:
     """alpha's key signs a target below stable/: no host takes it."""
-    from appliance.release.repository import load
-    from appliance.release.publishing import _publish
     from tuf.api.metadata import TargetFile
+
+    from appliance.release.publishing import _publish
+    from appliance.release.repository import load
 
     publisher.release("1.0.0")
     contents = load(str(publisher.directory))
@@ -396,5 +401,3 @@ def test_the_worker_never_loads_the_default_fetcher() -> None:
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["False", "False"]
 
-
-__all__ = ["serve_directory"]
