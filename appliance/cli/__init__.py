@@ -138,11 +138,12 @@ def load_noun(noun: str) -> tuple[argparse.ArgumentParser, Callable[[argparse.Na
     """Its parser, filled, and its ``run``."""
     from importlib import import_module
 
-    from appliance.cli.parser import Parser
+    from appliance.cli.parser import Parser, give_examples
 
     module = import_module(f"appliance.cli.{noun.replace('-', '_')}")
     parser = Parser(prog=f"appliance {noun}", description=NOUNS.get(noun))
     module.add_arguments(parser)
+    give_examples(parser)
     return parser, module.run
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from appliance.errors import InputError
@@ -42,6 +42,25 @@ class Parser(argparse.ArgumentParser):
         raise argparse.ArgumentError(
             action, f'found "{value}"{", " + guess[:-1] if guess else ""} (allowed: {", ".join(allowed)})'
         )
+
+
+def give_examples(parser: argparse.ArgumentParser) -> None:
+    """A verb without an example gets those of its noun that call it; or itself with what it cannot do without."""
+    of_noun = [line.strip() for line in (parser.epilog or "").splitlines()]
+    for prog, one in walk(parser):
+        if "Example" in (one.epilog or ""):
+            continue
+        found = [line for line in of_noun if f"{line} ".startswith(f"{prog} ")]
+        found = found or [" ".join([prog, *_needed(one)])]
+        title = "Examples" if len(found) > 1 else "Example"
+        one.epilog = "\n".join([*filter(None, [one.epilog]), f"{title}:", *(f"  {line}" for line in found)])
+
+
+def _needed(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:
+        if action.required:
+            name = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
+            yield f"{action.option_strings[-1]} {name}" if action.option_strings else name
 
 
 def walk(parser: argparse.ArgumentParser) -> Sequence[tuple[str, argparse.ArgumentParser]]:

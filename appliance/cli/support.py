@@ -60,7 +60,7 @@ def gather(layout: Layout, config_file: str | None, *, logs: bool) -> Iterator[t
 
     release, machine = node.kernel()
     yield "version.txt", f"appliance {version()}\nLinux {release} {machine}\nroot {layout.root}\n"
-    yield "doctor.json", json.dumps([asdict(one) for one in check_host(layout, config_file)], indent=2) + "\n"
+    yield "doctor.json", redact(json.dumps([asdict(one) for one in check_host(layout, config_file)], indent=2)) + "\n"
     for path in _HOST_FILES:
         yield f"host{path}", _text(path)
     yield from _settings(layout, config_file)

@@ -10,6 +10,7 @@ import select
 import shutil
 import sys
 import termios
+import textwrap
 import threading
 import time
 import tty
@@ -60,8 +61,11 @@ def _look(layout: Layout) -> bytes | str:
 
 def _draw(taken: bytes | str, seconds: float) -> None:
     columns, rows = shutil.get_terminal_size()
-    text = paint(taken, "red") if isinstance(taken, str) else screen(json.loads(taken), seconds_later=seconds)
-    lines = [cut(line, columns) for line in text.split("\n")][: rows - 1]
+    if isinstance(taken, str):
+        lines = [paint(line, "red") for line in textwrap.wrap(taken, columns)]
+    else:
+        lines = [cut(line, columns) for line in screen(json.loads(taken), seconds_later=seconds).split("\n")]
+    lines = lines[: rows - 1]
     lines.append(paint("q quit", "grey"))
     sys.stdout.write("\x1b[H" + "\x1b[K\r\n".join(lines) + "\x1b[K\x1b[J")
     sys.stdout.flush()
