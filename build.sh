@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ./build.sh          builds dist/appliance, if its sources have changed
 # ./build.sh run      builds it and runs the demo in ./.appliance; Ctrl-C stops all in order
-# ./build.sh test     everything it takes, then linters, types and all tests
+# ./build.sh test     everything it takes, then linters, types and all tests (or those named)
 # ./build.sh bench    the benchmarks, as a table with ratios
 # ./build.sh lock     remakes packaging/requirements.lock from pyproject.toml
 set -euo pipefail
@@ -67,7 +67,7 @@ tests() {
     $VENV/bin/mypy || code=1
     build || code=1
     # Its summary is the last thing printed: whoever reads the log sees what ran.
-    PYTHONPATH=. $VENV/bin/python -m pytest tests "$@" || code=1
+    PYTHONPATH=. $VENV/bin/python -m pytest "${@:-tests}" || code=1
     return $code
 }
 

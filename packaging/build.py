@@ -60,6 +60,7 @@ def freeze(onedir: Path) -> None:
         **os.environ,
         "SOURCE_DATE_EPOCH": "1700000000",
         "PYTHONHASHSEED": "0",
+        "PYI_LOG_LEVEL": "ERROR",
         "PYINSTALLER_ZLIB_COMPRESSION_LEVEL": "0",  # zstd packs better what nobody has packed before
         "PYINSTALLER_CONFIG_DIR": str(BUILD / "pyinstaller-cache"),
     }
