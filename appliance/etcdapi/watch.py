@@ -113,7 +113,7 @@ class _Watch:
         self.stream.forget(self.id)
         self.stream.call.send(
             rpc_pb2.WatchResponse(
-                header=self.stream.now(), watch_id=self.id, canceled=True, compact_revision=revision
+                header=self.stream.header(), watch_id=self.id, canceled=True, compact_revision=revision
             ).SerializeToString()
         )
 
@@ -142,7 +142,7 @@ class _Stream:
         header = self._service.headers.alone(revision)
         return header + b"\x10" + varint(watch_id & (1 << 64) - 1) if watch_id else header
 
-    def now(self) -> rpc_pb2.ResponseHeader:
+    def header(self) -> rpc_pb2.ResponseHeader:
         """A header."""
         return self._service.headers.at(self._service.feeds.store.revision)
 
@@ -177,7 +177,7 @@ class _Stream:
                 watch = self.forget(request.cancel_request.watch_id)
                 if watch is not None:
                     self._service.feeds.remove(watch)
-                    answer = rpc_pb2.WatchResponse(header=self.now(), watch_id=watch.id, canceled=True)
+                    answer = rpc_pb2.WatchResponse(header=self.header(), watch_id=watch.id, canceled=True)
                     self.call.send(answer.SerializeToString())
             case "progress_request":
                 self._progress()
