@@ -49,8 +49,7 @@ def store_routes(subjects: Subjects) -> tuple[Route, ...]:
         asked = request.json()
         wanted = range_untrusted(asked)
         asked.done()
-        options = {name: getattr(wanted, name) for name in RANGE_OPTIONS}
-        return json_answer(need().range(wanted.key, wanted.range_end, **options))
+        return json_answer(need().read(wanted))
 
     async def put(request: Request) -> Reply:
         asked = request.json()
@@ -154,9 +153,6 @@ def _acting(word: str, handler: Any, summary: str, body: dict[str, Any], *, read
         control=True,
         statuses={409: "Compacted, or a lost race"},
     )
-
-
-RANGE_OPTIONS = ("revision", "limit", "keys_only", "count_only", "sort_target", "sort_order")
 
 
 def range_untrusted(asked: Fields) -> Range:

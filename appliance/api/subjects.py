@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from appliance.errors import UnavailableError
+from appliance.store import Range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,7 @@ class StoreSubject(Protocol):
     """What is asked of ``store.Store``."""
 
     def status(self) -> Any: ...  # noqa: D102
-    def range(self, key: bytes, range_end: bytes | None = None, **options: Any) -> Any: ...  # noqa: D102
+    def read(self, request: Range) -> Any: ...  # noqa: D102
     async def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> Any: ...  # noqa: D102
     async def delete(self, key: bytes, range_end: bytes | None = None, *, prev_kv: bool = False) -> Any: ...  # noqa: D102
     async def txn(self, compares: Any, success: Any, failure: Any) -> Any: ...  # noqa: D102

@@ -13,7 +13,7 @@ import trio
 from appliance.api import NodePicture, SettingsPicture, Subjects
 from appliance.errors import NotFoundError, UnavailableError
 from appliance.store import Event as StoreEvent
-from appliance.store import EventKind, KeyValue, PutResult, RangeResult, StoreStatus, WatchBatch
+from appliance.store import EventKind, KeyValue, PutResult, Range, RangeResult, StoreStatus, WatchBatch
 from appliance.supervisor import EventBus, Moment, ServicePicture
 from appliance.units import LogLine, ReloadPlan, UnitPicture
 
@@ -138,10 +138,9 @@ class SimStore:
             raise UnavailableError(f"cannot use the store: {self.problem}")
         return StoreStatus("open", "", self.revision, 1, len(self.kvs), 0, 0, 1, 4096, 0, 0, 0)
 
-    def range(self, key: bytes, range_end: bytes | None = None, **options: Any) -> RangeResult:
-        found = tuple(
-            kv for name, kv in sorted(self.kvs.items()) if name == key or (range_end and key <= name < range_end)
-        )
+    def read(self, request: Range) -> RangeResult:
+        key, end = request.key, request.range_end
+        found = tuple(kv for name, kv in sorted(self.kvs.items()) if name == key or (end and key <= name < end))
         return RangeResult(found, False, len(found), self.revision)
 
     async def put(self, key: bytes, value: bytes, *, lease: int = 0, prev_kv: bool = False) -> PutResult:
@@ -215,8 +214,7 @@ class Sim:
             supervisor=self.supervisor,
             bus=self.bus,
             units=self.units,
-            store=self.store,
-            **{"absent": {"update": "no slots on this host"}, "shutdown": self.stop, **more},
+            **{"store": self.store, "absent": {"update": "no slots on this host"}, "shutdown": self.stop, **more},
         )
 
     def stop(self) -> None:
