@@ -29,7 +29,7 @@ from appliance.store.log import Log
 from appliance.store.opening import RESTORING
 from appliance.store.tree import Tree
 
-END = 6  # the last record of a backup: mod is its revision, version the number of records before it
+END = 7  # the last record of a backup: mod is its revision, version the number of records before it
 _SLICE = 256
 _CHUNK_BYTES = 64 << 10
 
@@ -168,7 +168,7 @@ def restore(disk: Disk, chunks: Iterable[bytes], *, replace: bool = False, name:
                     if record.mod != tree.revision:
                         raise CorruptError(f"cannot read {name}: it ends at revision {tree.revision}, not {record.mod}")
                     continue
-                prev = tree.index.find(record.key) if record.kind in (PUT, DELETE) else 0
+                prev = tree.predecessor(record.key) if record.kind in (PUT, DELETE) else 0
                 tree.write(
                     record.kind, record.key, record.value, record.mod, create=record.create, version=record.version,
                     lease=record.lease, prev=prev,

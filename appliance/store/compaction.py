@@ -13,7 +13,6 @@ from collections.abc import Generator, Iterator
 from appliance.store import frames
 from appliance.store.frames import (
     DEAD,
-    DELETE,
     FRAME_HEADER_SIZE,
     LOCATION_MASK,
     MOVED,
@@ -23,7 +22,7 @@ from appliance.store.frames import (
     Record,
 )  # fmt: skip
 from appliance.store.log import Segment
-from appliance.store.tree import Tree
+from appliance.store.tree import GONE, Tree
 
 SLICE = 256  # records looked at between two pauses
 _WALK_SLICE = 2048
@@ -50,11 +49,14 @@ class Compaction:
     def steps(self) -> Iterator[None]:
         """Each step looks at a few hundred records; what it staged must be durable before the next."""
         yield from self._forget_deleted()
+        for segment in self._segments:
+            yield from self._empty(segment)
+
+    def finish(self) -> None:
+        """All that was staged by the steps, or while they went on, is durable."""
         tree = self._tree
         tree.tombstones = [tombstone for tombstone in tree.tombstones if tombstone.revision >= self._revision]
         tree.marks.forget_before(self._revision - 1)
-        for segment in self._segments:
-            yield from self._empty(segment)
 
     def _forget_deleted(self) -> Iterator[None]:
         """Drop keys that were deleted before the compacted revision."""
@@ -67,7 +69,7 @@ class Compaction:
                 at = entry & LOCATION_MASK
                 header = log.header(at)
                 name = log.key(at)
-                died = header.mod if header.kind == DELETE else tree.died(name, header.mod)
+                died = header.mod if header.kind in GONE else tree.died(name, header.mod)
                 if died < self._revision:
                     tree.index.remove(name)
             looked += len(dead) + 4
@@ -89,26 +91,26 @@ class Compaction:
     def _rescue(self, record: Record, at: int) -> Iterator[None]:
         """Move the record when it is a base, and let no index point to it."""
         tree, key = self._tree, record.key
-        if record.kind not in (PUT, MOVED, DELETE):
+        if record.kind not in (PUT, MOVED, *GONE):
             return
         head = tree.index.find(key)
-        if head & LOCATION_MASK == at and head:
-            if head >= DEAD and (record.kind == DELETE or tree.died(key, record.mod) < self._revision):
+        if head and head & LOCATION_MASK == at:
+            if head >= DEAD and (record.kind in GONE or tree.died(key, record.mod) < self._revision):
                 tree.index.remove(key)
             else:
-                self._move(record)
+                self._move(record, 0)
             return
-        base = (yield from self._base(key, head)) if record.kind != DELETE else 0
+        base = (yield from self._base(key, head)) if record.kind not in GONE else 0
         if base == at:
-            self._move(record)
+            self._move(record, record.prev if record.kind == MOVED and record.prev else at)
         elif tree.settled.find(key) == at:
             tree.settled.remove(key)
 
-    def _move(self, record: Record) -> None:
+    def _move(self, record: Record, known_as: int) -> None:
         self.moved += 1
         self._tree.write(
             MOVED, record.key, record.value, record.mod,
-            create=record.create, version=record.version, lease=record.lease,
+            create=record.create, version=record.version, lease=record.lease, prev=known_as,
         )  # fmt: skip
 
     def _base(self, key: bytes, entry: int) -> Generator[None, None, int]:
@@ -116,21 +118,14 @@ class Compaction:
         if key in self._bases:
             return self._bases[key]
         tree, log = self._tree, self._log
-        steps = 0
-        at = 0
-        while entry:
-            at = entry & LOCATION_MASK
-            if not log.holds(at):
-                at = tree.settled.find(key)
-                if not at:
-                    break
+        steps = at = 0
+        while entry and (at := tree.locate(entry, key)):
             header = log.header(at)
             if header.mod <= self._revision:
-                gone = header.kind == DELETE or (entry >= DEAD and tree.died(key, header.mod) < self._revision)
-                at = 0 if gone else at
+                if header.kind in GONE or (entry >= DEAD and tree.died(key, header.mod) < self._revision):
+                    at = 0
                 break
-            entry = header.prev
-            at = 0
+            entry, at = header.prev if header.kind != MOVED else 0, 0
             steps += 1
             if steps % _WALK_SLICE == 0:
                 yield

@@ -24,8 +24,9 @@ LOCATION_MASK = DEAD - 1
 PUT = 1
 DELETE = 2
 DELETE_RANGE = 3  # value is the range_end
-MOVED = 4  # a put of an older revision, copied here by compaction
+MOVED = 4  # a put of an older revision, copied here by compaction; prev is the location its successor knows it by
 COMPACT = 5  # mod_revision is the oldest revision that is kept from here on
+BURIED = 6  # says when a range tombstone ended the key's record before; written when the key is put again
 
 _SEGMENT = struct.Struct("<8sII8sQQQ")  # magic, version, crc, salt, number, first revision, end of the segment before
 _FRAME = struct.Struct("<4sIIQ")  # magic, length, crc, sequence
@@ -49,7 +50,7 @@ class SegmentHeader(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One change of one key (DELETE_RANGE: of many). ``prev`` is the location of the key's record before, or 0."""
+    """One change of one key (DELETE_RANGE: of many). ``prev``: location of the key's record before, or 0."""
 
     kind: int
     key: bytes

@@ -162,7 +162,7 @@ class _Opening:
         begin = frames.location(segment.number, offset + FRAME_HEADER_SIZE)
         records = 0
         for at, record in frames.decode_records(body):
-            tree.apply(batch, begin + at, record.kind, record.key, record.value, record.mod)
+            tree.apply(batch, begin + at, record.kind, record.key, record.value, record.mod, record.prev)
             records += 1
         batch.last_revision = tree.revision
         tree.account(batch, records)

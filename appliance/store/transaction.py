@@ -164,7 +164,8 @@ def _put(tree: Tree, put: Put, revision: int) -> PutResult:
         header = tree.log.header(old)
         create, version = header.create, header.version + 1
         lease = header.lease if put.ignore_lease else lease
-    tree.write(PUT, put.key, value, revision, create=create, version=version, lease=lease, prev=old, slot=slot)
+    before = old if old < DEAD else tree.predecessor(put.key)
+    tree.write(PUT, put.key, value, revision, create=create, version=version, lease=lease, prev=before, slot=slot)
     return PutResult(revision, prev if put.prev_kv else None)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from appliance.store.frames import (
+    BURIED,
     COMPACT,
     DEAD,
     DELETE,
@@ -29,6 +30,7 @@ from appliance.store.results import KeyValue
 from appliance.store.rules import in_range
 
 INDEX, SETTLED, TOMBSTONE, COMPACTED = range(4)  # what an undo entry takes back
+GONE = (DELETE, BURIED)  # records that say that the key was not there
 _MARK_EVERY = 64 << 10  # bytes of log between two marks
 
 
@@ -90,26 +92,47 @@ class Tree:
         at = log.stage(encode_record(kind, key, value, mod, create, version, lease, prev), self.revision)
         batch = log.open_batch
         assert batch is not None
-        self.apply(batch, at, kind, key, value, mod, slot)
+        self.apply(batch, at, kind, key, value, mod, prev, slot)
         batch.last_revision = self.revision
 
+    def predecessor(self, key: bytes) -> int:
+        """What a new record of the key names as the one before.
+
+        A record that a range tombstone ended does not say when: that is written down now, while it is known.
+        """
+        entry = self.index.find(key)
+        at = entry & LOCATION_MASK
+        if entry < DEAD:
+            return at
+        header = self.log.header(at)
+        if header.kind in GONE:
+            return at
+        died = self.died(key, header.mod)
+        if not died or died < self.compacted_revision:
+            return 0
+        self.write(BURIED, key, b"", died, prev=at)
+        return self.index.find(key) & LOCATION_MASK
+
     def apply(
-        self, batch: Batch, at: int, kind: int, key: bytes, value: bytes, mod: int,
+        self, batch: Batch, at: int, kind: int, key: bytes, value: bytes, mod: int, prev: int,
         slot: tuple[int, int, bool] | None = None,
     ) -> None:  # fmt: skip
         """What the record at ``at`` means. The batch takes the undo entries and the counts."""
         drops = batch.drops
-        if kind in (PUT, DELETE):
+        if kind in (PUT, DELETE, BURIED):
             slot = slot or self.index.locate(key)
             old = self.index.entry_at(slot)
             batch.undo.append((INDEX, key, old))
             self.index.set_at(slot, key, at if kind == PUT else at | DEAD)
             if 0 < old < DEAD:
                 drops[old >> OFFSET_BITS] = drops.get(old >> OFFSET_BITS, 0) + 1
-            if kind == DELETE:
+            if kind != PUT:
                 drops[batch.segment] = drops.get(batch.segment, 0) + 1
         elif kind == MOVED:
-            self._apply_moved(batch, at, key, mod)
+            index = self.settled if prev else self.index
+            old = index.find(key)
+            batch.undo.append((SETTLED if prev else INDEX, key, old))
+            index.set(key, at | (old & DEAD))
         elif kind == DELETE_RANGE:
             self.tombstones.append(RangeTombstone(mod, key, value))
             batch.undo.append((TOMBSTONE, b"", mod))
@@ -123,17 +146,6 @@ class Tree:
             drops[batch.segment] = drops.get(batch.segment, 0) + 1
             self.compacted_revision = max(mod, self.compacted_revision)
         self.revision = max(self.revision, mod)
-
-    def _apply_moved(self, batch: Batch, at: int, key: bytes, mod: int) -> None:
-        head = self.index.find(key)
-        if head:
-            header = self.log.header(head & LOCATION_MASK)
-            if header.mod != mod or header.kind == DELETE:
-                batch.undo.append((SETTLED, key, self.settled.find(key)))
-                self.settled.set(key, at)
-                return
-        batch.undo.append((INDEX, key, head))
-        self.index.set(key, at | (head & DEAD))
 
     def undo(self, batch: Batch, *, keep: int = 0) -> None:
         """Take back all but the first ``keep`` changes of the newest batch."""
@@ -157,7 +169,7 @@ class Tree:
             if entry >= DEAD:
                 at = entry & LOCATION_MASK
                 header, key = self.log.header(at), self.log.key(at)
-                if header.kind != DELETE and self.died(key, header.mod) == tombstone.revision:
+                if header.kind not in GONE and self.died(key, header.mod) == tombstone.revision:
                     revived.append((key, at))
         for key, at in revived:
             self.index.set(key, at)
@@ -182,9 +194,9 @@ class Tree:
     # reading
 
     def died(self, key: bytes, mod: int) -> int:
-        """The revision of the range tombstone that ended the record; 0 when that is no longer known: long ago."""
+        """The revision of the range tombstone that ended the key's newest record; 0 when no longer known: long ago."""
         for tombstone in self.tombstones:
-            if tombstone.revision > mod and in_range(key, tombstone.key, tombstone.range_end):
+            if mod < tombstone.revision and in_range(key, tombstone.key, tombstone.range_end):
                 return tombstone.revision
         return 0
 
@@ -252,16 +264,23 @@ class Tree:
         """Along the key's records, newest first, to the one that was there at ``revision``."""
         log = self.log
         while entry:
-            at = entry & LOCATION_MASK
-            if not log.holds(at):
-                at = self.settled.find(key)
-                if not at:
-                    return 0
+            at = self.locate(entry, key)
+            if not at:
+                return 0
             header = log.header(at)
             if header.mod <= revision:
-                if header.kind == DELETE:
-                    return 0
-                return 0 if entry >= DEAD and self.died(log.key(at), header.mod) <= revision else at
+                gone = header.kind in GONE or (entry >= DEAD and self.died(log.key(at), header.mod) <= revision)
+                return 0 if gone else at
+            if header.kind == MOVED:
+                return 0
             key = key or log.key(at)
             entry = header.prev
         return 0
+
+    def locate(self, entry: int, key: bytes) -> int:
+        """Where the record is now that was at ``entry``; 0: it was not kept."""
+        at = entry & LOCATION_MASK
+        if self.log.holds(at):
+            return at
+        moved = self.settled.find(key)
+        return moved if moved and self.log.header(moved).prev == at else 0

@@ -113,10 +113,11 @@ class Upkeep:
         for _ in compaction.steps():
             await self._committer.settled()
         await self._committer.settled()
-        if not compaction.victims:
-            return
         if log.rewinds != rewinds:
             raise UnavailableError("cannot give back segments: the log was rewound meanwhile")
+        compaction.finish()
+        if not compaction.victims:
+            return
         await self.checkpoint(compaction.victims)
         if log.rewinds != rewinds:
             raise UnavailableError("cannot give back segments: the log was rewound meanwhile")
