@@ -80,7 +80,9 @@ def init_of_this_host() -> str:
 def own_command() -> list[str]:
     """What starts this program again: the file that the user dropped, or Python when run from source."""
     if getattr(sys, "frozen", False):
-        return [os.environ.get("APPLIANCE_ORIGIN") or sys.executable]
+        from appliance.host import bundle
+
+        return [os.path.abspath(bundle.take().origin)]
     return [sys.executable, "-m", "appliance"]
 
 
