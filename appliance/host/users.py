@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from appliance.errors import NotFoundError
 from appliance.host import files
+from appliance.host.files import translate
 
 _PASSWD = "/etc/passwd"
 _GROUP = "/etc/group"
@@ -60,10 +61,21 @@ def effective_uid() -> int:
     return os.geteuid()
 
 
+_read: dict[str, tuple[object, list[list[str]]]] = {}  # path -> what told its version apart, its lines
+
+
 def _lines(path: str, fields_min: int) -> Iterator[list[str]]:
-    if not files.exists(path):
+    try:
+        it = os.stat(path)
+    except FileNotFoundError:
         return
-    for line in files.read_bytes(path).decode(errors="surrogateescape").splitlines():
-        fields = line.split(":")
-        if len(fields) >= fields_min and not line.startswith("#") and fields[2].isdecimal():
+    except OSError as exc:
+        raise translate(exc, "read", path) from exc
+    version = (it.st_mtime_ns, it.st_ctime_ns, it.st_ino, it.st_size)
+    if path not in _read or _read[path][0] != version:
+        lines = files.read_bytes(path).decode(errors="surrogateescape").splitlines()
+        split = [line.split(":") for line in lines if not line.startswith("#")]
+        _read[path] = version, [fields for fields in split if len(fields) > 2 and fields[2].isdecimal()]
+    for fields in _read[path][1]:
+        if len(fields) >= fields_min:
             yield fields

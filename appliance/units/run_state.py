@@ -6,7 +6,7 @@ It lives in the run directory, so a reboot forgets it; the boot id catches a run
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from appliance.errors import InputError
@@ -38,7 +38,7 @@ class RunState:
 
     def encode(self) -> bytes:
         """For the file."""
-        return json.dumps({"version": _VERSION, **asdict(self)}, ensure_ascii=False).encode()
+        return json.dumps({"version": _VERSION, **vars(self)}, ensure_ascii=False).encode()
 
 
 def decode_run_state_untrusted(data: bytes) -> RunState:
