@@ -182,6 +182,8 @@ def _translated(repository: str) -> Iterator[None]:
         raise UntrustedError(f"cannot trust {repository}: {exc}", where=repository) from exc
     except exceptions.DownloadError as exc:
         raise UnavailableError(f"cannot refresh from {repository}: {exc}", where=repository) from exc
+    except exceptions.BadVersionNumberError as exc:
+        raise UntrustedError(f"cannot trust {repository}: {exc} (rollback or mixture)", where=repository) from exc
     except exceptions.RepositoryError as exc:
         said = str(exc) or type(exc).__name__
         raise UntrustedError(f"cannot trust {repository}: {said}", where=repository) from exc
