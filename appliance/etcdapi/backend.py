@@ -17,8 +17,10 @@ WAITING_BYTES_MAX = 64 << 20  # of requests whose writes wait for the disk, of a
 class Backend:
     """Writes in the order of the calls."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, flush: Callable[[], None]) -> None:
+        """``flush`` sends all answers: called when the last of those who wait got one, which saves it a turn."""
         self._store = store
+        self._flush = flush
         self._waiting = 0
         self._waiting_bytes = 0
         self._idle = trio.Event()
@@ -36,9 +38,10 @@ class Backend:
         def settled(result: TxnResult | ApplianceError) -> None:
             self._waiting -= 1
             self._waiting_bytes -= size
+            done(result)
             if not self._waiting:
                 self._idle.set()
-            done(result)
+                self._flush()
 
         self._store.submit(request, settled)
 

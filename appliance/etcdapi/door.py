@@ -32,6 +32,10 @@ class Machine(Protocol):
     def established(self) -> bool:
         """Whether the peer is known to speak it."""
 
+    @property
+    def patient(self) -> bool:
+        """Whether what it has to say can wait a little."""
+
     def settled(self) -> Machine:
         """Who goes on."""
 
@@ -45,6 +49,11 @@ class Door:
         self._machine: Machine | None = None
         self._first = b""
         self.closing = False
+
+    @property
+    def patient(self) -> bool:
+        """Whether the machine has nothing urgent to say."""
+        return self._machine is None or self._machine.patient
 
     @property
     def established(self) -> bool:

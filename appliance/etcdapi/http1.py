@@ -31,6 +31,11 @@ class Http1:
         self.closing = False
 
     @property
+    def patient(self) -> bool:
+        """Whether there is nothing to say."""
+        return not self._out
+
+    @property
     def established(self) -> bool:
         """Whether a whole request came."""
         return self._served > 0

@@ -52,8 +52,8 @@ class Connection:
     """
 
     __slots__ = (
-        "_block", "_buffer", "_consumed", "_decoder", "_heads", "_last_stream", "_methods", "_out", "_parked",
-        "_parked_size", "_partial_size", "_settings_seen", "_started", "calls", "closing", "outbox", "wake",
+        "_acknowledgements", "_block", "_buffer", "_consumed", "_decoder", "_heads", "_last_stream", "_methods", "_out",
+        "_parked", "_parked_size", "_partial_size", "_settings_seen", "_started", "calls", "closing", "outbox", "wake",
     )  # fmt: skip
 
     def __init__(self, methods: Methods, wake: Callable[[], None]) -> None:
@@ -74,6 +74,12 @@ class Connection:
         self._parked_size = 0
         self._partial_size = 0
         self._settings_seen = 0
+        self._acknowledgements = 0
+
+    @property
+    def patient(self) -> bool:
+        """Whether there are only acknowledgements to send: they go with the next answer."""
+        return len(self._out) == self._acknowledgements
 
     @property
     def established(self) -> bool:
@@ -167,6 +173,7 @@ class Connection:
                 raise ConnectionLostError(Reason.FRAME_SIZE_ERROR, "cannot read a ping: it is not 8 bytes on stream 0")
             if not flags & frames.ACK:
                 self._out.append(frames.frame(frames.PING, frames.ACK, 0, payload))
+                self._acknowledgements += 1
         elif kind == frames.SETTINGS:
             self._settings(flags, stream, payload)
         elif kind == frames.RST_STREAM:
@@ -207,6 +214,7 @@ class Connection:
                     raise ConnectionLostError(Reason.PROTOCOL_ERROR, f"cannot use frames of {value} bytes")
                 self.outbox.frame_size_max = value
         self._out.append(frames.SETTINGS_ACK)
+        self._acknowledgements += 1
         self._released()
 
     def _window_update(self, stream: int, size: int) -> None:
@@ -366,6 +374,7 @@ class Connection:
 
     def take(self) -> bytes:
         """All that may be sent now."""
+        self._acknowledgements = 0
         return self.outbox.take()
 
     def resume(self) -> None:
@@ -390,7 +399,7 @@ class Connection:
         if self.calls.pop(stream, None) is None:
             return
         out = self._out
-        if not out:
+        if len(out) == self._acknowledgements:
             self.wake()
         outbox = self.outbox
         length = len(message)
@@ -412,7 +421,7 @@ class Connection:
         if stream not in self.calls:
             return
         out = self._out
-        if not out:
+        if len(out) == self._acknowledgements:
             self.wake()
         if not call.started:
             call.started = True
@@ -428,7 +437,7 @@ class Connection:
         """Response headers before any message."""
         if not call.over and not call.started:
             call.started = True
-            if not self._out:
+            if self.patient:
                 self.wake()
             self._out.append(frames.response_headers(call.stream))
 
@@ -441,7 +450,7 @@ class Connection:
         last = frames.trailers(stream, block if call.started else HEAD_BLOCK + block)
         if not half_closed:  # the client need not send the rest (section 8.1)
             last += frames.rst_stream(stream, Reason.NO_ERROR)
-        if not self._out:
+        if self.patient:
             self.wake()
         if self.outbox.holds(stream):
             self.outbox.hold(stream, b"", last)
@@ -452,7 +461,7 @@ class Connection:
 
     def go_away(self) -> None:
         """Start no more calls here; ``closing`` follows when the last is over. Watches are ended by their owner."""
-        if not self._out:
+        if self.patient:
             self.wake()
         self._out.append(frames.goaway(self._last_stream, Reason.NO_ERROR, "server stops"))
 

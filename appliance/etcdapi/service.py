@@ -53,6 +53,7 @@ class EtcdApi:
             async with trio.open_nursery() as nursery:
                 beginning = _Beginning(self._store, self._identity, nursery)
                 loop = Loop(beginning.machine)
+                beginning.flush = loop.flush_now
                 for listener in listeners:
                     loop.listen(listener)
                 await nursery.start(loop.run)
@@ -77,6 +78,7 @@ class _Beginning:
         self._identity = identity
         self._nursery = nursery
         self._known: Verbs | None = None
+        self.flush: Callable[[], None] = lambda: None
 
     def machine(self, wake: Callable[[], None]) -> Machine:
         """For ``host.epoll``."""
@@ -103,5 +105,5 @@ class _Beginning:
         if self._known is None:
             from appliance.etcdapi.verbs import Verbs
 
-            self._known = Verbs(self._store, self._identity, self._nursery)
+            self._known = Verbs(self._store, self._identity, self._nursery, self.flush)
         return self._known

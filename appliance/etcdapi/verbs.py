@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 from appliance.errors import ApplianceError
@@ -22,10 +24,10 @@ from appliance.store import Range, Store
 class Verbs:
     """``methods`` by path; the tasks they need run in ``nursery``."""
 
-    def __init__(self, store: Store, identity: Identity, nursery: trio.Nursery) -> None:
+    def __init__(self, store: Store, identity: Identity, nursery: trio.Nursery, flush: Callable[[], None]) -> None:
         self.store = store
         self.headers = Headers(identity)
-        backend = self.backend = Backend(store)
+        backend = self.backend = Backend(store, flush)
         self.leases = Leases(self._still_attached)
         self.feeds = Feeds(store, nursery)
         self.watch = WatchService(self.feeds, self.headers)

@@ -23,6 +23,7 @@ _RECEIVE_SIZE = 65536
 _ACCEPTS_PER_PASS = 256
 _FULL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _FULL_PAUSE_SECONDS = 0.1
+_PATIENCE_SECONDS = 0.1
 
 
 class Machine(Protocol):
@@ -41,6 +42,10 @@ class Machine(Protocol):
 
     def lost(self) -> None:
         """The connection is over. Twice is fine."""
+
+    @property
+    def patient(self) -> bool:
+        """Whether all it has to say may wait a moment, to go out with what comes next: a send costs more than that."""
 
     @property
     def established(self) -> bool:
@@ -84,6 +89,8 @@ class Loop:
         self._patience = {"young": young_seconds, "stalled": stalled_seconds}
         self._deadlines: dict[str, dict[_Link, float]] = {"young": {}, "stalled": {}}  # each in order of time
         self._deadline_set = trio.Event()
+        self._patient: dict[_Link, None] = {}
+        self._some_patient = trio.Event()
 
     @property
     def connections(self) -> int:
@@ -108,6 +115,7 @@ class Loop:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._flush_when_woken)
                 nursery.start_soon(self._hang_up_on_the_slow)
+                nursery.start_soon(self._send_for_the_patient)
                 task_status.started()
                 while True:
                     await trio.lowlevel.wait_readable(self._epoll.fileno())
@@ -130,6 +138,11 @@ class Loop:
             for link in dirty:
                 link.dirty = False
                 self._send(link)
+
+    def flush_now(self) -> None:
+        """The same, unless we are amid a pass: it ends with a flush anyway."""
+        if not self._passing:
+            self.flush()
 
     # One pass over what is ready
 
@@ -203,7 +216,13 @@ class Loop:
         if link in self._deadlines["young"] and link.machine.established:
             del self._deadlines["young"][link]
             link.machine = link.machine.settled()
-        if not link.unsent:
+        if link.unsent:
+            return
+        if link.machine.patient:
+            if not self._patient:
+                self._some_patient.set()
+            self._patient[link] = None
+        else:
             self._send(link)
 
     def _send(self, link: _Link) -> None:
@@ -261,6 +280,15 @@ class Loop:
             else:
                 await trio.lowlevel.checkpoint()
             self.flush()
+
+    async def _send_for_the_patient(self) -> None:
+        while True:
+            await self._some_patient.wait()
+            await trio.sleep(_PATIENCE_SECONDS)
+            self._some_patient = trio.Event()
+            patient, self._patient = self._patient, {}
+            for link in patient:
+                self._send(link)
 
     def _expect(self, link: _Link, kind: str) -> None:
         deadlines = self._deadlines[kind]

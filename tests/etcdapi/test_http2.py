@@ -236,3 +236,20 @@ def test_garbage_never_breaks_us(pieces: list[bytes], cut: int) -> None:
     assert not connection.calls
     assert connection._partial_size == 0
     assert sum(echo.resets for echo in server.echoes) == len(server.echoes)
+
+
+def test_acknowledgements_wait_for_the_answer_and_do_not_hide_it() -> None:
+    server = Server()
+    peer = Peer(server.methods)
+    peer.call("/t.T/Later", b"1")
+    peer.reads = False
+    peer.h2.ping(b"12345678")
+    peer.pump()
+    assert peer.connection.patient
+    woken = peer.woken
+    server.later[0][0].reply(b"2")
+    assert peer.woken == woken + 1
+    assert not peer.connection.patient
+    peer.reads = True
+    peer.pump()
+    assert peer.answers[1].messages() == [b"2"]
