@@ -23,6 +23,7 @@ from appliance.errors import UnavailableError
 from appliance.host.files import translate
 from appliance.host.poller import Poller
 from appliance.host.procfs import process_stat
+from appliance.host.spawner import Spawner
 
 _ORPHANS_KEPT = 1024
 _PR_SET_CHILD_SUBREAPER = 36
@@ -170,7 +171,7 @@ class Processes:
     """The registry. ``spawn`` and ``adopt`` do not wait; ends are noticed while ``run`` runs."""
 
     def __init__(self, spawn_program: str) -> None:
-        self.spawn_program = spawn_program
+        self._spawner = Spawner(spawn_program)
         self.poller = Poller()
         self._ours: dict[int, Child] = {}
         self._orphans: dict[tuple[int, int], Exit] = {}  # (pid, start ticks), oldest first
@@ -179,6 +180,12 @@ class Processes:
         """Reap and watch until ``stopping``: it is the first service up and the last one down."""
         become_subreaper()
         raise_file_limit()
+        try:
+            await self._watch(stopping, task_status)
+        finally:
+            self._spawner.close()  # comes again when something is started all the same
+
+    async def _watch(self, stopping: trio.Event, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
             with trio.open_signal_receiver(signal.SIGCHLD) as signals:
                 self._reap()  # what ended before we listened, under the program we were before exec too
@@ -194,16 +201,16 @@ class Processes:
             report_read, report_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as exc:
             raise translate(exc, "start", command.argv[0]) from exc
-        moves = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(command.standard or ())]
-        moves.append((os.POSIX_SPAWN_DUP2, report_write, 3))
-        argv = [self.spawn_program, *_spawn_options(command), "--", *command.argv]
         try:
-            pid = os.posix_spawn(self.spawn_program, argv, command.environment, file_actions=moves, setsigmask=())
+            words = [*_spawn_options(command), "--", *command.argv]
+            pid = self._spawner.spawn(words, command.environment, (report_write, *(command.standard or ())))
         except OSError as exc:
             os.close(report_read)
-            raise UnavailableError(
-                f"cannot start {command.argv[0]}: {self.spawn_program}: {exc.strerror}", where=self.spawn_program
-            ) from exc
+            program = self._spawner.program
+            raise UnavailableError(f"cannot start {command.argv[0]}: {program}: {exc.strerror}", where=program) from exc
+        except UnavailableError:
+            os.close(report_read)
+            raise
         finally:
             os.close(report_write)
         stat = process_stat(pid)

@@ -18,7 +18,6 @@ from tests.benchmarks.row import Row
 UNITS = 100
 ROUNDS = 3
 KILLS = 10
-COMMAND_NAME = "bench-sleep"  # a copy of sleep, so that its processes are told from everybody else's
 PATIENCE_SECONDS = 60
 REST_SECONDS = 1.2  # between kills: s6 holds back a service that ran for less than a second
 
@@ -98,8 +97,8 @@ def descendants(root: int) -> list[int]:
     return found[1:]
 
 
-def wait_up(count: int) -> None:
-    """Until that many of our sleepers exist."""
+def wait_up(count: int, name: str) -> None:
+    """Until that many processes of that program exist."""
     there: set[str] = set()
     deadline = time.monotonic() + PATIENCE_SECONDS
     while len(there) < count:
@@ -107,19 +106,24 @@ def wait_up(count: int) -> None:
         for entry in os.scandir("/proc"):
             if entry.name.isdigit() and entry.name not in there:
                 with contextlib.suppress(OSError), open(f"/proc/{entry.name}/comm") as file:
-                    if file.read() == COMMAND_NAME + "\n":
+                    if file.read() == name + "\n":
                         there.add(entry.name)
         time.sleep(0.001)
 
 
-def up_ms(prepare: Prepare, sleeper: str) -> float:
+def up_ms(prepare: Prepare) -> float:
+    directory = tempfile.mkdtemp(prefix="appliance-bench-")
+    name = f"nap-{os.urandom(4).hex()}"  # a copy of sleep, so that its processes are told from everybody else's
+    sleeper = shutil.copy(shutil.which("sleep") or "/bin/sleep", f"{directory}/{name}")
     commands = {f"unit-{number}": [sleeper, "infinity"] for number in range(UNITS)}
-    begun = time.perf_counter()
-    root_free = time.perf_counter()
-    with running(prepare, commands) as daemon:
-        begun = started_at(daemon, root_free)
-        wait_up(UNITS)
-        return (time.perf_counter() - begun) * 1e3
+    not_before = time.perf_counter()
+    try:
+        with running(prepare, commands) as daemon:
+            begun = started_at(daemon, not_before)
+            wait_up(UNITS, name)
+            return (time.perf_counter() - begun) * 1e3
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def started_at(daemon: subprocess.Popen[bytes], not_before: float) -> float:
@@ -157,13 +161,12 @@ def run(binary: str) -> list[Row]:
     peers = {"s6": s6} if shutil.which("s6-svscan") else {}
     peers |= {"supervisord": supervisord} if shutil.which("supervisord") else {}
     directory = tempfile.mkdtemp(prefix="appliance-bench-")
-    sleeper = shutil.copy(shutil.which("sleep") or "/bin/sleep", f"{directory}/{COMMAND_NAME}")
     everybody: dict[str, Prepare] = {"appliance": appliance(binary), **peers}
     try:
         up: dict[str, list[float]] = {name: [] for name in everybody}
         for _ in range(ROUNDS):
             for name, prepare in everybody.items():
-                up[name].append(up_ms(prepare, sleeper))
+                up[name].append(up_ms(prepare))
         back = {name: restart_ms(prepare, directory) for name, prepare in everybody.items()}
     finally:
         shutil.rmtree(directory, ignore_errors=True)

@@ -172,3 +172,23 @@ async def test_run_command_feeds_reads_and_kills_at_the_timeout() -> None:
         for _ in range(20):
             await processes.run_command(["true"], timeout=60, environment=PATH)
         assert len(os.listdir("/proc/self/fd")) <= before
+
+
+async def test_programs_start_when_the_server_was_killed_and_with_a_huge_environment() -> None:
+    async with reaping() as processes:
+        assert await processes.spawn(command("exit 1")).wait() == Exit(code=1)
+        os.kill(processes._spawner.server_pid, signal.SIGKILL)
+        assert await processes.spawn(command("exit 2")).wait() == Exit(code=2)
+        big = {**PATH, "BIG": "x" * 120_000}
+        for environment in ({**PATH, "EMPTY": "", "TEXT": "a b\nc"}, big):
+            names = ["EMPTY", "TEXT", "BIG"]
+            finished = await processes.run_command(
+                ["/bin/sh", "-c", 'printf %s "$EMPTY$TEXT$BIG"; echo "[$1]"', "sh", ""],
+                timeout=60,
+                environment=environment,
+            )
+            assert finished.stdout.decode() == "".join(environment.get(name, "") for name in names) + "[]\n"
+        child = processes.spawn(command("exit 3"))
+        stat = process_stat(child.pid)
+        assert stat is None or stat.parent == os.getpid()
+        assert await child.wait() == Exit(code=3)
