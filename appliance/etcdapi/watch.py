@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -55,8 +56,9 @@ class WatchService:
             await self._first_progress.wait()
             while self._with_progress:
                 await trio.sleep(self._progress_seconds)
-                for watch in list(self._with_progress):
-                    watch.tell_progress()
+                with contextlib.suppress(ApplianceError):  # a store that is closed has no progress to tell
+                    for watch in list(self._with_progress):
+                        watch.tell_progress()
             self._first_progress = trio.Event()
 
 

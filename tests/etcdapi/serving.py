@@ -50,4 +50,5 @@ async def main(directory: str, port: str) -> None:
 
 
 if __name__ == "__main__":
+    sys.setswitchinterval(0.0005)  # the thread that syncs waits for the interpreter no longer than that
     trio.run(main, *sys.argv[1:])
