@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,15 +23,15 @@ VERSION = re.compile(r"appliance \d+\.\d+\.\d+\n")
 
 
 @pytest.fixture
-def copy(built: Path, tmp_path: Path) -> Iterator[Path]:
-    """The file in a directory of its own, which everybody may enter."""
-    directory = tmp_path / "host"
-    directory.mkdir()
-    for parent in (directory, *list(directory.parents)[:3]):
-        parent.chmod(0o755)
-    path = directory / "appliance"
-    shutil.copy(built, path)
-    return path
+def copy(built: Path) -> Iterator[Path]:
+    """The file in a directory of its own, which everybody may enter (pytest closes those it makes to others)."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name, "host")
+        directory.mkdir()
+        Path(name).chmod(0o755)
+        path = directory / "appliance"
+        shutil.copy(built, path)
+        yield path
 
 
 def answers(*command: str | Path, **environment: str) -> None:
@@ -91,7 +92,7 @@ BAD_TEMPORARY = {
 
 @pytest.mark.parametrize("kind", BAD_TEMPORARY)
 @pytest.mark.parametrize("user", ["root", "nobody"])
-def test_with_bad_temporary_directories(copy: Path, kind: str, user: str, tmp_path: Path) -> None:
+def test_with_bad_temporary_directories(copy: Path, kind: str, user: str) -> None:
     # The file lies below /tmp: bring it along.
     shared = "mount -t tmpfs -o mode=1777 t /dev/shm; mkdir /mnt/file; mount --bind " + str(copy.parent) + " /mnt/file"
     mounts = f"mount -t tmpfs t /mnt; {shared}; {NO_CACHE}; {BAD_TEMPORARY[kind]}"
@@ -110,7 +111,7 @@ def test_where_nothing_can_be_used_it_says_why(copy: Path) -> None:
     assert "/dev/shm/appliance-65534: it is mounted noexec" in done.stderr
 
 
-def test_nobody_keeps_it_at_home(copy: Path, tmp_path: Path) -> None:
+def test_nobody_keeps_it_at_home(copy: Path) -> None:
     home = copy.parent / "home"
     home.mkdir()
     os.chown(home, 65534, 65534)
