@@ -26,6 +26,11 @@ class Raw:
         return self.data
 
 
+async def hear_all(client: Client, number: int) -> None:
+    while True:
+        await client.hear(number, rpc_pb2.CompactionResponse)
+
+
 async def test_no_method_falls_over(tmp_path: Path) -> None:
     chance = random.Random(SEED)
     async with serving(tmp_path) as (address, store), trio.open_nursery() as nursery:
@@ -41,8 +46,7 @@ async def test_no_method_falls_over(tmp_path: Path) -> None:
                 number = await client.open(path.decode().removeprefix("/etcdserverpb."))
                 await client.say(number, Raw(bytes(data)), last=True)  # type: ignore[arg-type]
                 with pytest.raises((EOFError, DecodeError)):  # the end, or an answer of another kind than we read
-                    while True:
-                        await client.hear(number, rpc_pb2.CompactionResponse)
+                    await hear_all(client, number)
         answer = await client.ask("KV/Range", rpc_pb2.RangeRequest(key=b"k"), rpc_pb2.RangeResponse)
         assert answer.header.revision >= 1
         await client.aclose()
