@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, InputError
 from appliance.host import users
 from appliance.host.processes import Command
 from appliance.units.unit_file import ServiceSection
@@ -18,7 +18,10 @@ def command_of(
     output: str | None = None,
     notify_address: str = "",
 ) -> Command:
-    """Nothing of our own environment is handed on. Raises NotFoundError for an unknown user or group."""
+    """Nothing of our own environment is handed on.
+
+    Raises NotFoundError for an unknown user or group, InputError for one that we may not become.
+    """
     as_user = users.find_account(service.user) if service.user is not None else None
     gid = users.find_group(service.group) if service.group is not None else (as_user.gid if as_user else None)
     groups: tuple[int, ...] | None = None
@@ -30,6 +33,9 @@ def command_of(
             groups = (gid,)
     elif uid == users.effective_uid() and service.group is None:
         uid = gid = None  # that is who we are
+    elif uid is not None or gid is not None:
+        who = f"user {service.user}" if service.user is not None else f"group {service.group}"
+        raise InputError(f"cannot run as {who}: the appliance itself is not root")
     environment = {"PATH": _PATH}
     try:
         account = as_user or users.find_account(str(users.effective_uid()))

@@ -136,3 +136,28 @@ async def test_a_daemon_killed_right_after_a_spawn_leaves_no_twin(stage: Stage, 
                 await trio.sleep(0.01)
         alive = [pid for pid in map(int, pid_file.read_text().split()) if is_alive(pid)]
         assert alive in ([], [units.picture("twin").pid])
+
+
+async def test_an_adopted_notify_unit_is_still_heard(stage: Stage, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    stage.python(
+        "talk",
+        "import os, socket, time\n"
+        "def say(text):\n"
+        "    s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+        '    a = os.environ["NOTIFY_SOCKET"]\n'
+        '    s.sendto(text, "\\0" + a[1:] if a[0] == "@" else a)\n'
+        'say(b"READY=1\\nSTATUS=first")\n'
+        f'while not os.path.exists("{go}"): time.sleep(0.05)\n'
+        'say(b"STATUS=second")\n'
+        'print("said")\n'
+        "time.sleep(1000)\n",
+        service='type = "notify"',
+    )
+    run_and_kill(stage, ["talk ready"])
+    async with stage.running() as units:
+        assert units.picture("talk").state == "ready"
+        go.touch()
+        with trio.fail_after(30):
+            while units.picture("talk").status_text != "second":
+                await trio.sleep(0.01)
