@@ -41,7 +41,7 @@ class Cgroup:
         self._directory = path
         self._poller = poller
 
-    def lead(self, pid: int) -> None:
+    def lead(self, pid: int, start_ticks: int) -> None:
         """A cgroup needs no leader."""
 
     def has(self, pid: int) -> bool:
@@ -83,7 +83,12 @@ class Cgroup:
         if self.empty():
             callback()
             return
-        fd = os.open(f"{self._directory}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fd = os.open(f"{self._directory}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # somebody took the cgroup away, or no descriptor is left: SIGKILL cannot be refused anyway
+            self.kill()
+            callback()
+            return
 
         def look() -> None:
             if b"populated 1" in os.pread(fd, 4096, 0):  # reading also arms the next EPOLLPRI

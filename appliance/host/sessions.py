@@ -26,10 +26,11 @@ class Session:
         self._mark = f"INVOCATION_ID={invocation}".encode()
         self._poller = poller
         self._leader = 0
+        self._leader_start_ticks = 0
 
-    def lead(self, pid: int) -> None:
+    def lead(self, pid: int, start_ticks: int) -> None:
         """The unit's first process, which leads a session of its own."""
-        self._leader = pid
+        self._leader, self._leader_start_ticks = pid, start_ticks
 
     def has(self, pid: int) -> bool:
         """Whether that process is one of them."""
@@ -78,19 +79,23 @@ class Session:
     def _processes(self) -> set[int]:
         me = os.getpid()
         stats = {pid: stat for pid in process_ids() if pid != me and (stat := process_stat(pid)) is not None}
+        # A number is not given away while a session bears it. So a leader of another birth means: that session is over.
+        there = stats.get(self._leader)
+        leader = self._leader if there is None or there.start_ticks == self._leader_start_ticks else 0
         return {
             pid
             for pid, stat in stats.items()
-            if stat.state not in "ZX" and (self._is_kin(stat, stats) or has_in_environment(pid, self._mark))
+            if stat.state not in "ZX" and (_is_kin(stat, leader, stats) or has_in_environment(pid, self._mark))
         }
 
-    def _is_kin(self, stat: ProcessStat | None, stats: dict[int, ProcessStat]) -> bool:
-        if not self._leader:
-            return False
-        steps = 0
-        while stat is not None and steps < 64:
-            if self._leader in (stat.pid, stat.session):
-                return True
-            stat = stats.get(stat.parent)
-            steps += 1
+
+def _is_kin(stat: ProcessStat | None, leader: int, stats: dict[int, ProcessStat]) -> bool:
+    if not leader:
         return False
+    steps = 0
+    while stat is not None and steps < 64:
+        if leader in (stat.pid, stat.session):
+            return True
+        stat = stats.get(stat.parent)
+        steps += 1
+    return False

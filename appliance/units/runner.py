@@ -42,7 +42,7 @@ class Group(Protocol):
     kind: str
     path: str | None
 
-    def lead(self, pid: int) -> None: ...  # noqa: D102
+    def lead(self, pid: int, start_ticks: int) -> None: ...  # noqa: D102
     def has(self, pid: int) -> bool: ...  # noqa: D102
     def kill(self) -> None: ...  # noqa: D102
     def clear(self, callback: Callable[[], None]) -> None: ...  # noqa: D102
@@ -214,7 +214,7 @@ class Runner:
         except ApplianceError as exc:
             self._down_without_process(exc.message)
             return
-        self._group.lead(self.child.pid)
+        self._group.lead(self.child.pid, self.child.start_ticks)
         failpoint.reach("unit-spawned")
         self.child.on_exit(self._ended)
         if service.type == "simple":
@@ -333,7 +333,7 @@ class Runner:
             self.standing.tried = self.state is State.FAILED
             return
         self._group = self._make_group(run.cgroup)
-        self._group.lead(run.pid)
+        self._group.lead(run.pid, run.start_ticks)
         try:
             pipes.make_pipe(f"{self._directory}/output")
             self._open_output(f"{self._directory}/output")

@@ -13,6 +13,8 @@ from appliance.errors import NotFoundError
 from appliance.host import users
 from appliance.host.cgroups import find_cgroup_root
 from appliance.host.poller import Poller
+from appliance.host.procfs import process_stat
+from appliance.host.sessions import Session
 
 
 @pytest.fixture
@@ -81,3 +83,25 @@ async def test_a_cgroup_is_emptied_and_says_so(tmp_path: Path) -> None:
     assert not Path(group.path).exists()
     os.rmdir(root.directory)
     poller.close()
+
+
+def test_a_session_whose_number_was_given_away_is_over() -> None:
+    session = Session("no-such-mark", Poller())
+    stat = process_stat(os.getpid())
+    assert stat is not None
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        os.execv("/bin/sleep", ["sleep", "1000"])
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+        child = process_stat(pid)
+        assert child is not None
+        session.lead(pid, child.start_ticks + 1)
+        assert session.empty()
+        session.lead(pid, child.start_ticks)
+        assert session.has(pid)
+        assert not session.has(os.getpid())
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
