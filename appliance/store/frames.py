@@ -88,12 +88,10 @@ def _numbers(header: SegmentHeader) -> tuple[int, int, int]:
 
 
 def decode_segment_header(data: bytes, where: str) -> SegmentHeader | None:
-    """None when it is torn. Raises InputError for a newer format, CorruptError for something else's file."""
-    if len(data) < SEGMENT_HEADER_SIZE or not data.strip(b"\0"):
+    """None when it is torn, or not ours. Raises InputError for a newer format."""
+    if len(data) < SEGMENT_HEADER_SIZE or not data.startswith(SEGMENT_MAGIC):
         return None
-    magic, version, crc, salt, number, first_revision, previous_end = _SEGMENT.unpack_from(data)
-    if magic != SEGMENT_MAGIC:
-        raise CorruptError(f"cannot read {where}: bytes 0 to 7 are not those of a store segment", where=where)
+    _, version, crc, salt, number, first_revision, previous_end = _SEGMENT.unpack_from(data)
     check_format(version, where)
     header = SegmentHeader(number, salt, first_revision, previous_end)
     if crc != zlib.crc32(_SEGMENT.pack(SEGMENT_MAGIC, version, 0, salt, *_numbers(header))):

@@ -272,9 +272,11 @@ class Store:
         return self._engine_for_writing()
 
     def _engine_for_writing(self) -> _Engine:
-        if self._engine is None or not self._accepting or self._engine.committer.problem:
-            raise UnavailableError(f"cannot write to the store: {self._failed or self._why_closed}")
-        return self._engine
+        engine = self._engine
+        if engine is None or not self._accepting or engine.committer.problem:
+            why = self._failed or (engine.committer.problem if engine else "") or self._why_closed
+            raise UnavailableError(f"cannot write to the store: {why}")
+        return engine
 
     # following
 

@@ -5,8 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 
 from appliance.store import (
-    CompactedError, Compare, Delete, DeleteResult, Event, EventKind, FutureRevisionError, KeyNotFoundError, KeyValue,
-    Operation, Put, PutResult, Range, RangeResult, SortOrder, SortTarget, Txn, TxnResult,
+    CompactedError,
+    Compare,
+    Delete,
+    DeleteResult,
+    Event,
+    EventKind,
+    FutureRevisionError,
+    KeyNotFoundError,
+    KeyValue,
+    Operation,
+    Put,
+    PutResult,
+    Range,
+    RangeResult,
+    SortOrder,
+    SortTarget,
+    Txn,
+    TxnResult,
 )  # fmt: skip
 
 State = dict[bytes, KeyValue]

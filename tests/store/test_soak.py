@@ -1,4 +1,4 @@
-"""Long lives: thousands of writes, reads at old revisions, compactions and restarts against the model; live watchers."""
+"""Long lives: writes, reads at old revisions, compactions and restarts against the model, with live watchers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ import random
 
 import pytest
 import trio
+from sim.disk import SimDisk
 
 from appliance.errors import ApplianceError
 from appliance.store import (
-    Delete, Event, FutureRevisionError, Put, Range, Sizes, Store, Txn, Watcher, check, transaction,
+    Delete,
+    Event,
+    FutureRevisionError,
+    Put,
+    Range,
+    Sizes,
+    Store,
+    Txn,
+    Watcher,
+    check,
+    transaction,
 )  # fmt: skip
-from sim.disk import SimDisk
 from store.life import new_store, running
 from store.model import Model
 
