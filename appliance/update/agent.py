@@ -145,7 +145,7 @@ class Update:
         return UpdatePicture(
             enabled=not off,
             reason=off or course.last_error or course.slots_problem or said,
-            state=state.phase.value,
+            state=state.phase.value if course.begun else "starting",
             version=self._bundle.version,
             slot=course.running or "none",
             trial=state.phase is Phase.TRIAL,

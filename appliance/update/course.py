@@ -58,6 +58,7 @@ class Course:
         self.slots_problem = "the slots were not looked at yet"
         self.running: SlotName | None = None
         self.state = Rollout()
+        self.begun = False  # what a start has to go on with is known
         self.proving: Proving | None = None
         self.choice: Choice | None = None
         self.last_error = ""
@@ -255,6 +256,7 @@ class Course:
         while not self.memory.loaded and trio.current_time() < deadline:
             await trio.sleep(0.2)  # the store starts beside us
             kept = await self.memory.load()
+        self.begun = True
         facts = Facts(self.running, self._bundle.trial, self.slots.record)
         what = decide_start(kept, facts)
         self.state = kept if kept.phase is not Phase.IDLE else Rollout()

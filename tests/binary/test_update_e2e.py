@@ -174,18 +174,18 @@ BEFORE_ARMED = [
     "update.checking.enter", "update.available.enter", "update.downloading.enter", "update.downloading.leave",
     "update.downloaded.enter", "update.clearing.enter", "update.clear.record", "update.clearing.leave",
     "update.writing.enter", "update.write.piece", "update.write.piece:9", "update.writing.leave",
-    "update.verifying.enter", "update.verify.read", "update.verifying.leave", "update.record.copy-1:2",
+    "update.verifying.enter", "update.verify.read", "update.verifying.leave", "update.record.copy-1",
 ]  # fmt: skip
-AFTER_ARMED = ["update.record.copy-0:3", "update.armed.enter", "update.armed.leave", "update.switching.enter"]
+AFTER_ARMED = ["update.record.copy-0", "update.armed.enter", "update.armed.leave", "update.switching.enter"]
 
 
 @pytest.mark.parametrize("failpoint", [*BEFORE_ARMED, *AFTER_ARMED])
 def test_kill_9_of_the_old_version(failpoint: str, node: Node, shelf: Shelf, versions: Versions) -> None:
     """It dies at that point of its work; started again (by init, say), the update is gone on with unasked."""
     shelf.publish(versions["2.0.0"])
+    ticker = node.settle_and_die()
     node.start({"APPLIANCE_FAILPOINT": failpoint})
     node.wait_resting()
-    ticker = node.ticker()
     node.cli("update", "apply", "--no-wait", check=False)
     node.wait_dead()
     record = node.record()

@@ -15,7 +15,7 @@ from typing import Any
 
 from appliance.update import SlotRecord, read_record
 
-PATIENCE = 90.0
+PATIENCE = 60.0
 
 
 class Node:
@@ -33,6 +33,7 @@ class Node:
             f'[service]\ncommand = ["/bin/sh", "-c", {json.dumps(script)}]\n'
         )
         self.log = (place / "log").open("ab")
+        self.last_words = ""
         self._groups: list[subprocess.Popen[bytes]] = []
 
     def drop(self, program: Path) -> None:
@@ -56,6 +57,15 @@ class Node:
         )  # fmt: skip
         self._groups.append(process)
 
+    def settle_and_die(self) -> int:
+        """A first life, in which the slots are seeded; returns the ticker's pid."""
+        self.start()
+        self.wait_resting()
+        ticker = self.ticker()
+        os.kill(self.pid(), signal.SIGKILL)
+        self.wait_dead()
+        return ticker
+
     def pid(self) -> int:
         """Of the daemon now; 0 when none runs."""
         with contextlib.suppress(FileNotFoundError, ValueError):
@@ -77,6 +87,7 @@ class Node:
     def picture(self) -> Any:
         """None while nobody answers."""
         result = self.cli("update", "status", "-o", "json", check=False)
+        self.last_words = f"exit {result.returncode}: {result.stderr}"
         return json.loads(result.stdout) if result.returncode == 0 else None
 
     def wait(self, condition: Callable[[Any], Any], what: str) -> Any:
@@ -87,7 +98,7 @@ class Node:
             if picture is not None and condition(picture):
                 return picture
             time.sleep(0.1)
-        raise AssertionError(f"waited {PATIENCE:g} s for {what}: {picture}\n{self.said()}")
+        raise AssertionError(f"waited {PATIENCE:g} s for {what}: {picture}\n{self.last_words}\n{self.said()}")
 
     def wait_resting(self) -> Any:
         """Until it runs, and no update is under way."""
