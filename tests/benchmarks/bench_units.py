@@ -19,6 +19,7 @@ UNITS = 100
 ROUNDS = 3
 KILLS = 10
 PATIENCE_SECONDS = 60
+LOOK_SECONDS = 0.005
 REST_SECONDS = 1.2  # between kills: s6 holds back a service that ran for less than a second
 
 Prepare = Callable[[str, dict[str, list[str]]], list[str]]
@@ -97,18 +98,24 @@ def descendants(root: int) -> list[int]:
     return found[1:]
 
 
-def wait_up(count: int, name: str) -> None:
-    """Until that many processes of that program exist."""
+def wait_up(count: int, name: str, others: frozenset[str]) -> None:
+    """Until that many processes of that program exist. It looks seldom and little: it must not be the load itself."""
     there: set[str] = set()
     deadline = time.monotonic() + PATIENCE_SECONDS
     while len(there) < count:
         assert time.monotonic() < deadline, f"only {len(there)} of {count} up after {PATIENCE_SECONDS} s"
-        for entry in os.scandir("/proc"):
-            if entry.name.isdigit() and entry.name not in there:
-                with contextlib.suppress(OSError), open(f"/proc/{entry.name}/comm") as file:
-                    if file.read() == name + "\n":
-                        there.add(entry.name)
-        time.sleep(0.001)
+        time.sleep(LOOK_SECONDS)
+        new = process_names() - others - there
+        if len(new) + len(there) < count:
+            continue
+        for pid in new:
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/comm") as file:
+                if file.read() == name + "\n":
+                    there.add(pid)
+
+
+def process_names() -> frozenset[str]:
+    return frozenset(name for name in os.listdir("/proc") if name.isdigit())
 
 
 def up_ms(prepare: Prepare) -> float:
@@ -117,10 +124,11 @@ def up_ms(prepare: Prepare) -> float:
     sleeper = shutil.copy(shutil.which("sleep") or "/bin/sleep", f"{directory}/{name}")
     commands = {f"unit-{number}": [sleeper, "infinity"] for number in range(UNITS)}
     not_before = time.perf_counter()
+    others = process_names()
     try:
         with running(prepare, commands) as daemon:
             begun = started_at(daemon, not_before)
-            wait_up(UNITS, name)
+            wait_up(UNITS, name, others)
             return (time.perf_counter() - begun) * 1e3
     finally:
         shutil.rmtree(directory, ignore_errors=True)
