@@ -6,12 +6,13 @@ that may be refused is checked; then the chosen operations run, and reads among 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from typing import assert_never
 
 from appliance.store.faults import CompactedError, EmptyKeyError, FutureRevisionError, KeyNotFoundError
 from appliance.store.frames import DEAD, DELETE, DELETE_RANGE, LOCATION_MASK, PUT
-from appliance.store.requests import Compare, CompareTarget, Delete, Operation, Put, Range, Txn
+from appliance.store.requests import Compare, CompareTarget, Delete, Operation, Put, Range, SortTarget, Txn
 from appliance.store.results import DeleteResult, KeyValue, PutResult, RangeResult, TxnResult
 from appliance.store.rules import holds, needs_all, sort_and_filter
 from appliance.store.tree import Tree
@@ -40,13 +41,13 @@ def read_range(tree: Tree, request: Range, now: int) -> RangeResult:
     """``now`` is the revision that 0 means, and that the answer carries."""
     revision = check_range(tree, request, now)
     key, range_end = request.key, request.range_end
-    read = tree.key_only if request.keys_only else tree.key_value
+    read = tree.key_only if request.keys_only and request.sort_target is not SortTarget.VALUE else tree.key_value
     if not range_end:
         at = tree.get(key, revision)
         if not at or request.count_only:
             return RangeResult((), False, int(at > 0), now)
         kvs = sort_and_filter(request, [read(at)]) if needs_all(request) else [read(at)]
-        return RangeResult(tuple(kvs), False, 1, now)
+        return RangeResult(tuple(_wanted(request, kvs)), False, 1, now)
     if request.count_only:
         return RangeResult((), False, tree.count(key, range_end, revision), now)
     found = tree.scan(key, range_end, revision)
@@ -54,12 +55,17 @@ def read_range(tree: Tree, request: Range, now: int) -> RangeResult:
         everything = [read(at) for at in found]
         kvs = sort_and_filter(request, everything)
         more = 0 < request.limit < len(kvs)
-        return RangeResult(tuple(kvs[: request.limit or None]), more, len(everything), now)
+        kvs = kvs[: request.limit or None]
+        return RangeResult(tuple(_wanted(request, kvs)), more, len(everything), now)
     kvs = [read(at) for at in (islice(found, request.limit) if request.limit else found)]
     count = len(kvs)
     if request.limit and count == request.limit:
         count = tree.count(key, range_end, revision)
     return RangeResult(tuple(kvs), count > len(kvs), count, now)
+
+
+def _wanted(request: Range, kvs: list[KeyValue]) -> list[KeyValue]:
+    return [replace(kv, value=b"") if kv.value else kv for kv in kvs] if request.keys_only else kvs
 
 
 def check_range(tree: Tree, request: Range, now: int) -> int:
