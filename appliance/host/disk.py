@@ -126,6 +126,7 @@ class FileDisk:
 
     def create(self, name: str) -> DiskFile:
         """See Disk."""
+        self._make_directory()
         return self._opened(name, os.O_CREAT | os.O_TRUNC, "create")
 
     def open(self, name: str) -> DiskFile:
@@ -140,14 +141,22 @@ class FileDisk:
             raise _translated(exc, verb, path) from exc
 
     def names(self) -> list[str]:
-        """See Disk. The directory is made here, with its own name made durable, so that a first start needs nothing."""
+        """See Disk. No directory yet: no names."""
         try:
-            if not os.path.isdir(self.directory):
-                os.makedirs(self.directory, mode=0o700, exist_ok=True)
-                sync_directory(os.path.dirname(os.path.abspath(self.directory)))
             return sorted(os.listdir(self.directory))
+        except FileNotFoundError:
+            return []
         except OSError as exc:
             raise _translated(exc, "list", self.directory) from exc
+
+    def _make_directory(self) -> None:
+        if os.path.isdir(self.directory):
+            return
+        try:
+            os.makedirs(self.directory, mode=0o700, exist_ok=True)
+            sync_directory(os.path.dirname(os.path.abspath(self.directory)))
+        except OSError as exc:
+            raise _translated(exc, "make directory", self.directory) from exc
 
     def rename(self, old: str, new: str) -> None:
         """See Disk."""

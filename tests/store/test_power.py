@@ -158,7 +158,7 @@ def test_the_script_does_what_the_sweep_is_to_cut() -> None:
     assert reopened(disk)[0] == contents()[-1]
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(10))
 def test_power_cut_at_every_operation(seed: int) -> None:
     states = contents()
     total, dark = all_operations(), 0  # trio shuffles tasks: a run may have an operation more or less
