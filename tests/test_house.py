@@ -12,9 +12,9 @@ import pytest
 HOUSE = Path(__file__).parents[1] / "appliance"
 FLOORS = (  # ground floor first; rooms on one floor do not know each other
     {"__init__", "errors", "version"},
-    {"host", "schema"},
+    {"host", "schema", "bolt"},
     {"supervisor", "store"},
-    {"containers"},
+    {"containers", "migration"},
     {"units", "etcdapi", "provision"},
     {"update"},
     {"release", "cluster"},
