@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 import trio
 
 from appliance.errors import UnavailableError
-from appliance.host.files import translate
 from appliance.host.poller import Poller
 from appliance.host.procfs import process_stat
 from appliance.host.spawner import Spawner
@@ -171,8 +170,8 @@ class Processes:
     """The registry. ``spawn`` and ``adopt`` do not wait; ends are noticed while ``run`` runs."""
 
     def __init__(self, spawn_program: str) -> None:
-        self._spawner = Spawner(spawn_program)
         self.poller = Poller()
+        self._spawner = Spawner(spawn_program, self.poller)
         self._ours: dict[int, Child] = {}
         self._orphans: dict[tuple[int, int], Exit] = {}  # (pid, start ticks), oldest first
 
@@ -197,28 +196,43 @@ class Processes:
 
     def spawn(self, command: Command) -> Child:
         """Start it. Raises UnavailableError when the kernel has no process or descriptor left for us."""
+        found: list[Child | UnavailableError] = []
+        self.spawn_soon(command, found.append)
+        self._spawner.wait_answered()
+        (child,) = found
+        if isinstance(child, UnavailableError):
+            raise child
+        return child
+
+    def spawn_soon(self, command: Command, started: Callable[[Child | UnavailableError], None]) -> None:
+        """Start it without waiting for its pid; ``started`` is called with it, perhaps before this returns."""
         try:
             report_read, report_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as exc:
-            raise translate(exc, "start", command.argv[0]) from exc
-        try:
-            words = [*_spawn_options(command), "--", *command.argv]
-            pid = self._spawner.spawn(words, command.environment, (report_write, *(command.standard or ())))
-        except OSError as exc:
-            os.close(report_read)
-            program = self._spawner.program
-            raise UnavailableError(f"cannot start {command.argv[0]}: {program}: {exc.strerror}", where=program) from exc
-        except UnavailableError:
-            os.close(report_read)
-            raise
-        finally:
-            os.close(report_write)
-        stat = process_stat(pid)
-        child = Child(pid, stat.start_ticks if stat else 0, self)
-        child._report_fd = report_read
-        self._ours[pid] = child
-        self.poller.add(report_read, child._read_report)
-        return child
+            started(UnavailableError(f"cannot start {command.argv[0]}: {exc.strerror}"))
+            return
+
+        def told(answer: int | OSError) -> None:
+            if isinstance(answer, OSError):
+                os.close(report_read)
+                where = self._spawner.program
+                error = UnavailableError(f"cannot start {command.argv[0]}: {where}: {answer.strerror}", where=where)
+                started(error)
+                return
+            stat = process_stat(answer)  # it is there: we have not reaped it, and nobody else may
+            child = Child(answer, stat.start_ticks if stat else 0, self)
+            child._report_fd = report_read
+            self._ours[answer] = child
+            self.poller.add(report_read, child._read_report)
+            started(child)
+
+        words = [*_spawn_options(command), "--", *command.argv]
+        self._spawner.spawn(words, command.environment, (report_write, *(command.standard or ())), told)
+        os.close(report_write)
+
+    def wait_spawned(self) -> None:
+        """Until every ``spawn_soon`` has called back: a millisecond."""
+        self._spawner.wait_answered()
 
     def adopt(self, pid: int, start_ticks: int) -> Child | None:
         """Watch a process that somebody else started, if it is still that one. Its end is known if anybody can tell."""
@@ -310,6 +324,8 @@ class Processes:
                 return
             if seen is None:
                 return
+            if seen.si_pid not in self._ours:
+                self._spawner.wait_answered()  # it may be over before its pid was told
             child = self._ours.pop(seen.si_pid, None)
             stat = process_stat(seen.si_pid) if child is None else None
             _, status = os.waitpid(seen.si_pid, 0)

@@ -2,64 +2,110 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 
-from appliance.errors import UnavailableError
+from appliance.host.poller import Poller
 
 _REQUEST_BYTES_MAX = 100 << 10
 _ANSWER_SECONDS_MAX = 10.0
 _REPORT_FD = 3
 
+Answered = Callable[[int | OSError], None]  # the pid of our new child, or why there is none
+
 
 class Spawner:
-    """Owns the serving ``spawn``, which is started at the first use, and again whenever it is gone."""
+    """Owns the serving ``spawn``, which is started at the first use, and again whenever it is gone.
 
-    def __init__(self, program: str) -> None:
+    It answers in the order in which it was asked; ``poller`` hands the answers out, unless somebody waits for them.
+    """
+
+    def __init__(self, program: str, poller: Poller) -> None:
         self.program = program
         self.server_pid = 0
+        self._poller = poller
         self._socket: socket.socket | None = None
+        self._waiting: deque[Answered] = deque()
 
-    def spawn(self, words: Sequence[str], environment: Mapping[str, str], fds: Sequence[int]) -> int:
-        """The pid of our new child. ``fds``: for its report, and perhaps for its 0, 1, 2. Raises OSError."""
+    def spawn(self, words: Sequence[str], environment: Mapping[str, str], fds: Sequence[int], told: Answered) -> None:
+        """Ask, and go on. ``fds``: for its report, and perhaps for its 0, 1, 2; they may be closed on return."""
         request = _encode(words, environment)
-        if len(request) <= _REQUEST_BYTES_MAX:
-            for _ in range(2):  # the server may have been killed since we last asked
-                try:
-                    return self._ask(request, fds)
-                except ConnectionError:
-                    self.close()
-        return self._spawn_directly(words, environment, fds)
+        if len(request) > _REQUEST_BYTES_MAX:
+            self._spawn_directly(words, environment, fds, told)
+            return
+        for _ in range(2):  # the server may have been killed since we last asked
+            try:
+                if self._socket is None:
+                    self._start_server()
+                self._send(request, fds)
+            except ConnectionError:
+                self.close()
+            except OSError as exc:
+                told(exc)
+                return
+            else:
+                self._waiting.append(told)
+                return
+        self._spawn_directly(words, environment, fds, told)
+
+    def wait_answered(self) -> None:
+        """Until every program that was asked for has its pid, or its error: a millisecond."""
+        while self._waiting:
+            with contextlib.suppress(ConnectionError):  # close() has told them
+                self._wait(select.POLLIN)
+                self._hand_out()
 
     def close(self) -> None:
-        """Let the server go; it ends at the end of its socket."""
+        """Let the server go: it ends at the end of its socket. What it still owes is answered with an error."""
         if self._socket is not None:
+            self._poller.remove(self._socket.fileno())
             self._socket.close()
         self._socket = None
         self.server_pid = 0
+        waiting, self._waiting = self._waiting, deque()
+        for told in waiting:
+            told(ConnectionResetError(0, "the program that forks for us was killed"))
 
-    def _ask(self, request: bytes, fds: Sequence[int]) -> int:
+    def _hand_out(self) -> None:
+        """What is answered by now."""
+        while self._socket is not None:
+            try:
+                answer = self._socket.recv(4)
+            except BlockingIOError:
+                return
+            except OSError:
+                answer = b""
+            if len(answer) != 4 or not self._waiting:
+                self.close()
+                return
+            pid: int = struct.unpack("=i", answer)[0]
+            self._waiting.popleft()(pid if pid >= 0 else OSError(-pid, os.strerror(-pid)))
+
+    def _send(self, request: bytes, fds: Sequence[int]) -> None:
+        assert self._socket is not None
+        while True:
+            try:
+                socket.send_fds(self._socket, [request], list(fds))
+                return
+            except BlockingIOError:  # it is a few hundred programs behind
+                self._wait(select.POLLOUT)
+
+    def _wait(self, event: int) -> None:
+        """For the server, which only forks: should it ever hang, it is let go."""
         if self._socket is None:
-            self._socket = self._start_server()
-        try:
-            socket.send_fds(self._socket, [request], list(fds))
-            answer = self._socket.recv(4)
-        except TimeoutError as exc:
-            server = self.server_pid
+            return
+        poll = select.poll()
+        poll.register(self._socket, event)
+        if not poll.poll(_ANSWER_SECONDS_MAX * 1000):
             self.close()
-            raise UnavailableError(
-                f"cannot start a process: spawn (pid {server}) does not answer within {_ANSWER_SECONDS_MAX:g} s"
-            ) from exc
-        if len(answer) != 4:
-            raise ConnectionResetError("spawn is gone")
-        pid: int = struct.unpack("=i", answer)[0]
-        if pid < 0:
-            raise OSError(-pid, os.strerror(-pid))
-        return pid
+            raise ConnectionResetError(0, "the program that forks for us hangs")
 
-    def _start_server(self) -> socket.socket:
+    def _start_server(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self.server_pid = os.posix_spawn(
@@ -74,14 +120,23 @@ class Spawner:
             raise
         finally:
             theirs.close()
-        ours.settimeout(_ANSWER_SECONDS_MAX)
-        return ours
+        ours.setblocking(False)
+        self._socket = ours
+        self._poller.add(ours.fileno(), self._hand_out)
 
-    def _spawn_directly(self, words: Sequence[str], environment: Mapping[str, str], fds: Sequence[int]) -> int:
+    def _spawn_directly(
+        self, words: Sequence[str], environment: Mapping[str, str], fds: Sequence[int], told: Answered
+    ) -> None:
         report, *standard = fds
         moves = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(standard)]
         moves.append((os.POSIX_SPAWN_DUP2, report, _REPORT_FD))
-        return os.posix_spawn(self.program, [self.program, *words], environment, file_actions=moves, setsigmask=())
+        try:
+            argv = [self.program, *words]
+            pid = os.posix_spawn(self.program, argv, environment, file_actions=moves, setsigmask=())
+        except OSError as exc:
+            told(exc)
+        else:
+            told(pid)
 
 
 def _encode(words: Sequence[str], environment: Mapping[str, str]) -> bytes:

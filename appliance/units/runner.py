@@ -161,8 +161,10 @@ class Runner:
         self._cancel_alarm()
         self._fault = fault
         self.feed(Event.ENDING, reason)
-        if self.child is None:
-            return  # not spawned yet: _spawn sees it
+        if self.child is not None:  # else it is not spawned yet: _spawn or _spawned will see
+            self._terminate()
+
+    def _terminate(self) -> None:
         self._alarm = self._ground.alarms.after(self.unit.document.service.stop_timeout, self.force)
         self._send(_SIGTERM)
         self._send(_SIGCONT)  # one that is stopped would not notice
@@ -210,24 +212,35 @@ class Runner:
                 service, invocation=invocation, cgroup=self._group.path, output=output,
                 notify_address=self._notify.address if self._notify else "",
             )  # fmt: skip
-            self.child = self._ground.processes.spawn(command)
         except ApplianceError as exc:
             self._down_without_process(exc.message)
             return
-        self._group.lead(self.child.pid, self.child.start_ticks)
-        failpoint.reach("unit-spawned")
-        self.child.on_exit(self._ended)
-        if service.type == "simple":
-            self._came_up(f"started, pid {self.child.pid}")
+        self._ground.processes.spawn_soon(command, self._spawned)
+
+    def _spawned(self, child: Child | ApplianceError) -> None:
+        if isinstance(child, ApplianceError):
+            self._down_without_process(child.message)
             return
-        self._remember()
-        self._alarm = self._ground.alarms.after(service.start_seconds_max(), self._start_timed_out)
-        if service.type == "exec":
-            self.child.on_exec(self._executed)
+        assert self._group is not None
+        self.child = child
+        self._group.lead(child.pid, child.start_ticks)
+        failpoint.reach("unit-spawned")
+        child.on_exit(self._ended)
+        service = self.unit.document.service
+        if self.state is State.STOPPING:  # asked while the kernel was making it
+            self._terminate()
+        elif service.type == "simple":
+            self._came_up(f"started, pid {child.pid}")
+        else:
+            self._remember()
+            self._alarm = self._ground.alarms.after(service.start_seconds_max(), self._start_timed_out)
+            if service.type == "exec":
+                child.on_exec(self._executed)
 
     def _down_without_process(self, fault: str) -> None:
-        self._fault = fault
-        self.feed(Event.ENDING, fault)
+        if self.state is not State.STOPPING:
+            self._fault = fault
+            self.feed(Event.ENDING, fault)
         self._all_gone()
 
     def _executed(self) -> None:

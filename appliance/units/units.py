@@ -114,6 +114,7 @@ class Units:
             raise
         finally:
             self._nursery = None
+            self._processes.wait_spawned()  # so that the next supervisor is told of every process
             for runner in self._runners.values():
                 runner.release()
                 runner.turned.unpark_all()
