@@ -5,6 +5,7 @@ Law: what a caller was told is written is on the disk, and nobody sees what is n
 
 from appliance.store.backing_up import check_backup, restore
 from appliance.store.checking import CheckReport, check
+from appliance.store.exporting import Change, Export
 from appliance.store.faults import (
     CompactedError,
     DuplicateKeyError,
@@ -14,6 +15,7 @@ from appliance.store.faults import (
     TooLargeError,
     TooManyOperationsError,
 )  # fmt: skip
+from appliance.store.importing import backup_of
 from appliance.store.requests import (
     OPERATIONS_MAX,
     REQUEST_BYTES_MAX,
@@ -44,9 +46,9 @@ from appliance.store.store import Sizes, Store
 from appliance.store.watching import Watcher
 
 __all__ = [
-    "OPERATIONS_MAX", "REQUEST_BYTES_MAX", "CheckReport", "CompactedError", "Compare", "CompareResult", "CompareTarget",
-    "Delete", "DeleteResult", "DuplicateKeyError", "EmptyKeyError", "Event", "EventKind", "FutureRevisionError",
-    "KeyNotFoundError", "KeyValue", "Operation", "Put", "PutResult", "Range", "RangeResult", "Sizes", "SortOrder",
-    "SortTarget", "Store", "StoreStatus", "TooLargeError", "TooManyOperationsError", "Txn", "TxnResult",
-    "WatchBatch", "Watcher", "check", "check_backup", "prefix_end", "restore",
+    "OPERATIONS_MAX", "REQUEST_BYTES_MAX", "Change", "CheckReport", "CompactedError", "Compare", "CompareResult",
+    "CompareTarget", "Delete", "DeleteResult", "DuplicateKeyError", "EmptyKeyError", "Event", "EventKind", "Export",
+    "FutureRevisionError", "KeyNotFoundError", "KeyValue", "Operation", "Put", "PutResult", "Range", "RangeResult",
+    "Sizes", "SortOrder", "SortTarget", "Store", "StoreStatus", "TooLargeError", "TooManyOperationsError", "Txn",
+    "TxnResult", "WatchBatch", "Watcher", "backup_of", "check", "check_backup", "prefix_end", "restore",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from appliance.host.disk import Disk
 from appliance.store import rules
 from appliance.store.backing_up import backup_chunks
 from appliance.store.committing import Committer, InThread
+from appliance.store.exporting import Export
 from appliance.store.faults import CompactedError, EmptyKeyError, FutureRevisionError
 from appliance.store.frames import COMPACT
 from appliance.store.log import Batch
@@ -335,6 +336,20 @@ class Store:
                 if chunk:
                     yield chunk
         finally:
+            upkeep.let_go_of_segments()
+
+    @asynccontextmanager
+    async def export(self) -> AsyncIterator[Export]:
+        """All that is kept at the newest durable revision, as plain changes. Writers go on meanwhile."""
+        tree = self._reading()
+        assert self._engine is not None
+        upkeep = self._engine.upkeep
+        await upkeep.hold_segments()
+        export = Export(tree, self._disk)
+        try:
+            yield export
+        finally:
+            export.close()
             upkeep.let_go_of_segments()
 
 
