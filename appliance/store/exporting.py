@@ -13,8 +13,6 @@ from itertools import islice
 from typing import NamedTuple
 
 from appliance.errors import CorruptError
-from appliance.host import entropy
-from appliance.host.disk import Disk, DiskFile
 from appliance.store import frames
 from appliance.store.frames import DELETE, DELETE_RANGE, LOCATION_MASK, PUT, SEGMENT_HEADER_SIZE, Record
 from appliance.store.tree import Tree
@@ -40,27 +38,11 @@ class Change(NamedTuple):
 class Export:
     """What the store kept at ``revision``. Use it while ``Store.export`` is open."""
 
-    def __init__(self, tree: Tree, disk: Disk) -> None:
+    def __init__(self, tree: Tree) -> None:
         self.revision = tree.durable_revision
         self.compacted_revision = tree.compacted_revision
         self._tree = tree
-        self._disk = disk
         self._end = tree.log.durable_end
-        self._scratch: list[tuple[str, DiskFile]] = []
-
-    def scratch(self) -> DiskFile:
-        """An empty file beside the log, gone with the export (or at the next start)."""
-        name = f"export-{entropy.token(8)}.new"
-        file = self._disk.create(name)
-        self._scratch.append((name, file))
-        return file
-
-    def close(self) -> None:
-        """Remove what was made."""
-        while self._scratch:
-            name, file = self._scratch.pop()
-            file.close()
-            self._disk.remove(name)
 
     def changes(self) -> Batches:
         """In order; an empty list where a pause is due, behind some hundred records."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -11,7 +11,8 @@ from typing import Protocol
 import trio
 
 from appliance.errors import ApplianceError, InputError, UnavailableError
-from appliance.host.disk import Disk
+from appliance.host import entropy
+from appliance.host.disk import Disk, DiskFile
 from appliance.store import rules
 from appliance.store.backing_up import backup_chunks
 from appliance.store.committing import Committer, InThread
@@ -345,12 +346,21 @@ class Store:
         assert self._engine is not None
         upkeep = self._engine.upkeep
         await upkeep.hold_segments()
-        export = Export(tree, self._disk)
         try:
-            yield export
+            yield Export(tree)
         finally:
-            export.close()
             upkeep.let_go_of_segments()
+
+    @contextmanager
+    def scratch(self) -> Iterator[DiskFile]:
+        """An empty file beside the log, gone in the end (or at the next start)."""
+        name = f"scratch-{entropy.token(8)}.new"
+        file = self._disk.create(name)
+        try:
+            yield file
+        finally:
+            file.close()
+            self._disk.remove(name)
 
 
 def _finish(batch: Batch, result: TxnResult, done: Done) -> None:

@@ -92,13 +92,13 @@ async def test_an_export_made_a_store_again(seed: int, monkeypatch: pytest.Monke
             assert again[-1].revision == other.revision
 
 
-async def test_an_export_leaves_nothing_behind() -> None:
+async def test_scratch_files_leave_nothing_behind() -> None:
     disk = SimDisk()
     async with running(new_store(disk)) as store:
         await store.put(b"a", b"b")
         before = disk.names()
-        async with store.export() as export:
-            export.scratch().write(b"x", 0)
+        with store.scratch() as file:
+            file.write(b"x", 0)
             assert disk.names() != before
         assert disk.names() == before
 
