@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import trio
 
 from appliance.errors import CorruptError
-from appliance.host import entropy
+from appliance.host import entropy, failpoint
 from appliance.host.disk import Disk, DiskFile, NoRoomError
 from appliance.store import frames
 from appliance.store.frames import (
@@ -143,6 +143,7 @@ class Log:
         if segment is None:
             segment = self._create(batch)
         frame = frames.encode_frame(b"".join(batch.parts), batch.sequence, segment.salt)
+        failpoint.reach("store-before-write")
         try:
             self._fill_ahead(segment, batch.offset + len(frame))
             segment.file.write(frame, batch.offset)
@@ -150,7 +151,9 @@ class Log:
             segment.filled = batch.offset
             segment.file.truncate(batch.offset)  # gives room back; when this fails, the error is no longer about room
             raise
+        failpoint.reach("store-before-sync")
         segment.file.sync()
+        failpoint.reach("store-after-sync")
 
     def _create(self, batch: Batch) -> Segment:
         before = self.segments.get(batch.segment - 1)

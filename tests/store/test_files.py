@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -266,6 +267,26 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
                     assert store.range(b"key%d" % n).kvs[0].mod_revision >= revision
 
         trio.run(look)
+
+
+@pytest.mark.parametrize("place", ["store-before-write", "store-before-sync", "store-after-sync"])
+def test_kill_9_at_each_step_of_a_commit(tmp_path: Path, place: str) -> None:
+    """With one writer per key: what was acknowledged is there, and at most one write a key more."""
+    directory = str(tmp_path / "store")
+    acknowledged: dict[int, int] = {}
+    for count in (1, 7, 40):
+        child = subprocess.run(
+            [sys.executable, "-c", CHILD, directory], capture_output=True, text=True, cwd=Path(__file__).parents[2],
+            env={**os.environ, "APPLIANCE_FAILPOINT": f"{place}:{count}"}, timeout=120, check=False,
+        )  # fmt: skip
+        assert child.returncode == -signal.SIGKILL, child.stderr
+        for line in child.stdout.splitlines():
+            n, revision = map(int, line.split())
+            acknowledged[n] = revision
+        report = check(FileDisk(directory))
+        assert report.problems == ()
+        assert report.revision >= max(acknowledged.values(), default=1)
+        assert report.revision <= max(acknowledged.values(), default=1) + 8
 
 
 def test_a_hundred_thousand_keys_open_from_the_checkpoint(tmp_path: Path) -> None:
