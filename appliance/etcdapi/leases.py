@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from appliance.etcdapi.statuses import refused
+from appliance.migration import LeaseGrant
 from appliance.store import OPERATIONS_MAX, Compare, CompareResult, CompareTarget, Delete, Operation, Txn
 
 TTL_SECONDS_MIN = 2  # ceil(3/2 of etcd's default election timeout)
@@ -104,6 +105,10 @@ class Leases:
     def next_due(self) -> float:
         """The earliest moment at which one may be over; infinite without leases."""
         return self._due[0][0] if self._due else float("inf")
+
+    def grants(self) -> list[LeaseGrant]:
+        """All, as they were granted."""
+        return [LeaseGrant(lease.id, lease.ttl) for lease in self._leases.values()]
 
     def ids(self) -> list[int]:
         """All, by what is left to them, as etcd lists them."""

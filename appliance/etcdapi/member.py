@@ -37,7 +37,6 @@ class Member:
             maintenance + b"Defragment": Unary(self.defragment),
             maintenance + b"Hash": Unary(self.hash),
             maintenance + b"HashKV": Unary(self.hash_kv),
-            maintenance + b"Snapshot": Unary(self._refuse("snapshot not supported")),
             maintenance + b"MoveLeader": Unary(self._refuse("bad leader transferee")),
             maintenance + b"Downgrade": Unary(self._refuse("no downgrade")),
         }

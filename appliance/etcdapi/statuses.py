@@ -80,7 +80,6 @@ STATUSES: dict[str, tuple[Code, str]] = {
     "wrong downgrade version": (_I, "etcdserver: wrong downgrade target version format"),
     "invalid downgrade version": (_I, "etcdserver: invalid downgrade target version"),
     "member not supported": (_F, "etcdserver: this is an embedded store of one member: run etcd to have more"),
-    "snapshot not supported": (Code.UNIMPLEMENTED, "etcdserver: no snapshots yet: use appliance store backup"),
 }  # fmt: skip
 
 

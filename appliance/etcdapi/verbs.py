@@ -14,8 +14,9 @@ from appliance.etcdapi.identity import Identity
 from appliance.etcdapi.kv import KV
 from appliance.etcdapi.lease_service import LeaseService
 from appliance.etcdapi.leases import Leases
-from appliance.etcdapi.member import Member
+from appliance.etcdapi.member import VERSION, Member
 from appliance.etcdapi.messages import Headers
+from appliance.etcdapi.snapshot import SnapshotService
 from appliance.etcdapi.statuses import refusal_of
 from appliance.etcdapi.watch import WatchService
 from appliance.store import Range, Store
@@ -37,6 +38,7 @@ class Verbs:
             **self.watch.methods(),
             **self.lease.methods(),
             **Member(store, self.headers).methods(),
+            **SnapshotService(store, self.headers, self.leases.grants, VERSION, nursery).methods(),
         }
         self.methods = {path: _guarded(method) for path, method in found.items()}
         nursery.start_soon(self.lease.expire)

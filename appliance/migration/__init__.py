@@ -1,0 +1,11 @@
+"""Between our store and a real etcd, both ways, with revisions, history and leases.
+
+``Database`` writes the file that etcd keeps (a bbolt database) from the store's changes; ``Snapshot`` reads one, from
+``etcdctl snapshot save`` or a data directory, as the store's changes.
+"""
+
+from appliance.migration.etcd_layout import LeaseGrant
+from appliance.migration.from_etcd import Snapshot, restore_any
+from appliance.migration.to_etcd import DATABASE_BEGIN, Database
+
+__all__ = ["DATABASE_BEGIN", "Database", "LeaseGrant", "Snapshot", "restore_any"]
