@@ -11,7 +11,7 @@ from itertools import islice
 from typing import assert_never
 
 from appliance.store.faults import CompactedError, EmptyKeyError, FutureRevisionError, KeyNotFoundError
-from appliance.store.frames import DEAD, DELETE, DELETE_RANGE, LOCATION_MASK, PUT
+from appliance.store.frames import DEAD, DELETE, DELETE_RANGE, PUT
 from appliance.store.requests import Compare, CompareTarget, Delete, Operation, Put, Range, SortTarget, Txn
 from appliance.store.results import DeleteResult, KeyValue, PutResult, RangeResult, TxnResult
 from appliance.store.rules import holds, needs_all, sort_and_filter
@@ -184,16 +184,18 @@ def _delete(tree: Tree, delete: Delete, revision: int, *, alone: bool) -> Delete
         prev = (tree.key_value(entry),) if delete.prev_kv else ()
         tree.write(DELETE, delete.key, b"", revision, prev=entry, slot=slot)
         return DeleteResult(revision, 1, prev)
-    found = list(tree.scan(delete.key, delete.range_end, tree.revision))
-    if not found:
+    count = tree.count(delete.key, delete.range_end, tree.revision)
+    if not count:
         return DeleteResult(tree.revision, 0)
-    kept: tuple[KeyValue, ...] = tuple(tree.key_value(at) for at in found) if delete.prev_kv else ()
-    if alone and len(found) > RANGE_TOMBSTONE_KEYS and tree.revision < revision:
+    as_range = alone and count > RANGE_TOMBSTONE_KEYS and tree.revision < revision
+    found = list(tree.scan(delete.key, delete.range_end, tree.revision)) if delete.prev_kv or not as_range else []
+    kept: tuple[KeyValue, ...] = tuple(map(tree.key_value, found)) if delete.prev_kv else ()
+    if as_range:
         tree.write(DELETE_RANGE, delete.key, delete.range_end, revision)
     else:
         for at in found:
-            tree.write(DELETE, tree.log.key(at & LOCATION_MASK), b"", revision, prev=at)
-    return DeleteResult(revision, len(found), kept)
+            tree.write(DELETE, tree.log.key(at), b"", revision, prev=at)
+    return DeleteResult(revision, count, kept)
 
 
 def is_change(operation: Operation) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -138,8 +139,8 @@ class Tree:
             batch.undo.append((TOMBSTONE, b"", mod))
             drops[batch.segment] = drops.get(batch.segment, 0) + 1
             for marked in self.index.mark_dead(key, value):
-                for entry in marked:
-                    drops[entry >> OFFSET_BITS] = drops.get(entry >> OFFSET_BITS, 0) + 1
+                for number, count in Counter([entry >> OFFSET_BITS for entry in marked]).items():
+                    drops[number] = drops.get(number, 0) + count
         else:
             assert kind == COMPACT, f"record kind {kind}"
             batch.undo.append((COMPACTED, b"", self.compacted_revision))
