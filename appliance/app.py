@@ -18,6 +18,7 @@ import trio
 from appliance import settings as settings_file
 from appliance.api import Api, NodePicture, SettingsPicture, Subjects
 from appliance.errors import ApplianceError, CorruptError
+from appliance.etcdapi import EtcdApi, identity_of
 from appliance.host import bundle as host_bundle
 from appliance.host import clock, files, process_self
 from appliance.host.bundle import Bundle
@@ -34,6 +35,7 @@ from appliance.units import Units
 from appliance.update import Update
 
 OURS = b"/appliance/"  # keys of ours in the store
+SWITCH_SECONDS = 0.0005  # the thread that syncs the store waits for the interpreter no longer than that
 EXIT_FORCED = 1
 EXIT_GAVE_UP = 8
 UNITS_GRACE_SECONDS = 600.0  # units have their own grace; this is for a bug in the code that counts it
@@ -53,6 +55,7 @@ def run(layout: Layout, config_file: str | None, signals: Signals) -> int:
     notifier = Notifier(process_self.environment())
     if process_self.is_init():
         process_self.settle_as_init()
+    sys.setswitchinterval(SWITCH_SECONDS)
     lock = files.lock(layout.lock)
     try:
         loaded = settings_file.load(layout, config_file)
@@ -183,6 +186,12 @@ class Node:
             switch=self.switch,
             publish=self.publish,
         )
+        self.etcd = EtcdApi(
+            self.store,
+            identity_of(self.settings.node.name, client_urls=(f"unix://{layout.etcd_socket}",)),
+            unix_path=layout.etcd_socket,
+            reserved=OURS,
+        )
         self.supervisor = Supervisor(self._services(), publish=self.publish, on_fault=tell_fault)
         self.api = Api(self._subjects())
 
@@ -203,6 +212,9 @@ class Node:
             Service(name="update", main=self.update.run, needs=needs_processes, start_timeout=120.0),
             Service(name="api-control", main=lambda **life: self.api.control(**life), restart=patient),
             Service(name="api-status", main=lambda **life: self.api.status(**life), restart=patient, essential=False),
+            Service(
+                name="etcdapi", main=self._run_etcd, needs=frozenset({"store"}), restart=patient, essential=False
+            ),
             Service(name="settings", main=self._run_settings, restart=patient, essential=False),
             Service(name="parent", main=self._run_parent, restart=patient, essential=False),
         ]
@@ -304,6 +316,8 @@ class Node:
         if old.update != self.settings.update:
             self.update.reconfigure(self.settings.update)
         problems: list[str] = []
+        if old.store.listen != self.settings.store.listen:
+            await self.supervisor.restart("etcdapi", "settings changed")
         if old.status != self.settings.status:
             await self.supervisor.restart("api-status", "settings changed")
             await self.supervisor.wait_outcome("api-status")
@@ -314,7 +328,7 @@ class Node:
         except ApplianceError as error:
             plan = None
             problems.append(f"unit files: {error}")
-        live = ("node.", "status.", "update.")
+        live = ("node.", "status.", "store.listen.", "update.")
         return Reloaded(
             changed=changed,
             restart_needed=tuple(line for line in changed if not line.startswith(live)),
@@ -407,6 +421,10 @@ class Node:
             nursery.start_soon(tell)
             await self.units.run(stopping=told, task_status=task_status)
             nursery.cancel_scope.cancel()
+
+    async def _run_etcd(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None]) -> None:
+        self.etcd.listen = self.settings.store.listen.listeners()
+        await self.etcd.run(stopping=stopping, task_status=task_status)
 
     async def _run_parent(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None]) -> None:
         """Tells whoever started us how we are: on stderr, and by sd_notify."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from appliance.errors import ApplianceError, InputError
 from appliance.host import files, node
@@ -17,6 +17,9 @@ from appliance.host.sockets import parse_address
 from appliance.schema import Document, Finding, Source, read_merged, to_plain
 from appliance.units import UnitsSettings
 from appliance.update import UpdateSettings
+
+if TYPE_CHECKING:
+    from appliance.etcdapi import Listen
 
 SIZE_MAX = 1 << 20  # of one file
 
@@ -61,11 +64,53 @@ class StatusSettings:
             yield "listen", f'found "{self.listen}", which others can reach: set token_file, a file with a secret'
 
 
+_A_FILE = {"pattern": r"/.+", "what": "an absolute path"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreListenSettings:
+    """``[store.listen]``: etcd's API for other hosts, and how they prove who they are."""
+
+    address: str = field(default="off", metadata={"check": _listen_problem})
+    cert_file: str | None = field(default=None, metadata=_A_FILE)
+    key_file: str | None = field(default=None, metadata=_A_FILE)
+    client_ca_file: str | None = field(default=None, metadata=_A_FILE)
+    insecure: bool = False
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Closed unless it is said how it is protected."""
+        if (self.cert_file is None) != (self.key_file is None):
+            missing = "key_file" if self.key_file is None else "cert_file"
+            yield missing, "is missing: cert_file and key_file go together"
+        if self.client_ca_file is not None and self.cert_file is None:
+            yield "cert_file", "is missing: client_ca_file asks clients for certificates, which needs TLS"
+        if self.address == "off" or _listen_problem(self.address):
+            return
+        if self.insecure and not parse_address(self.address).is_loopback:
+            yield "insecure", f'found true with "{self.address}", which others can reach: only loopback may be insecure'
+        elif not parse_address(self.address).is_loopback and self.cert_file is None:
+            yield "cert_file", (
+                f'is missing: others can reach "{self.address}"; set cert_file and key_file, and client_ca_file '
+                "(without it every call is refused until authentication is enabled: etcdctl auth enable)"
+            )
+
+    def listeners(self) -> tuple[Listen, ...]:
+        """For etcdapi."""
+        from appliance.etcdapi import Listen
+        from appliance.host.tls import TlsFiles
+
+        if self.address == "off":
+            return ()
+        tls = TlsFiles(self.cert_file, self.key_file, self.client_ca_file) if self.cert_file and self.key_file else None
+        return (Listen(parse_address(self.address), tls, trusting=self.insecure),)
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoreSettings:
     """``[store]``: where keys are kept."""
 
     mode: Literal["embedded"] = "embedded"
+    listen: StoreListenSettings = field(default_factory=StoreListenSettings)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@
 """
 
 from appliance.etcdapi.identity import Identity, identity_of
+from appliance.etcdapi.listening import Listen
 from appliance.etcdapi.service import EtcdApi
 
-__all__ = ["EtcdApi", "Identity", "identity_of"]
+__all__ = ["EtcdApi", "Identity", "Listen", "identity_of"]

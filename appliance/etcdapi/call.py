@@ -39,6 +39,15 @@ class StreamCall:
         """Who calls."""
         return self.head.token
 
+    @property
+    def common_name(self) -> str:
+        """Whose certificate the client showed."""
+        return self.connection.common_name
+
+    def hold(self, consumer: Consumer) -> None:
+        """A unary method that answers later is told by ``reset`` when nobody waits any more."""
+        self.consumer = consumer
+
     def reply(self, message: bytes) -> None:
         """The one message of a unary method, and the end."""
         self.connection.reply(self, message)

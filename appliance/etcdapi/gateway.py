@@ -12,7 +12,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from appliance.etcdapi import metrics
-from appliance.etcdapi.grpc import Code, Consumer, RefusedError, Streaming, Unary
+from appliance.etcdapi.grpc import Code, Consumer, Methods, RefusedError, Streaming, Unary
 from appliance.etcdapi.json_paths import PATHS
 from appliance.etcdapi.member import CLUSTER_VERSION, VERSION
 
@@ -48,14 +48,16 @@ class Wire(Protocol):
 class Reply:
     """A ``Call`` whose answers go out as JSON."""
 
-    def __init__(self, wire: Wire) -> None:
+    common_name = ""  # as etcd's: the gateway speaks for whoever has a token, not for a certificate
+
+    def __init__(self, wire: Wire, token: bytes = b"") -> None:
         self._wire = wire
         self._answer: type[Message] | None = None
         self._streaming = False
         self._started = False
         self._consumer: Consumer | None = None
         self.over = False
-        self.token = b""
+        self.token = token
 
     @property
     def backlog(self) -> int:
@@ -84,6 +86,10 @@ class Reply:
             self._consumer.message(message)
         except RefusedError as exc:
             self.refuse(exc.code, exc.message)
+
+    def hold(self, consumer: Consumer) -> None:
+        """Tell it when the client leaves."""
+        self._consumer = consumer
 
     def reply(self, message: bytes) -> None:
         """The one message."""
@@ -152,8 +158,9 @@ class Reply:
 class Gateway:
     """Finds who answers a request."""
 
-    def __init__(self, verbs: Verbs) -> None:
+    def __init__(self, verbs: Verbs, methods: Methods) -> None:
         self._verbs = verbs
+        self._methods = methods
 
     def serve(self, method: str, target: str, body: bytes, reply: Reply) -> None:
         """Answer, now or later."""
@@ -184,7 +191,7 @@ class Gateway:
             if path.startswith(prefix):
                 path = "/v3/" + path.removeprefix(prefix)
         found = PATHS.get(path)
-        rpc = self._verbs.methods.get(found[0]) if found else None
+        rpc = self._methods.get(found[0]) if found else None
         if found is None or rpc is None:
             reply.text(404, _JSON, '{"error":"Not Found","message":"Not Found","code":5}')
             return

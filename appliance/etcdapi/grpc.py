@@ -83,6 +83,13 @@ class Call(Protocol):
     def token(self) -> bytes:
         """Who calls: what Authenticate gave, or nothing."""
 
+    @property
+    def common_name(self) -> str:
+        """Whose certificate the client showed, or nothing."""
+
+    def hold(self, consumer: Consumer) -> None:
+        """A unary method that answers later is told by ``reset`` when nobody waits any more."""
+
     def reply(self, message: bytes) -> None:
         """The one message of a unary method, and the end."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import h11
 
 from appliance.etcdapi.gateway import Gateway, Reply
+from appliance.etcdapi.grpc import Methods
 
 if TYPE_CHECKING:
     from appliance.etcdapi.verbs import Verbs
@@ -18,10 +19,10 @@ BODY_MAX = 4 << 20  # JSON and base64 of a request of 1.5 MiB
 class Http1:
     """One connection; requests are answered one after the other."""
 
-    def __init__(self, verbs: Verbs, wake: Callable[[], None]) -> None:
+    def __init__(self, verbs: Verbs, methods: Methods, wake: Callable[[], None]) -> None:
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=65536)
         self._wake = wake
-        self._gateway = Gateway(verbs)
+        self._gateway = Gateway(verbs, methods)
         self._out: list[bytes] = []
         self._size = 0
         self._request: h11.Request | None = None
@@ -73,7 +74,8 @@ class Http1:
             elif isinstance(event, h11.EndOfMessage):
                 assert self._request is not None
                 self._served += 1
-                reply = self._reply = Reply(self)
+                token = next((value for name, value in self._request.headers if name == b"authorization"), b"")
+                reply = self._reply = Reply(self, token)
                 method, target = self._request.method.decode("ascii"), self._request.target.decode("latin-1")
                 self._gateway.serve(method, target, bytes(self._body), reply)
             elif isinstance(event, h11.ConnectionClosed):

@@ -53,11 +53,14 @@ class Connection:
 
     __slots__ = (
         "_acknowledgements", "_block", "_buffer", "_consumed", "_decoder", "_heads", "_last_stream", "_methods", "_out",
-        "_parked", "_parked_size", "_partial_size", "_settings_seen", "_started", "calls", "closing", "outbox", "wake",
+        "_parked", "_parked_size", "_partial_size", "_settings_seen", "_started", "calls", "closing", "common_name",
+        "outbox", "wake",
     )  # fmt: skip
 
-    def __init__(self, methods: Methods, wake: Callable[[], None]) -> None:
+    def __init__(self, methods: Methods, wake: Callable[[], None], common_name: str = "") -> None:
+        """``common_name`` is that of the client's certificate."""
         self._methods = methods
+        self.common_name = common_name
         self.wake = wake
         self.calls: dict[int, StreamCall] = {}
         self.closing = False

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import trio
 
 from appliance.errors import ApplianceError
+from appliance.etcdapi.access import Access
 from appliance.etcdapi.backend import Backend
 from appliance.etcdapi.grpc import Call, Method, Unary
 from appliance.etcdapi.leases import Leases
@@ -31,8 +32,11 @@ from appliance.store import DeleteResult, Operation, Put, PutResult, Store, Txn,
 class KV:
     """The service etcdserverpb.KV over a store."""
 
-    def __init__(self, store: Store, backend: Backend, headers: Headers, leases: Leases, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, store: Store, backend: Backend, headers: Headers, leases: Leases, access: Access, nursery: trio.Nursery
+    ) -> None:
         self._store = store
+        self._access = access
         self._backend = backend
         self._headers = headers
         self._leases = leases
@@ -60,6 +64,7 @@ class KV:
         """One key."""
         check_size(message)
         request = put_request(parse_untrusted(rpc_pb2.PutRequest, message))
+        self._access.put(call, request)
         if request.lease:
             self._leases.attach(request.lease, request.key)
 
@@ -80,6 +85,7 @@ class KV:
         """Keys; nothing deleted makes no revision."""
         check_size(message)
         request = delete_request(parse_untrusted(rpc_pb2.DeleteRangeRequest, message))
+        self._access.delete(call, request)
 
         def done(result: TxnResult | ApplianceError) -> None:
             if isinstance(result, ApplianceError):
@@ -95,6 +101,7 @@ class KV:
         """All or nothing."""
         check_size(message)
         request = txn_request(parse_untrusted(rpc_pb2.TxnRequest, message))
+        self._access.txn(call, request)
         for put in _puts(request):
             if put.lease:
                 self._leases.attach(put.lease, put.key)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from appliance.etcdapi.door import Door, Machine
 from appliance.etcdapi.http2 import Connection
 from appliance.etcdapi.identity import Identity
+from appliance.etcdapi.listening import Doors, Listen
 from appliance.host import sockets
 from appliance.store import Store
 
@@ -21,9 +21,9 @@ BACKLOG = 4096
 
 
 class EtcdApi:
-    """etcd's v3 API over ``store``, on a unix socket that only its owner may open, and on TCP where ``addresses`` say.
+    """etcd's v3 API over ``store``, on a unix socket that only its owner may open, and on TCP where ``listen`` says.
 
-    ``run`` is a service's main; it can be run again after it went down.
+    Clients may not write below ``reserved``. ``run`` is a service's main; it can be run again after it went down.
     """
 
     def __init__(
@@ -32,12 +32,14 @@ class EtcdApi:
         identity: Identity,
         *,
         unix_path: str | None = None,
-        addresses: Sequence[sockets.Address] = (),
+        listen: Sequence[Listen] = (),
+        reserved: bytes = b"",
     ) -> None:
         self._store = store
         self._identity = identity
         self._unix_path = unix_path
-        self._addresses = tuple(addresses)
+        self.listen = tuple(listen)  # may be changed between two runs
+        self._reserved = reserved
         self.listening: tuple[str, ...] = ()  # where, right now; a port that was asked for as 0 is known here
 
     async def run(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -46,22 +48,28 @@ class EtcdApi:
 
         listeners: list[sockets.Listener] = []
         try:
-            if self._unix_path is not None:
-                listeners.append(sockets.listen_unix(self._unix_path, mode=0o600, backlog=BACKLOG))
-            for address in self._addresses:
-                listeners.append(sockets.listen_tcp(address, backlog=BACKLOG))
             async with trio.open_nursery() as nursery:
-                beginning = _Beginning(self._store, self._identity, nursery)
-                loop = Loop(beginning.machine)
-                beginning.flush = loop.flush_now
-                for listener in listeners:
-                    loop.listen(listener)
+                loop = Loop()
+                verbs = _Lazy(lambda: self._make_verbs(nursery, loop.flush_now))
+                if self._unix_path is not None:
+                    listeners.append(sockets.listen_unix(self._unix_path, mode=0o600, backlog=BACKLOG))
+                    loop.listen(listeners[-1], Doors(None, verbs.get).begin)
+                for listen in self.listen:
+                    doors = Doors(listen, verbs.get)
+                    listeners.append(sockets.listen_tcp(listen.address, backlog=BACKLOG))
+                    loop.listen(listeners[-1], doors.begin)
                 await nursery.start(loop.run)
                 self.listening = tuple(listener.name for listener in listeners)
                 task_status.started()
                 await stopping.wait()
                 loop.stop_listening()
-                await beginning.drain([m for m in loop.machines() if isinstance(m, Connection)])
+                for machine in loop.machines():
+                    inner = getattr(machine, "inner", machine)
+                    if isinstance(inner, Connection):
+                        inner.go_away()
+                if verbs.made is not None:
+                    with trio.move_on_after(DRAIN_SECONDS):
+                        await verbs.made.backend.wait_idle()
                 loop.flush()
                 nursery.cancel_scope.cancel()
         finally:
@@ -69,41 +77,20 @@ class EtcdApi:
             for listener in listeners:
                 listener.close()
 
+    def _make_verbs(self, nursery: trio.Nursery, flush: Callable[[], None]) -> Verbs:
+        from appliance.etcdapi.verbs import Verbs
 
-class _Beginning:
-    """Makes the machine of each new connection; the first one brings the verbs in."""
+        return Verbs(self._store, self._identity, nursery, flush, reserved=self._reserved)
 
-    def __init__(self, store: Store, identity: Identity, nursery: trio.Nursery) -> None:
-        self._store = store
-        self._identity = identity
-        self._nursery = nursery
-        self._known: Verbs | None = None
-        self.flush: Callable[[], None] = lambda: None
 
-    def machine(self, wake: Callable[[], None]) -> Machine:
-        """For ``host.epoll``."""
+class _Lazy:
+    """Made at the first connection: protobuf costs memory that an idle node keeps."""
 
-        def http2() -> Machine:
-            return Connection(self._verbs().methods, wake)
+    def __init__(self, make: Callable[[], Verbs]) -> None:
+        self._make = make
+        self.made: Verbs | None = None
 
-        def http1() -> Machine:
-            from appliance.etcdapi.http1 import Http1
-
-            return Http1(self._verbs(), wake)
-
-        return Door(http2, http1)
-
-    async def drain(self, connections: Sequence[Connection]) -> None:
-        """No new calls; those that wait for the disk are answered."""
-        for connection in connections:
-            connection.go_away()
-        if self._known is not None:
-            with trio.move_on_after(DRAIN_SECONDS):
-                await self._known.backend.wait_idle()
-
-    def _verbs(self) -> Verbs:
-        if self._known is None:
-            from appliance.etcdapi.verbs import Verbs
-
-            self._known = Verbs(self._store, self._identity, self._nursery, self.flush)
-        return self._known
+    def get(self) -> Verbs:
+        if self.made is None:
+            self.made = self._make()
+        return self.made

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import trio
 
 from appliance.errors import ApplianceError
+from appliance.etcdapi.access import Access
 from appliance.etcdapi.backend import Backend
 from appliance.etcdapi.feeds import Feeds
 from appliance.etcdapi.grpc import Call, Consumer, Method, Streaming, Unary
@@ -25,22 +26,32 @@ from appliance.store import Range, Store
 class Verbs:
     """``methods`` by path; the tasks they need run in ``nursery``."""
 
-    def __init__(self, store: Store, identity: Identity, nursery: trio.Nursery, flush: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        identity: Identity,
+        nursery: trio.Nursery,
+        flush: Callable[[], None],
+        *,
+        reserved: bytes = b"",
+    ) -> None:
         self.store = store
         self.headers = Headers(identity)
         backend = self.backend = Backend(store, flush)
         self.leases = Leases(self._still_attached)
+        self.access = Access(reserved)
         self.feeds = Feeds(store, nursery)
         self.watch = WatchService(self.feeds, self.headers)
         self.lease = LeaseService(store, backend, self.headers, self.leases)
         found: dict[bytes, Method] = {
-            **KV(store, backend, self.headers, self.leases, nursery).methods(),
+            **KV(store, backend, self.headers, self.leases, self.access, nursery).methods(),
             **self.watch.methods(),
             **self.lease.methods(),
             **Member(store, self.headers).methods(),
             **SnapshotService(store, self.headers, self.leases.grants, VERSION, nursery).methods(),
         }
         self.methods = {path: _guarded(method) for path, method in found.items()}
+        self.methods_with_auth_only: dict[bytes, Method] = {}
         nursery.start_soon(self.lease.expire)
         nursery.start_soon(self.watch.tell_progress)
 

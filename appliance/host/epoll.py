@@ -55,6 +55,9 @@ class Machine(Protocol):
         """Once established: who goes on with the connection (itself, or one that knows the peer's protocol)."""
 
 
+Begin = Callable[[Callable[[], None]], Machine]
+
+
 class _Link:
     """A socket and its machine."""
 
@@ -70,19 +73,16 @@ class _Link:
 
 
 class Loop:
-    """``run`` serves the listeners; ``begin(wake)`` makes the machine of a new connection.
+    """``run`` serves the listeners.
 
     A machine calls its ``wake`` when it has something to send. A peer that reads nothing for ``stalled_seconds`` while
     we have something to say, or says nothing whole for ``young_seconds`` after it came, is hung up on.
     """
 
-    def __init__(
-        self, begin: Callable[[Callable[[], None]], Machine], *, young_seconds: float = 30, stalled_seconds: float = 120
-    ) -> None:
-        self._begin = begin
+    def __init__(self, *, young_seconds: float = 30, stalled_seconds: float = 120) -> None:
         self._epoll = select.epoll()
         self._links: dict[int, _Link] = {}
-        self._listeners: dict[int, Listener] = {}
+        self._listeners: dict[int, Begin] = {}
         self._dirty: list[_Link] = []
         self._passing = False
         self._flusher = trio.lowlevel.ParkingLot()
@@ -97,9 +97,12 @@ class Loop:
         """How many are open."""
         return len(self._links)
 
-    def listen(self, listener: Listener) -> None:
-        """Serve this one too; it stays the caller's to close, after ``stop_listening``."""
-        self._listeners[listener.fileno()] = listener
+    def listen(self, listener: Listener, begin: Begin) -> None:
+        """Serve this one too; ``begin(wake)`` makes the machine of each connection.
+
+        It stays the caller's to close, after ``stop_listening``.
+        """
+        self._listeners[listener.fileno()] = begin
         self._epoll.register(listener.fileno(), _READ)
 
     def stop_listening(self) -> None:
@@ -179,12 +182,12 @@ class Loop:
                     if exc.errno in _FULL:
                         return False
                     continue  # this one left before we came
-                self._open(raw)
+                self._open(raw, self._listeners[descriptor])
         finally:
             listener.detach()
         return True
 
-    def _open(self, raw: socket.socket) -> None:
+    def _open(self, raw: socket.socket, begin: Begin) -> None:
         raw.setblocking(False)
         if raw.family != socket.AF_UNIX:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -197,7 +200,7 @@ class Loop:
                 if not self._passing:
                     self._flusher.unpark()
 
-        link.machine = self._begin(wake)
+        link.machine = begin(wake)
         self._links[link.descriptor] = link
         self._epoll.register(link.descriptor, _READ)
         self._expect(link, "young")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -78,6 +79,16 @@ def last_words(name: str, log: Path) -> str:
     return shell(f'trap "echo {name} >> {log}; exit 0" TERM; : > {log}.{name}; while :; do sleep 1; done')
 
 
+def etcdctl(host: Host, *arguments: str) -> str:
+    socket = f"unix://{host.root}/run/appliance/etcd.sock"
+    done = subprocess.run(
+        ["etcdctl", "--endpoints", socket, *arguments], check=False, capture_output=True, text=True, timeout=60,
+        env={"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    errors = [line for line in done.stderr.splitlines() if not line.startswith('{"level"')]
+    return done.stdout + "\n".join(errors)
+
+
 def test_it_becomes_ready_and_answers_on_both_doors(host: Host) -> None:
     daemon = host.start().expect_ready()
     assert daemon.get("/readyz")[0] == 200
@@ -86,9 +97,13 @@ def test_it_becomes_ready_and_answers_on_both_doors(host: Host) -> None:
     assert picture["ready"] is True
     assert picture["node"]["pid"] == daemon.process.pid
     assert {service["name"]: service["state"] for service in picture["services"]} == dict.fromkeys(
-        ("processes", "store", "units", "update", "api-control", "api-status", "settings", "parent"), "ready"
+        ("processes", "store", "units", "update", "api-control", "api-status", "etcdapi", "settings", "parent"), "ready"
     )
     assert json.loads(daemon.get("/v1/status")[1])["node"]["root"] == str(host.root)
+    if shutil.which("etcdctl"):
+        assert etcdctl(host, "put", "a", "b") == "OK\n"
+        assert etcdctl(host, "get", "a") == "a\nb\n"
+        assert etcdctl(host, "put", "/appliance/x", "b").startswith("Error: etcdserver: permission denied: keys below")
     assert daemon.stop() == 0
     assert daemon.lines[-1].endswith(" stopped")
 

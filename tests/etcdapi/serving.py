@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import trio
 
-from appliance.etcdapi import EtcdApi, identity_of
+from appliance.etcdapi import EtcdApi, Listen, identity_of
 from appliance.host.disk import FileDisk
 from appliance.host.sockets import Address
 from appliance.store import Store
 
 
 @asynccontextmanager
-async def serving(directory: Path, *, port: int = 0, unix_path: str | None = None) -> AsyncIterator[tuple[str, Store]]:
+async def serving(
+    directory: Path, *, port: int = 0, unix_path: str | None = None, listen: Sequence[Listen] = (),
+    reserved: bytes = b"",
+) -> AsyncIterator[tuple[str, Store]]:
     """Yields (HOST:PORT, the store)."""
     store = Store(FileDisk(str(directory)))
     identity = identity_of("default", client_urls=("http://127.0.0.1:2379",), peer_urls=("http://127.0.0.1:2380",))
-    api = EtcdApi(store, identity, unix_path=unix_path, addresses=[Address("127.0.0.1", port)])
+    listen = listen or [Listen(Address("127.0.0.1", port), trusting=True)]
+    api = EtcdApi(store, identity, unix_path=unix_path, listen=listen, reserved=reserved)
     stop_store, stop_api, api_stopped = trio.Event(), trio.Event(), trio.Event()
 
     async def run_api(task_status: trio.TaskStatus[None]) -> None:

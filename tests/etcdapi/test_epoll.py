@@ -56,9 +56,9 @@ async def looping(**patience: float) -> AsyncIterator[tuple[list[Lines], int]]:
         machines.append(Lines(wake))
         return machines[-1]
 
-    loop = Loop(begin, **patience)
+    loop = Loop(**patience)
     listener = listen_tcp(Address("127.0.0.1", 0))
-    loop.listen(listener)
+    loop.listen(listener, begin)
     async with trio.open_nursery() as nursery:
         await nursery.start(loop.run)
         yield machines, listener.port

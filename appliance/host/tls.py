@@ -1,0 +1,73 @@
+"""TLS for servers: a context made of certificate files, anew when they have changed: renewal just works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from appliance.errors import ApplianceError, InputError
+from appliance.host import files
+
+if TYPE_CHECKING:
+    import ssl  # 8 MB that nobody pays who has no TLS
+
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are all good
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """Who we are, and with ``client_ca_file`` whom clients must have been certified by."""
+
+    cert_file: str
+    key_file: str
+    client_ca_file: str | None = None
+
+
+class ServerTls:
+    """``context()`` is cheap: files are read again only when they have changed, and kept as they were if that fails."""
+
+    def __init__(self, paths: TlsFiles, protocols: tuple[str, ...]) -> None:
+        """Reads the files. Raises InputError when they are no certificate and key, or not of each other."""
+        self._paths = paths
+        self._protocols = protocols
+        self._stamp = self._look()
+        self._context = self._load()
+        self.problem = ""
+
+    def context(self) -> ssl.SSLContext:
+        """For one more connection."""
+        try:
+            stamp = self._look()
+            if stamp != self._stamp:
+                self._stamp = stamp
+                self._context = self._load()
+                self.problem = ""
+        except ApplianceError as error:
+            self.problem = error.message
+        return self._context
+
+    def _look(self) -> tuple[files.FileStat, ...]:
+        it = self._paths
+        return tuple(files.file_stat(path) for path in (it.cert_file, it.key_file, it.client_ca_file) if path)
+
+    def _load(self) -> ssl.SSLContext:
+        import ssl
+
+        it = self._paths
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(_CIPHERS)
+        context.set_alpn_protocols(list(self._protocols))
+        context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+        context.num_tickets = 0  # nobody resumes: clients of gRPC keep their connections
+        try:
+            context.load_cert_chain(it.cert_file, it.key_file)
+        except OSError as exc:  # ssl's errors are, too
+            raise InputError(f"cannot use {it.cert_file} with {it.key_file}: {exc.strerror or exc}") from exc
+        if it.client_ca_file:
+            context.verify_mode = ssl.CERT_REQUIRED
+            try:
+                context.load_verify_locations(it.client_ca_file)
+            except OSError as exc:
+                raise InputError(f"cannot use {it.client_ca_file}: {exc.strerror or exc}") from exc
+        return context
