@@ -78,6 +78,8 @@ def stage_file(
         calls.write_at(temp, length, piece)
         digest.update(piece)
         length += len(piece)
+        if length > before.size:
+            break
     after = files.file_stat(file)
     if (before.size, before.modified_seconds) != (after.size, after.modified_seconds) or length != before.size:
         calls.remove(temp)
