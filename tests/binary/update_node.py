@@ -90,10 +90,18 @@ class Node:
         self.last_words = f"exit {result.returncode}: {result.stderr}"
         return json.loads(result.stdout) if result.returncode == 0 else None
 
-    def wait(self, condition: Callable[[Any], Any], what: str) -> Any:
-        """Until the picture is so: it changes over several processes, none of which lasts to tell us."""
+    def wait(self, condition: Callable[[Any], Any], what: str, *, init_seconds: float = 0) -> Any:
+        """Until the picture is so: it changes over several processes, none of which lasts to tell us.
+
+        ``init_seconds``: start it when none has lived for so long, as an init does (a guard takes one second).
+        """
         deadline = time.monotonic() + PATIENCE
+        lived = time.monotonic()
         while time.monotonic() < deadline:
+            lived = time.monotonic() if self.pid() else lived
+            if init_seconds and time.monotonic() > lived + init_seconds:
+                self.start()
+                lived = time.monotonic()
             picture = self.picture()
             if picture is not None and condition(picture):
                 return picture
