@@ -21,14 +21,9 @@ class CgroupRoot:
         self.directory = directory
         self._poller = poller
 
-    def group(self, name: str, invocation: str) -> Cgroup:
-        """The cgroup of one unit; made if it is missing. Raises UnavailableError or InputError."""
-        path = f"{self.directory}/{name}"
-        try:
-            os.makedirs(path, exist_ok=True)
-        except OSError as exc:
-            raise translate(exc, "make cgroup", path) from exc
-        return Cgroup(path, self._poller)
+    def group(self, name: str) -> Cgroup:
+        """The cgroup of one unit, not made yet."""
+        return Cgroup(f"{self.directory}/{name}", self._poller)
 
 
 class Cgroup:
@@ -100,6 +95,21 @@ class Cgroup:
         self._poller.add(fd, look, events=CHANGED)
         self.kill()
         look()
+
+    def renew(self) -> None:
+        """Make it, as if there had been none: one that has seen cgroup.kill kills those who are born in it (spawn.c).
+
+        It must be empty. Raises UnavailableError or InputError.
+        """
+        self.remove()
+        try:
+            try:
+                os.makedirs(self._directory)
+            except FileExistsError:  # held by something that is no process of it; then another name
+                self._directory = self.path = f"{self._directory}.{os.urandom(4).hex()}"
+                os.makedirs(self._directory)
+        except OSError as exc:
+            raise translate(exc, "make cgroup", self._directory) from exc
 
     def remove(self) -> None:
         """Take the empty cgroup away, and those that the unit made below it; one in use stays."""

@@ -182,11 +182,12 @@ class Processes:
         try:
             await self._watch(stopping, task_status)
         finally:
+            self._spawner.wait_answered()
             self._spawner.close()  # comes again when something is started all the same
 
     async def _watch(self, stopping: trio.Event, task_status: trio.TaskStatus[None]) -> None:
-        async with trio.open_nursery() as nursery:
-            with trio.open_signal_receiver(signal.SIGCHLD) as signals:
+        with trio.open_signal_receiver(signal.SIGCHLD) as signals:  # around the nursery: no reader outlives it
+            async with trio.open_nursery() as nursery:
                 self._reap()  # what ended before we listened, under the program we were before exec too
                 nursery.start_soon(self.poller.run)
                 nursery.start_soon(self._reap_on, signals)
@@ -213,6 +214,7 @@ class Processes:
             return
 
         def told(answer: int | OSError) -> None:
+            os.close(report_write)
             if isinstance(answer, OSError):
                 os.close(report_read)
                 where = self._spawner.program
@@ -228,7 +230,6 @@ class Processes:
 
         words = [*_spawn_options(command), "--", *command.argv]
         self._spawner.spawn(words, command.environment, (report_write, *(command.standard or ())), told)
-        os.close(report_write)
 
     def wait_spawned(self) -> None:
         """Until every ``spawn_soon`` has called back: a millisecond."""

@@ -73,6 +73,9 @@ class Session:
         if not waiting:
             callback()
 
+    def renew(self) -> None:
+        """Nothing to make."""
+
     def remove(self) -> None:
         """Nothing to take away."""
 

@@ -9,6 +9,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from appliance.host.poller import Poller
 
@@ -17,6 +18,14 @@ _ANSWER_SECONDS_MAX = 10.0
 _REPORT_FD = 3
 
 Answered = Callable[[int | OSError], None]  # the pid of our new child, or why there is none
+
+
+@dataclass(frozen=True)
+class _Asked:
+    words: Sequence[str]
+    environment: Mapping[str, str]
+    fds: Sequence[int]
+    told: Answered
 
 
 class Spawner:
@@ -30,46 +39,44 @@ class Spawner:
         self.server_pid = 0
         self._poller = poller
         self._socket: socket.socket | None = None
-        self._waiting: deque[Answered] = deque()
+        self._waiting: deque[_Asked] = deque()
 
     def spawn(self, words: Sequence[str], environment: Mapping[str, str], fds: Sequence[int], told: Answered) -> None:
-        """Ask, and go on. ``fds``: for its report, and perhaps for its 0, 1, 2; they may be closed on return."""
+        """Ask, and go on. ``fds``: for its report, and perhaps for its 0, 1, 2; they stay open until it is told."""
+        asked = _Asked(words, environment, fds, told)
         request = _encode(words, environment)
         if len(request) > _REQUEST_BYTES_MAX:
-            self._spawn_directly(words, environment, fds, told)
+            _spawn_directly(self.program, asked)
             return
-        for _ in range(2):  # the server may have been killed since we last asked
-            try:
-                if self._socket is None:
-                    self._start_server()
-                self._send(request, fds)
-            except ConnectionError:
-                self.close()
-            except OSError as exc:
-                told(exc)
-                return
-            else:
-                self._waiting.append(told)
-                return
-        self._spawn_directly(words, environment, fds, told)
+        try:
+            if self._socket is None:
+                self._start_server()
+            self._send(request, fds)
+        except ConnectionError:  # it was killed since we last asked
+            self.close()
+            _spawn_directly(self.program, asked)
+        except OSError as exc:
+            told(exc)
+        else:
+            self._waiting.append(asked)
 
     def wait_answered(self) -> None:
         """Until every program that was asked for has its pid, or its error: a millisecond."""
         while self._waiting:
-            with contextlib.suppress(ConnectionError):  # close() has told them
+            with contextlib.suppress(ConnectionError):  # close() has seen to them
                 self._wait(select.POLLIN)
                 self._hand_out()
 
     def close(self) -> None:
-        """Let the server go: it ends at the end of its socket. What it still owes is answered with an error."""
+        """Let the server go: it ends at the end of its socket. What it still owes is done without it."""
         if self._socket is not None:
             self._poller.remove(self._socket.fileno())
             self._socket.close()
         self._socket = None
         self.server_pid = 0
         waiting, self._waiting = self._waiting, deque()
-        for told in waiting:
-            told(ConnectionResetError(0, "the program that forks for us was killed"))
+        for asked in waiting:
+            _spawn_directly(self.program, asked)
 
     def _hand_out(self) -> None:
         """What is answered by now."""
@@ -84,7 +91,7 @@ class Spawner:
                 self.close()
                 return
             pid: int = struct.unpack("=i", answer)[0]
-            self._waiting.popleft()(pid if pid >= 0 else OSError(-pid, os.strerror(-pid)))
+            self._waiting.popleft().told(pid if pid >= 0 else OSError(-pid, os.strerror(-pid)))
 
     def _send(self, request: bytes, fds: Sequence[int]) -> None:
         assert self._socket is not None
@@ -124,19 +131,17 @@ class Spawner:
         self._socket = ours
         self._poller.add(ours.fileno(), self._hand_out)
 
-    def _spawn_directly(
-        self, words: Sequence[str], environment: Mapping[str, str], fds: Sequence[int], told: Answered
-    ) -> None:
-        report, *standard = fds
-        moves = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(standard)]
-        moves.append((os.POSIX_SPAWN_DUP2, report, _REPORT_FD))
-        try:
-            argv = [self.program, *words]
-            pid = os.posix_spawn(self.program, argv, environment, file_actions=moves, setsigmask=())
-        except OSError as exc:
-            told(exc)
-        else:
-            told(pid)
+
+def _spawn_directly(program: str, asked: _Asked) -> None:
+    report, *standard = asked.fds
+    moves = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(standard)]
+    moves.append((os.POSIX_SPAWN_DUP2, report, _REPORT_FD))
+    try:
+        pid = os.posix_spawn(program, [program, *asked.words], asked.environment, file_actions=moves, setsigmask=())
+    except OSError as exc:
+        asked.told(exc)
+    else:
+        asked.told(pid)
 
 
 def _encode(words: Sequence[str], environment: Mapping[str, str]) -> bytes:

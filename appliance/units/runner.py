@@ -46,6 +46,7 @@ class Group(Protocol):
     def has(self, pid: int) -> bool: ...  # noqa: D102
     def kill(self) -> None: ...  # noqa: D102
     def clear(self, callback: Callable[[], None]) -> None: ...  # noqa: D102
+    def renew(self) -> None: ...  # noqa: D102
     def remove(self) -> None: ...  # noqa: D102
 
 
@@ -201,6 +202,7 @@ class Runner:
         service = self.unit.document.service
         assert self._group is not None
         try:
+            self._group.renew()
             output = f"{self._directory}/output"
             pipes.make_pipe(output)
             self._open_output(output)
@@ -447,7 +449,7 @@ class Runner:
         if path:
             return Cgroup(path, poller)
         if self._ground.cgroups is not None:
-            return self._ground.cgroups.group(self.name, self._invocation)
+            return self._ground.cgroups.group(self.name)
         return Session(self._invocation, poller)
 
     def _open_output(self, path: str) -> None:

@@ -32,6 +32,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { REPORT = 3, GROUPS_MAX = 256, FILES_SOFT = 1024, REQUEST_BYTES_MAX = 128 << 10, WORDS_MAX = 8192 };
@@ -207,18 +208,35 @@ static _Noreturn void become_program(int argc, char **argv, int in_cgroup)
     _exit(127);
 }
 
+/* Newer kernels (seen with 6.18) kill a process at birth when the cgroup it is born in and that of its maker have not
+ * seen cgroup.kill equally often: kill_seq is read before the target is known. Who asks gives us fresh cgroups; whether
+ * our own one is as fresh, one trial tells. */
+static int can_be_born_in(int fd)
+{
+    static int answer = -1;
+    if (answer < 0) {
+        struct clone_args how = {.flags = CLONE_INTO_CGROUP, .cgroup = (uint64_t)fd, .exit_signal = SIGCHLD};
+        long pid = syscall(SYS_clone3, &how, sizeof how);
+        if (pid == 0)
+            _exit(0);
+        int status = -1;
+        answer = pid > 0 && waitpid((pid_t)pid, &status, 0) == pid && status == 0;
+    }
+    return answer;
+}
+
 /* A child of our parent, born in that cgroup where the kernel can do it (Linux 5.7). 0 in the child. */
 static pid_t fork_sibling(const char *cgroup, int *in_cgroup)
 {
     int fd = cgroup ? open(cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
     long pid = -1;
-    if (fd >= 0) {
+    if (fd >= 0 && can_be_born_in(fd)) {
         struct clone_args how = {.flags = CLONE_PARENT | CLONE_INTO_CGROUP, .cgroup = (uint64_t)fd};
         *in_cgroup = 1; /* before the copy is made */
         pid = syscall(SYS_clone3, &how, sizeof how);
-        if (pid != 0)
-            close(fd);
     }
+    if (fd >= 0 && pid != 0)
+        close(fd);
     if (pid < 0) { /* no cgroup, an old kernel, or a sandbox that knows no clone3: it moves itself, and says why not */
         *in_cgroup = 0;
         pid = syscall(SYS_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0);

@@ -56,7 +56,9 @@ async def test_a_cgroup_is_emptied_and_says_so(tmp_path: Path) -> None:
     root = find_cgroup_root(str(tmp_path), poller)
     if root is None:
         pytest.skip("no writable cgroup2 hierarchy")
-    group = root.group("web", "")
+    group = root.group("web")
+    assert group.empty()
+    group.renew()
     assert group.empty()
     assert group.path is not None
     called: list[int] = []

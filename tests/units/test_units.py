@@ -1,8 +1,9 @@
-# ruff: noqa: ASYNC110 (a test may look at real processes and files)
+# ruff: noqa: ASYNC110, ASYNC240 (a test may look at real processes and files)
 """Real units on real processes: types, order, restarts, stops, escapes."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -303,3 +304,19 @@ async def test_the_health_check_restarts_what_is_ill(stage: Stage, tmp_path: Pat
 
 def test_python_of_the_test_exists() -> None:
     assert Path(PYTHON).exists()
+
+
+async def test_a_unit_comes_back_after_its_cgroup_was_killed_from_outside(stage: Stage) -> None:
+    stage.shell("phoenix", "echo up $$; exec sleep infinity", more='[restart]\npolicy = "always"\ndelay = "0"')
+    async with stage.running() as units:
+        for count in (1, 2, 3):
+            await stage.state(units, "phoenix", "ready")
+            await stage.log(units, "phoenix", f"up {units.picture('phoenix').pid}")
+            run = json.loads(Path(stage.layout.run_units, "phoenix/state.json").read_text())
+            if not run["cgroup"]:
+                pytest.skip("no cgroups here")
+            Path(run["cgroup"], "cgroup.kill").write_text("1")
+            await stage.until(lambda n=count: units.picture("phoenix").restarts == n)  # type: ignore[misc]
+        await stage.state(units, "phoenix", "ready")
+        await stage.log(units, "phoenix", f"up {units.picture('phoenix').pid}")
+        assert units.picture("phoenix").restarts == 3
