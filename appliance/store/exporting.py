@@ -18,7 +18,7 @@ from appliance.store.frames import DELETE, DELETE_RANGE, LOCATION_MASK, PUT, SEG
 from appliance.store.tree import Tree
 
 _SLICE = 256
-_RUN = 1 << 16
+_RUN = 1 << 13
 Batches = Iterator[list["Change"]]
 
 
