@@ -95,8 +95,8 @@ class Update:
         """Begin to check, fetch, write, switch; returns at once, ``request`` is the id to look for in the history."""
         if force and not version:
             raise InputError("cannot force an update: say which version")
-        if self._course.slots_problem:
-            raise UnavailableError(f"cannot apply an update: {self._course.slots_problem}")
+        if not self._bundle.frozen:
+            raise UnavailableError("cannot apply an update: it runs from source, not from a built binary")
         return await self._ask(Goal(entropy.token(8), "apply", version, force, False), wait=False)
 
     async def rollback(self) -> UpdatePicture:
