@@ -145,7 +145,7 @@ class Store:
             return
         try:
             await engine.upkeep.checkpoint()
-        except UnavailableError as exc:  # the log has everything: the next start replays it
+        except ApplianceError as exc:  # the log has everything: the next start replays it
             self._tell("upkeep-failed", exc.message)
 
     def _committed(self, batch: Batch) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import trio
 
-from appliance.errors import CorruptError, UnavailableError
+from appliance.errors import ApplianceError, UnavailableError
 from appliance.host.disk import Disk
 from appliance.store import checkpoint as checkpoints
 from appliance.store import frames
@@ -35,6 +35,7 @@ class Upkeep:
         self._tell = tell
         self._wake = trio.Event()
         self._compactions: list[trio.Event] = []
+        self._one_at_a_time = trio.Lock()  # the last checkpoint of a life meets the task's
         self._holders = 0
         self._compacting = False
         self._changed = trio.Event()  # of the two above
@@ -81,7 +82,7 @@ class Upkeep:
                     await self._compact()
                 else:
                     await self.checkpoint()
-            except (UnavailableError, CorruptError) as exc:
+            except ApplianceError as exc:
                 # Full or failing: writers hear of it from the log, the next round tries again. Damage: nothing was
                 # removed, what can be read is served, and the status says which byte.
                 self._records = 0
@@ -96,14 +97,15 @@ class Upkeep:
                     done.set()
 
     async def checkpoint(self, without: frozenset[int] = frozenset()) -> None:
-        """Write one. Raises UnavailableError; the older one stays good then."""
+        """Write one. When this raises an ApplianceError, the older one stays good."""
         if not self._tree.log.durable_end >> frames.OFFSET_BITS or not self._tree.log.segments:
             return
-        self._records = 0
-        self._segment = self._tree.log.next_segment
-        pieces, revision = await self._committer.snapshot(without)
-        await self._in_thread(_write, self._disk, pieces)
-        self.checkpoint_revision = revision
+        async with self._one_at_a_time:
+            self._records = 0
+            self._segment = self._tree.log.next_segment
+            pieces, revision = await self._committer.snapshot(without)
+            await self._in_thread(_write, self._disk, pieces)
+            self.checkpoint_revision = revision
 
     async def _compact(self) -> None:
         tree, log = self._tree, self._tree.log

@@ -165,6 +165,29 @@ async def test_submit_answers_without_a_task() -> None:
         assert isinstance(answers[-1], TxnResult)
 
 
+async def test_checkpoints_are_written_one_at_a_time_the_last_one_too() -> None:
+    active: list[int] = [0, 0]
+
+    async def slowly(function: Any, *args: Any) -> Any:
+        writes_checkpoint = function.__name__ == "_write"
+        active[0] += writes_checkpoint
+        active[1] = max(active)
+        with trio.CancelScope(shield=True):  # as a thread, it cannot be stopped
+            for _ in range(20 * writes_checkpoint):
+                await trio.lowlevel.checkpoint()
+        active[0] -= writes_checkpoint
+        return function(*args)
+
+    for steps in range(30):
+        store = Store(SimDisk(), sizes=Sizes(checkpoint_records=3), in_thread=slowly)
+        async with running(store):
+            for n in range(6):
+                await store.put(b"%d" % n, b"")
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+    assert active == [0, 1]
+
+
 async def test_history_is_bounded_when_asked() -> None:
     told: list[tuple[Any, ...]] = []
     sizes = Sizes(segment_bytes=2000, reserve_bytes=512, checkpoint_records=100, keep_revisions=20)
