@@ -7,7 +7,10 @@ import base64
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from appliance.host.disk import FileDisk
 
 _VERBS = {
     "get": "print keys and values",
@@ -17,7 +20,7 @@ _VERBS = {
     "status": "revision, keys, size, how it is",
     "compact": "forget what was overwritten or deleted before a revision",
     "backup": "everything at one revision, into a file; the node runs on",
-    "restore": "make the store of a backup; the node must not run",
+    "restore": "make the store of a backup, or of an etcd's snapshot; the node must not run",
     "check": "prove every checksum of the store, or of a backup; the node must not run for the former",
 }
 _EXAMPLES = """Examples:
@@ -27,6 +30,7 @@ _EXAMPLES = """Examples:
   appliance store watch --prefix /app/
   appliance store backup /mnt/usb/node.backup
   appliance store restore /mnt/usb/node.backup --replace
+  appliance store restore etcd-snapshot.db
   appliance store check"""
 _PIECE = 1 << 20
 
@@ -57,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     made["backup"].add_argument("file", metavar="FILE", help="- : standard output")
     made["restore"].add_argument("file", metavar="FILE", help="- : standard input")
     made["restore"].add_argument("--replace", action="store_true", help="in place of the store that is there")
+    made["restore"].add_argument("--skip-hash-check", action="store_true", help="of a snapshot without its sha256")
     made["check"].add_argument("file", nargs="?", metavar="BACKUP", help="this backup instead of the store")
 
 
@@ -246,17 +251,35 @@ def _pieces(path: str) -> Iterator[bytes]:
 def _restore(args: argparse.Namespace) -> int:
     from appliance.host import files
     from appliance.host.disk import FileDisk
-    from appliance.store import check_backup, restore
+    from appliance.store import restore
 
     lock = files.lock(args.layout.lock)  # the daemon's: refused, with its pid, while it runs
     try:
-        if args.file != "-":
-            check_backup(_pieces(args.file), args.file)  # before anything is touched
-        revision = restore(FileDisk(args.layout.store), _pieces(args.file), replace=args.replace, name=args.file)
+        disk = FileDisk(args.layout.store)
+        if args.file == "-":
+            revision = restore(disk, _pieces(args.file), replace=args.replace, name="standard input")
+        else:
+            revision = _restore_file(disk, args)
     finally:
         lock.release()
     print(f"restored to revision {revision}: {args.layout.store}")
     return 0
+
+
+def _restore_file(disk: FileDisk, args: argparse.Namespace) -> int:
+    from appliance.host import files
+    from appliance.migration import restore_any
+
+    try:
+        with open(args.file, "rb") as file:
+
+            def read(size: int, offset: int) -> bytes:
+                return os.pread(file.fileno(), size, offset)
+
+            size = os.fstat(file.fileno()).st_size
+            return restore_any(disk, read, size, args.file, replace=args.replace, skip_hash_check=args.skip_hash_check)
+    except OSError as exc:
+        raise files.translate(exc, "read", args.file) from exc
 
 
 def _check(args: argparse.Namespace) -> int:
