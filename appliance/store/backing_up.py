@@ -18,6 +18,7 @@ from appliance.store.frames import (
     COMPACT,
     DELETE,
     DELETE_RANGE,
+    FACT,
     FRAME_HEADER_SIZE,
     MOVED,
     PUT,
@@ -60,6 +61,8 @@ def backup_chunks(tree: Tree) -> Iterator[bytes]:
 
 def _records(tree: Tree, revision: int, compacted: int, end: int) -> Iterator[bytes | None]:
     """Records; None after whole revisions only, where a frame may end."""
+    yield from [frames.encode_record(FACT, name, value, 0) for name, value in tree.facts.items()]
+    yield None
     if compacted:
         yield from _bases(tree, compacted - 1)
     log = tree.log

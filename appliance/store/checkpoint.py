@@ -28,6 +28,8 @@ _COUNTS = struct.Struct("<QQQQIIQQQ")  # position, next sequence, revision, comp
 _SEGMENT = struct.Struct("<QQQQQ")
 _TOMBSTONE = struct.Struct("<QII")
 _CHUNK = struct.Struct("<IIII")
+_COUNT = struct.Struct("<I")
+_FACT = struct.Struct("<II")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Checkpoint:
     marks: Marks
     index: tuple[list[bytes], list[Chunk]]
     settled: tuple[list[bytes], list[Chunk]]
+    facts: dict[bytes, bytes]
 
 
 def encode_checkpoint(tree: Tree, position: int, next_sequence: int, counts: Sequence[SegmentCounts]) -> list[bytes]:
@@ -73,6 +76,9 @@ def encode_checkpoint(tree: Tree, position: int, next_sequence: int, counts: Seq
         for first, chunk in zip(index.firsts, index.chunks, strict=True):
             parts.append(_CHUNK.pack(len(first), len(chunk.prefix), len(chunk.entries), chunk.dead))
             parts += (first, chunk.prefix, _little(chunk.digests), _little(chunk.entries))
+    parts.append(_COUNT.pack(len(tree.facts)))
+    for name, value in tree.facts.items():
+        parts += (_FACT.pack(len(name), len(value)), name, value)
     return parts
 
 
@@ -102,6 +108,7 @@ def decode_checkpoint(data: bytes, where: str) -> Checkpoint:
         reader.marks(marks),
         reader.chunks(chunks),
         reader.chunks(settled),
+        reader.facts(),
     )  # fmt: skip
 
 
@@ -143,6 +150,16 @@ class _Reader:
             digests = self.numbers(entries)
             chunks.append(Chunk(prefix, digests, self.numbers(entries), dead))
         return firsts, chunks
+
+    def facts(self) -> dict[bytes, bytes]:
+        found: dict[bytes, bytes] = {}
+        if self._at == len(self._body):
+            return found  # written before there were any
+        for _ in range(self.take(_COUNT)[0]):
+            name_size, value_size = self.take(_FACT)
+            name = self.text(name_size)
+            found[name] = self.text(value_size)
+        return found
 
 
 def _little(values: array[int]) -> bytes:

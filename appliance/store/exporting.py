@@ -41,6 +41,7 @@ class Export:
     def __init__(self, tree: Tree) -> None:
         self.revision = tree.durable_revision
         self.compacted_revision = tree.compacted_revision
+        self.facts = dict(tree.facts)
         self._tree = tree
         self._end = tree.log.durable_end
 

@@ -26,6 +26,7 @@ DELETE = 2
 DELETE_RANGE = 3  # value is the range_end
 MOVED = 4  # a put of an older revision, copied here by compaction; prev is the location its successor knows it by
 COMPACT = 5  # mod_revision is the oldest revision that is kept from here on
+FACT = 8  # kept beside the keys, without a revision: key is its name, value what it is; an empty one ends it
 BURIED = 6  # says when a range tombstone ended the key's record before; written when the key is put again
 
 _SEGMENT = struct.Struct("<8sII8sQQQ")  # magic, version, crc, salt, number, first revision, end of the segment before

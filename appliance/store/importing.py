@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 from appliance.host import entropy
 from appliance.store import frames
 from appliance.store.backing_up import END
 from appliance.store.exporting import Change
-from appliance.store.frames import COMPACT, DELETE, PUT
+from appliance.store.frames import COMPACT, DELETE, FACT, PUT
 
 _FRAME_BYTES = 64 << 10
 
 
-def backup_of(changes: Iterable[Change], compacted_revision: int = 0) -> Iterator[bytes]:
+_NONE: Mapping[bytes, bytes] = MappingProxyType({})
+
+
+def backup_of(
+    changes: Iterable[Change], compacted_revision: int = 0, facts: Mapping[bytes, bytes] = _NONE
+) -> Iterator[bytes]:
     """The chunks of a backup. Changes come in the order of revisions, those from before the compacted one too."""
     salt = bytes.fromhex(entropy.token(8))
     yield frames.encode_segment_header(frames.SegmentHeader(0, salt, 1, 0))
-    packed: list[bytes] = []
+    packed = [frames.encode_record(FACT, name, value, 0) for name, value in facts.items()]
     sequence = count = size = last = 0
     for change in changes:
         if change.revision != last and size >= _FRAME_BYTES:  # whole revisions in a frame

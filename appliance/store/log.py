@@ -55,6 +55,7 @@ class Batch:
     parts: list[bytes] = field(default_factory=list)
     size: int = FRAME_HEADER_SIZE
     undo: list[tuple[int, bytes, int]] = field(default_factory=list)
+    facts: list[bytes] = field(default_factory=list)  # what facts were before, for ``undo``
     drops: dict[int, int] = field(default_factory=dict)  # segment -> records that this batch makes garbage
     last_revision: int = 0
     done: trio.Event = field(default_factory=trio.Event)

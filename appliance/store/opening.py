@@ -73,6 +73,7 @@ class _Opening:
         tree.revision = checkpoint.revision
         tree.compacted_revision = checkpoint.compacted_revision
         tree.tombstones = checkpoint.tombstones
+        tree.facts = checkpoint.facts
         tree.marks = checkpoint.marks
         checkpoints.load_index(tree.index, checkpoint.index)
         checkpoints.load_index(tree.settled, checkpoint.settled)

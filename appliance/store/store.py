@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from appliance.store.backing_up import backup_chunks
 from appliance.store.committing import Committer, InThread
 from appliance.store.exporting import Export
 from appliance.store.faults import CompactedError, EmptyKeyError, FutureRevisionError
-from appliance.store.frames import COMPACT
+from appliance.store.frames import COMPACT, FACT
 from appliance.store.log import Batch
 from appliance.store.opening import Opened, open_tree
 from appliance.store.requests import Compare, Delete, Operation, Put, Range, SortOrder, SortTarget, Txn
@@ -234,6 +234,29 @@ class Store:
         await engine.committer.settled()
         return result
 
+    def facts(self, prefix: bytes) -> dict[bytes, bytes]:
+        """What is kept beside the keys under names that begin so; what is still being written is there already."""
+        return {name: value for name, value in self._reading().facts.items() if name.startswith(prefix)}
+
+    def submit_facts(self, facts: Mapping[bytes, bytes], done: Callable[[ApplianceError | None], None]) -> None:
+        """Keep them, an empty one no longer: all or none, without a revision. ``done`` is called once, when durable.
+
+        They are in memory and in every checkpoint, so they should be small and few.
+        """
+        try:
+            engine = self._engine_for_writing()
+        except ApplianceError as exc:
+            done(exc)
+            return
+        for name, value in facts.items():
+            engine.tree.write(FACT, name, value, 0)
+        batch = engine.committer.newest
+        if batch is None:
+            done(None)
+            return
+        batch.callbacks.append(lambda: done(UnavailableError(batch.error) if batch.error else None))
+        engine.committer.kick()
+
     def submit(self, request: Put | Delete | Txn, done: Done) -> None:
         """The same without a task: ``done`` is called once, with the result or the error, of a Txn in any case."""
         txn = request if isinstance(request, Txn) else Txn(success=(request,))
@@ -295,8 +318,7 @@ class Store:
             raise InputError(f"cannot watch {key!r} from revision {start_revision}: it is negative")
         if 0 < start_revision < tree.compacted_revision:
             raise CompactedError(
-                f"cannot watch {key!r} from revision {start_revision}: kept from revision "
-                f"{tree.compacted_revision} on",
+                f"cannot watch {key!r} from revision {start_revision}: kept from revision {tree.compacted_revision} on",
                 tree.compacted_revision,
             )
         watcher = Watcher(self._hub, key or b"\0", range_end, start_revision or tree.durable_revision + 1, prev_kv)

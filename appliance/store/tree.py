@@ -18,6 +18,7 @@ from appliance.store.frames import (
     DEAD,
     DELETE,
     DELETE_RANGE,
+    FACT,
     LOCATION_MASK,
     MOVED,
     OFFSET_BITS,
@@ -30,7 +31,7 @@ from appliance.store.log import Batch, Log
 from appliance.store.results import KeyValue
 from appliance.store.rules import in_range
 
-INDEX, SETTLED, TOMBSTONE, COMPACTED = range(4)  # what an undo entry takes back
+INDEX, SETTLED, TOMBSTONE, COMPACTED, FACTS = range(5)  # what an undo entry takes back
 GONE = (DELETE, BURIED)  # records that say that the key was not there
 _MARK_EVERY = 64 << 10  # bytes of log between two marks
 
@@ -77,6 +78,7 @@ class Tree:
         self.settled = Index(log.key)  # where compaction put the oldest kept record of a key that has newer ones
         self.tombstones: list[RangeTombstone] = []
         self.marks = Marks()
+        self.facts: dict[bytes, bytes] = {}  # small things without revisions; every checkpoint has all of them
         self.revision = 1
         self.durable_revision = 1
         self.compacted_revision = 0
@@ -141,6 +143,11 @@ class Tree:
             for marked in self.index.mark_dead(key, value):
                 for number, count in Counter([entry >> OFFSET_BITS for entry in marked]).items():
                     drops[number] = drops.get(number, 0) + count
+        elif kind == FACT:
+            batch.undo.append((FACTS, key, 0))
+            batch.facts.append(self.facts.get(key, b""))
+            drops[batch.segment] = drops.get(batch.segment, 0) + 1
+            self._set_fact(key, value)
         else:
             assert kind == COMPACT, f"record kind {kind}"
             batch.undo.append((COMPACTED, b"", self.compacted_revision))
@@ -154,6 +161,8 @@ class Tree:
             which, key, old = batch.undo.pop()
             if which == COMPACTED:
                 self.compacted_revision = old
+            elif which == FACTS:
+                self._set_fact(key, batch.facts.pop())
             elif which == TOMBSTONE:
                 self._unmark(self.tombstones[-1])
                 self.tombstones.pop()
@@ -163,6 +172,12 @@ class Tree:
                     index.set(key, old)
                 else:
                     index.remove(key)
+
+    def _set_fact(self, name: bytes, value: bytes) -> None:
+        if value:
+            self.facts[name] = value
+        else:
+            self.facts.pop(name, None)
 
     def _unmark(self, tombstone: RangeTombstone) -> None:
         revived = []
