@@ -25,6 +25,11 @@ class CgroupRoot:
         """The cgroup of one unit, not made yet."""
         return Cgroup(f"{self.directory}/{name}", self._poller)
 
+    def remove(self) -> None:
+        """Take it away, if no unit is left in it; it comes again when one starts."""
+        with contextlib.suppress(OSError):
+            os.rmdir(self.directory)
+
 
 class Cgroup:
     """One unit's cgroup, by its path (also one that an earlier supervisor made)."""

@@ -106,6 +106,8 @@ class Units:
                 await stopping.wait()
                 if not self._detached:
                     await self._stop_all()
+                    if self._ground.cgroups is not None:
+                        self._ground.cgroups.remove()
                 nursery.cancel_scope.cancel()
         except BaseException:  # cancelled: the nursery gives it as a group
             if stopping.is_set() and not self._detached:  # the grace is over
