@@ -23,6 +23,13 @@ _RPC = {
         "maintenance/alarm:Alarm maintenance/status:Status maintenance/defragment:Defragment maintenance/hash:HashKV "
         "maintenance/snapshot:Snapshot maintenance/transfer-leadership:MoveLeader maintenance/downgrade:Downgrade"
     ),
+    "Auth": (
+        "auth/enable:AuthEnable auth/disable:AuthDisable auth/status:AuthStatus auth/authenticate:Authenticate "
+        "auth/user/add:UserAdd auth/user/get:UserGet auth/user/list:UserList auth/user/delete:UserDelete "
+        "auth/user/changepw:UserChangePassword auth/user/grant:UserGrantRole auth/user/revoke:UserRevokeRole "
+        "auth/role/add:RoleAdd auth/role/get:RoleGet auth/role/list:RoleList auth/role/delete:RoleDelete "
+        "auth/role/grant:RoleGrantPermission auth/role/revoke:RoleRevokePermission"
+    ),
 }
 
 

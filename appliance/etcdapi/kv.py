@@ -57,6 +57,7 @@ class KV:
     def range(self, call: Call, message: bytes) -> bytes:
         """What is durable."""
         request = range_request(parse_untrusted(rpc_pb2.RangeRequest, message))
+        self._access.range(call, request)
         result = self._store.read(request)
         return range_response(result, self._headers.at(result.revision)).SerializeToString()
 
@@ -117,6 +118,7 @@ class KV:
     def compact(self, call: Call, message: bytes) -> None:
         """Forget what was before."""
         request = parse_untrusted(rpc_pb2.CompactionRequest, message)
+        self._access.known(call)
         revision = request.revision
         if revision > self._store.revision:
             raise refused("future revision")

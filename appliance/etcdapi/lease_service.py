@@ -5,6 +5,7 @@ from __future__ import annotations
 import trio
 
 from appliance.errors import ApplianceError
+from appliance.etcdapi.access import Access
 from appliance.etcdapi.backend import Backend
 from appliance.etcdapi.grpc import Call, Method, RefusedError, Streaming, Unary
 from appliance.etcdapi.kv import answer_fault
@@ -22,7 +23,8 @@ _RETRY_SECONDS = 1.0
 class LeaseService:
     """The service etcdserverpb.Lease."""
 
-    def __init__(self, store: Store, backend: Backend, headers: Headers, leases: Leases) -> None:
+    def __init__(self, store: Store, backend: Backend, headers: Headers, leases: Leases, access: Access) -> None:
+        self._access = access
         self._store = store
         self._backend = backend
         self._headers = headers
@@ -43,6 +45,7 @@ class LeaseService:
     def grant(self, call: Call, message: bytes) -> bytes:
         """A new one."""
         request = parse_untrusted(rpc_pb2.LeaseGrantRequest, message)
+        self._access.known(call)
         lease_id = request.ID
         if lease_id == 0:
             lease_id = int(entropy.token(8), 16) & ID_MAX or 1
@@ -57,6 +60,7 @@ class LeaseService:
     def revoke(self, call: Call, message: bytes) -> bytes | None:
         """Ends it, and its keys with it."""
         request = parse_untrusted(rpc_pb2.LeaseRevokeRequest, message)
+        self._access.revoke(call, request.ID)
         deletion = self._leases.remove(request.ID)
         if deletion is None:
             return self._headers.alone(self._store.revision)

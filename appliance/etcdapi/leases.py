@@ -80,6 +80,11 @@ class Leases:
         """Its keys, by what is durable now, in order."""
         return sorted(key for key in lease.keys if self._still_attached(key, lease.id))
 
+    def keys_of(self, lease_id: int) -> list[bytes]:
+        """As ``attached``; none when there is no such lease."""
+        lease = self._leases.get(lease_id)
+        return self.attached(lease) if lease is not None else []
+
     def remove(self, lease_id: int) -> Txn | None:
         """The lease is gone at once; its keys go by this transaction (None: it has none). Raises RefusedError."""
         lease = self._leases.pop(lease_id, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 
+from appliance.etcdapi.access import Access
 from appliance.etcdapi.grpc import Call, Method, Unary
 from appliance.etcdapi.messages import Headers, parse_untrusted
 from appliance.etcdapi.pb import rpc_pb2
@@ -19,7 +20,8 @@ _SLICE_KEYS = 1000
 class Member:
     """The services etcdserverpb.Cluster and etcdserverpb.Maintenance."""
 
-    def __init__(self, store: Store, headers: Headers) -> None:
+    def __init__(self, store: Store, headers: Headers, access: Access) -> None:
+        self._access = access
         self._store = store
         self._headers = headers
 
@@ -88,15 +90,18 @@ class Member:
 
     def defragment(self, call: Call, message: bytes) -> bytes:
         """Compaction gives space back by itself."""
+        self._access.root(call)
         return rpc_pb2.DefragmentResponse().SerializeToString()
 
     def hash(self, call: Call, message: bytes) -> bytes:
         """Of all there is now."""
+        self._access.root(call)
         header = self._headers.at(self._store.revision)
         return rpc_pb2.HashResponse(header=header, hash=self._hash(0)).SerializeToString()
 
     def hash_kv(self, call: Call, message: bytes) -> bytes:
         """Of all there was at a revision."""
+        self._access.root(call)
         request = parse_untrusted(rpc_pb2.HashKVRequest, message)
         if request.revision > self._store.revision:
             raise refused("future revision")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from appliance.etcdapi.auth import Auth, FileKeeper
 from appliance.etcdapi.http2 import Connection
 from appliance.etcdapi.identity import Identity
 from appliance.etcdapi.listening import Doors, Listen
@@ -23,7 +24,8 @@ BACKLOG = 4096
 class EtcdApi:
     """etcd's v3 API over ``store``, on a unix socket that only its owner may open, and on TCP where ``listen`` says.
 
-    Clients may not write below ``reserved``. ``run`` is a service's main; it can be run again after it went down.
+    Clients may not write below ``reserved``. Users and roles are kept in ``auth_file``.
+    ``run`` is a service's main; it can be run again after it went down.
     """
 
     def __init__(
@@ -34,12 +36,14 @@ class EtcdApi:
         unix_path: str | None = None,
         listen: Sequence[Listen] = (),
         reserved: bytes = b"",
+        auth_file: str | None = None,
     ) -> None:
         self._store = store
         self._identity = identity
         self._unix_path = unix_path
         self.listen = tuple(listen)  # may be changed between two runs
         self._reserved = reserved
+        self._auth_file = auth_file
         self.listening: tuple[str, ...] = ()  # where, right now; a port that was asked for as 0 is known here
 
     async def run(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -50,7 +54,8 @@ class EtcdApi:
         try:
             async with trio.open_nursery() as nursery:
                 loop = Loop()
-                verbs = _Lazy(lambda: self._make_verbs(nursery, loop.flush_now))
+                auth = Auth(FileKeeper(self._auth_file) if self._auth_file else None)
+                verbs = _Lazy(lambda: self._make_verbs(nursery, loop.flush_now, auth))
                 if self._unix_path is not None:
                     listeners.append(sockets.listen_unix(self._unix_path, mode=0o600, backlog=BACKLOG))
                     loop.listen(listeners[-1], Doors(None, verbs.get).begin)
@@ -77,10 +82,10 @@ class EtcdApi:
             for listener in listeners:
                 listener.close()
 
-    def _make_verbs(self, nursery: trio.Nursery, flush: Callable[[], None]) -> Verbs:
+    def _make_verbs(self, nursery: trio.Nursery, flush: Callable[[], None], auth: Auth) -> Verbs:
         from appliance.etcdapi.verbs import Verbs
 
-        return Verbs(self._store, self._identity, nursery, flush, reserved=self._reserved)
+        return Verbs(self._store, self._identity, nursery, flush, auth, reserved=self._reserved)
 
 
 class _Lazy:

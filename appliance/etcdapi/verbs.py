@@ -8,6 +8,8 @@ import trio
 
 from appliance.errors import ApplianceError
 from appliance.etcdapi.access import Access
+from appliance.etcdapi.auth import Auth
+from appliance.etcdapi.auth_service import AuthService
 from appliance.etcdapi.backend import Backend
 from appliance.etcdapi.feeds import Feeds
 from appliance.etcdapi.grpc import Call, Consumer, Method, Streaming, Unary
@@ -32,6 +34,7 @@ class Verbs:
         identity: Identity,
         nursery: trio.Nursery,
         flush: Callable[[], None],
+        auth: Auth,
         *,
         reserved: bytes = b"",
     ) -> None:
@@ -39,19 +42,23 @@ class Verbs:
         self.headers = Headers(identity)
         backend = self.backend = Backend(store, flush)
         self.leases = Leases(self._still_attached)
-        self.access = Access(reserved)
+        self.access = Access(auth, self.leases, reserved)
         self.feeds = Feeds(store, nursery)
-        self.watch = WatchService(self.feeds, self.headers)
-        self.lease = LeaseService(store, backend, self.headers, self.leases)
+        self.watch = WatchService(self.feeds, self.headers, self.access)
+        self.lease = LeaseService(store, backend, self.headers, self.leases, self.access)
         found: dict[bytes, Method] = {
             **KV(store, backend, self.headers, self.leases, self.access, nursery).methods(),
             **self.watch.methods(),
             **self.lease.methods(),
-            **Member(store, self.headers).methods(),
-            **SnapshotService(store, self.headers, self.leases.grants, VERSION, nursery).methods(),
+            **Member(store, self.headers, self.access).methods(),
+            **AuthService(auth, store, self.headers, nursery).methods(),
         }
+        snapshot = SnapshotService(store, self.headers, self.leases.grants, VERSION, nursery).methods()
+        found |= {path: _asking_first(method, self.access.root) for path, method in snapshot.items()}
         self.methods = {path: _guarded(method) for path, method in found.items()}
-        self.methods_with_auth_only: dict[bytes, Method] = {}
+        self.methods_with_auth_only = {
+            path: _asking_first(method, self.access.only_with_auth) for path, method in self.methods.items()
+        }
         nursery.start_soon(self.lease.expire)
         nursery.start_soon(self.watch.tell_progress)
 
@@ -61,6 +68,25 @@ class Verbs:
         except ApplianceError:
             return True  # a store that cannot be read now: the key stays a candidate
         return bool(kvs) and kvs[0].lease == lease_id
+
+
+def _asking_first(method: Method, ask: Callable[[Call], None]) -> Method:
+    """``ask`` raises RefusedError when the call may not be."""
+    if isinstance(method, Unary):
+        handle = method.handle
+
+        def asked(call: Call, message: bytes) -> bytes | None:
+            ask(call)
+            return handle(call, message)
+
+        return Unary(asked)
+    begin = method.open
+
+    def asked_open(call: Call) -> Consumer:
+        ask(call)
+        return begin(call)
+
+    return Streaming(asked_open)
 
 
 def _guarded(method: Method) -> Method:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import trio
 
 from appliance.errors import ApplianceError
+from appliance.etcdapi.access import Access
 from appliance.etcdapi.feeds import EncodedEvents, Feeds, Range
-from appliance.etcdapi.grpc import Call, Method, Streaming
+from appliance.etcdapi.grpc import Call, Code, Method, RefusedError, Streaming
 from appliance.etcdapi.messages import Headers, parse_untrusted, varint
 from appliance.etcdapi.pb import rpc_pb2
 from appliance.etcdapi.statuses import refusal_of
@@ -21,6 +22,10 @@ FRAGMENT_SIZE = 2 << 20
 PROGRESS_SECONDS = 600.0
 WATCHES_PER_STREAM_MAX = 100_000
 _NO_WATCH = -1
+_NAMES = {
+    Code.UNAUTHENTICATED: "Unauthenticated", Code.PERMISSION_DENIED: "PermissionDenied",
+    Code.INVALID_ARGUMENT: "InvalidArgument",
+}  # fmt: skip
 _DUPLICATE_ID = "mvcc: duplicate watch ID provided on the WatchStream"
 _EMPTY_RANGE = "mvcc: watcher range is empty"
 _NEGATIVE_START = "mvcc: negative start revision"
@@ -29,9 +34,12 @@ _NEGATIVE_START = "mvcc: negative start revision"
 class WatchService:
     """The service etcdserverpb.Watch."""
 
-    def __init__(self, feeds: Feeds, headers: Headers, *, progress_seconds: float = PROGRESS_SECONDS) -> None:
+    def __init__(
+        self, feeds: Feeds, headers: Headers, access: Access, *, progress_seconds: float = PROGRESS_SECONDS
+    ) -> None:
         self.feeds = feeds
         self.headers = headers
+        self.access = access
         self._progress_seconds = progress_seconds
         self._with_progress: dict[_Watch, None] = {}
         self._first_progress = trio.Event()
@@ -188,7 +196,13 @@ class _Stream:
         key, range_end = request.key or b"\0", request.range_end or None
         now = self._service.feeds.store.revision
         reason = ""
-        if request.watch_id and request.watch_id in self._watches:
+        try:
+            self._service.access.read(self.call, key, range_end)
+        except RefusedError as exc:
+            reason = f"rpc error: code = {_NAMES[exc.code]} desc = {exc.message}"
+        if reason:
+            pass
+        elif request.watch_id and request.watch_id in self._watches:
             reason = _DUPLICATE_ID
         elif range_end and range_end != b"\0" and key >= range_end:
             reason = _EMPTY_RANGE

@@ -17,14 +17,20 @@ from appliance.store import Store
 
 @asynccontextmanager
 async def serving(
-    directory: Path, *, port: int = 0, unix_path: str | None = None, listen: Sequence[Listen] = (),
+    directory: Path,
+    *,
+    port: int = 0,
+    unix_path: str | None = None,
+    listen: Sequence[Listen] = (),
     reserved: bytes = b"",
 ) -> AsyncIterator[tuple[str, Store]]:
     """Yields (HOST:PORT, the store)."""
     store = Store(FileDisk(str(directory)))
     identity = identity_of("default", client_urls=("http://127.0.0.1:2379",), peer_urls=("http://127.0.0.1:2380",))
     listen = listen or [Listen(Address("127.0.0.1", port), trusting=True)]
-    api = EtcdApi(store, identity, unix_path=unix_path, listen=listen, reserved=reserved)
+    api = EtcdApi(
+        store, identity, unix_path=unix_path, listen=listen, reserved=reserved, auth_file=f"{directory}.auth.json"
+    )
     stop_store, stop_api, api_stopped = trio.Event(), trio.Event(), trio.Event()
 
     async def run_api(task_status: trio.TaskStatus[None]) -> None:

@@ -9,6 +9,7 @@ import pytest
 import trio
 from google.protobuf.message import DecodeError
 
+from appliance.etcdapi.auth import Auth
 from appliance.etcdapi.identity import identity_of
 from appliance.etcdapi.pb import rpc_pb2
 from appliance.etcdapi.verbs import Verbs
@@ -34,7 +35,7 @@ async def hear_all(client: Client, number: int) -> None:
 async def test_no_method_falls_over(tmp_path: Path) -> None:
     chance = random.Random(SEED)
     async with serving(tmp_path) as (address, store), trio.open_nursery() as nursery:
-        methods = sorted(Verbs(store, identity_of("x"), nursery, lambda: None).methods)
+        methods = sorted(Verbs(store, identity_of("x"), nursery, lambda: None, Auth(None)).methods)
         client = await Client.connect(address)
         real = rpc_pb2.TxnRequest(success=[rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=b"k", lease=5))])
         for path in methods:

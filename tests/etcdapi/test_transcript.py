@@ -64,14 +64,63 @@ TRANSCRIPTS: dict[str, list[Step]] = {
         ("get foo --rev=2", ""), ("get foo --rev=3", ""), ("compact 99", ""), ("compact 4 --physical", ""),
         ("get foo", ""), ("watch foo --rev=2", ""), ("defrag", ""),
     ],
+    "users and roles": [
+        ("auth enable", ""), ("user list", ""), ("user add root:pw", ""), ("user add root:pw", ""), ("auth enable", ""),
+        ("user grant-role root none", ""), ("role add root", ""), ("role add root", ""), ("role list", ""),
+        ("user grant-role root root", ""), ("user grant-role root root", ""), ("user get root", ""),
+        ("user get none", ""), ("role get none", ""), ("user delete none", ""), ("role delete none", ""),
+        ("user add cert --no-password", ""), ("user list", ""), ("role add r1", ""),
+        ("role grant-permission r1 readwrite foo --prefix=true", ""), ("role get r1", ""), ("role get r1 -w json", ""),
+        ("role grant-permission r1 read a", ""), ("role grant-permission r1 write b c", ""),
+        ("role grant-permission r1 write a", ""), ("role grant-permission r1 read z --from-key", ""),
+        ("role grant-permission none read z", ""), ("role get r1", ""), ("role revoke-permission r1 a", ""),
+        ("role revoke-permission r1 a", ""), ("role revoke-permission r1 b c", ""), ("role get r1", ""),
+        ("user revoke-role root r1", ""), ("role revoke-permission none a", ""), ("role get root", ""),
+        ("user add EMPTY --no-password", ""), ("role add EMPTY", ""), ("auth disable", ""), ("get foo -w json", ""),
+        ("--user root:pw get foo", ""),
+    ],
+    "authentication": [
+        ("put foo bar", ""), ("put other x", ""), ("user add root:pw", ""), ("role add root", ""),
+        ("user grant-role root root", ""), ("auth enable", ""), ("get foo", ""), ("--user root:pw get foo", ""),
+        ("--user root:bad get foo", ""), ("--user none:bad get foo", ""), ("put foo x", ""), ("del foo", ""),
+        ("txn", '\nget foo\n\n\n'), ("watch foo --rev=1", ""), ("lease grant 100", ""), ("compact 1", ""),
+        ("user list", ""), ("role list", ""), ("auth disable", ""), ("endpoint hashkv", ""), ("defrag", ""),
+        ("member list", ""), ("user get root", ""), ("role get root", ""),
+        ("--user root:pw user add u:p", ""), ("--user root:pw user add c --no-password", ""),
+        ("--user c:p get foo", ""), ("--user u:p get foo", ""), ("--user root:pw role add r", ""),
+        ("--user root:pw role grant-permission r read foo --prefix", ""),
+        ("--user root:pw role grant-permission r write foo foo5", ""),
+        ("--user root:pw role grant-permission r write foo5 foo9", ""),
+        ("--user root:pw user grant-role u r", ""), ("--user u:p get foo", ""), ("--user u:p get --prefix foo", ""),
+        ("--user u:p get --prefix fo", ""), ("--user u:p get --from-key foo", ""), ("--user u:p get other", ""),
+        ("--user u:p put foo1 y", ""), ("--user u:p put foo9 y", ""), ("--user u:p del foo2 foo8", ""),
+        ("--user u:p del foo2 foo99", ""), ("--user u:p put foo1 z --prev-kv", ""),
+        ("--user u:p txn", 'value("foo1") = "z"\n\nput foo2 a\nget foo2\n\nget foo\n\n'),
+        ("--user u:p txn", 'value("other") = "z"\n\nput foo2 a\n\nget foo\n\n'),
+        ("--user u:p txn", 'value("foo1") = "z"\n\nput other a\n\nget foo\n\n'),
+        ("--user u:p watch other --rev=1", ""), ("--user u:p user get u", ""), ("--user u:p user get root", ""),
+        ("--user u:p role get r", ""), ("--user u:p role get root", ""), ("--user u:p user list", ""),
+        ("--user u:p role add x", ""), ("--user u:p auth disable", ""), ("--user u:p defrag", ""),
+        ("--user u:p lease grant 100", ""), ("--user root:pw put other w --lease={lease}", ""),
+        ("--user u:p put foo1 w --lease={lease}", ""), ("--user u:p lease revoke {lease}", ""),
+        ("--user root:pw lease revoke {lease}", ""), ("--user root:pw get other", ""),
+        ("--user root:pw user delete root", ""), ("--user root:pw user revoke-role root root", ""),
+        ("--user root:pw role delete root", ""), ("--user root:pw role delete r", ""), ("--user u:p get foo", ""),
+        ("--user root:pw user get u", ""), ("--user root:pw user passwd u --interactive=false", "new\n"),
+        ("--user u:p get foo", ""), ("--user root:pw auth enable", ""), ("--user root:pw get foo -w json", ""),
+        ("--user root:pw user delete u", ""), ("--user u:new get foo", ""),
+        ("--user root:pw auth disable", ""), ("get foo", ""),
+    ],
     "the rest": [
         ("member list", ""), ("alarm list", ""), ("alarm disarm", ""), ("move-leader 1", ""), ("endpoint health", ""),
         ("member remove 1234", ""), ("member promote 1234", ""), ("lock l1 -- echo holding", ""),
         ("get --prefix l1", ""), ("user list", ""), ("version", ""),
     ],
 }  # fmt: skip
-KNOWN = {  # where we mean to differ, or have still to come: the step's place in its transcript
-    ("the rest", 9): "auth is still to come",
+KNOWN = {  # where we mean to differ
+    ("authentication", "endpoint hashkv"): "3.4 says it in the words of its insides; 3.5 as we do",
+    ("authentication", "defrag"): "the same",
+    ("authentication", "--user u:p defrag"): "the same",
 }
 
 
@@ -147,6 +196,5 @@ async def test_etcdctl_sees_an_etcd(name: str, etcd, tmp_path: Path) -> None:
     theirs = await trio.to_thread.run_sync(lambda: transcript(etcd(), TRANSCRIPTS[name]))
     async with serving(tmp_path) as (address, _):
         ours = await trio.to_thread.run_sync(transcript, address, TRANSCRIPTS[name])
-    for at, (our, their) in enumerate(zip(ours, theirs, strict=True)):
-        if (name, at) not in KNOWN:
-            assert our == their
+    pairs = enumerate(zip(ours, theirs, strict=True))
+    assert [pair for at, pair in pairs if pair[0] != pair[1] and (name, TRANSCRIPTS[name][at][0]) not in KNOWN] == []
