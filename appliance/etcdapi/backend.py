@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import trio
 
@@ -44,6 +44,19 @@ class Backend:
                 self._flush()
 
         self._store.submit(request, settled)
+
+    def submit_facts(self, facts: Mapping[bytes, bytes], done: Callable[[ApplianceError | None], None]) -> None:
+        """What is kept beside the keys; ``done`` is called once, when it is durable or refused."""
+        self._waiting += 1
+
+        def settled(error: ApplianceError | None) -> None:
+            self._waiting -= 1
+            done(error)
+            if not self._waiting:
+                self._idle.set()
+                self._flush()
+
+        self._store.submit_facts(facts, settled)
 
     async def wait_idle(self) -> None:
         """Until all that began is answered."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 from appliance.errors import ApplianceError
@@ -9,15 +11,17 @@ from appliance.etcdapi.access import Access
 from appliance.etcdapi.backend import Backend
 from appliance.etcdapi.grpc import Call, Method, RefusedError, Streaming, Unary
 from appliance.etcdapi.kv import answer_fault
-from appliance.etcdapi.leases import ID_MAX, Leases
+from appliance.etcdapi.leases import ID_MAX, Lease, Leases
 from appliance.etcdapi.messages import Headers, parse_untrusted
 from appliance.etcdapi.pb import rpc_pb2
 from appliance.etcdapi.statuses import refused
 from appliance.host import entropy
-from appliance.store import Store, TxnResult
+from appliance.migration import LEASE_FACTS, LeaseGrant, decode_lease, fact_of
+from appliance.store import Range, Store, Txn, TxnResult
 
 BACKLOG_MAX = 1 << 20
 _RETRY_SECONDS = 1.0
+_SLICE_KEYS = 500
 
 
 class LeaseService:
@@ -42,37 +46,62 @@ class LeaseService:
             prefix + b"LeaseLeases": Unary(self.list),
         }
 
-    def grant(self, call: Call, message: bytes) -> bytes:
-        """A new one."""
+    def grant(self, call: Call, message: bytes) -> None:
+        """A new one, durable before it is told."""
         request = parse_untrusted(rpc_pb2.LeaseGrantRequest, message)
         self._access.known(call)
-        lease_id = request.ID
+        lease = self.new(request.ID, request.TTL)
+
+        def done(error: ApplianceError | None) -> None:
+            if error is not None:
+                self._leases.forget(lease)
+                answer_fault(call, error)
+                return
+            header = self._headers.at(self._store.revision)
+            answer = rpc_pb2.LeaseGrantResponse(header=header, ID=lease.id, TTL=lease.ttl)
+            call.reply(answer.SerializeToString())
+
+        self._backend.submit_facts(dict([fact_of(LeaseGrant(lease.id, lease.ttl))]), done)
+
+    def new(self, lease_id: int, ttl: int) -> Lease:
+        """``lease_id`` 0: any. Raises RefusedError."""
         if lease_id == 0:
             lease_id = int(entropy.token(8), 16) & ID_MAX or 1
         before = self._leases.next_due()
-        lease = self._leases.grant(lease_id, request.TTL, now=trio.current_time())
+        lease = self._leases.grant(lease_id, ttl, now=trio.current_time())
         if lease.deadline < before:
             self._earlier.set()
-        return rpc_pb2.LeaseGrantResponse(
-            header=self._headers.at(self._store.revision), ID=lease.id, TTL=lease.ttl
-        ).SerializeToString()
+        return lease
 
-    def revoke(self, call: Call, message: bytes) -> bytes | None:
+    def attach(self, lease_id: int, key: bytes) -> None:
+        """A key is about to be put with it. Raises RefusedError."""
+        self._leases.attach(lease_id, key)
+
+    def revoke(self, call: Call, message: bytes) -> None:
         """Ends it, and its keys with it."""
         request = parse_untrusted(rpc_pb2.LeaseRevokeRequest, message)
         self._access.revoke(call, request.ID)
-        deletion = self._leases.remove(request.ID)
-        if deletion is None:
-            return self._headers.alone(self._store.revision)
 
-        def done(result: TxnResult | ApplianceError) -> None:
-            if isinstance(result, ApplianceError):
-                answer_fault(call, result)
+        def done(fault: ApplianceError | None) -> None:
+            if fault is not None:
+                answer_fault(call, fault)
             else:
-                call.reply(self._headers.alone(result.revision))
+                call.reply(self._headers.alone(self._store.revision))
 
-        self._backend.submit(deletion, 0, done)
-        return None
+        self._end(request.ID, self._leases.remove(request.ID), done)
+
+    def _end(self, lease_id: int, deletion: Txn | None, done: Callable[[ApplianceError | None], None]) -> None:
+        """In one batch: its keys go, and it is forgotten. What is staged in one go becomes durable together."""
+        name, _ = fact_of(LeaseGrant(lease_id, 0))
+        if deletion is None:
+            self._backend.submit_facts({name: b""}, done)
+            return
+
+        def deleted(result: TxnResult | ApplianceError) -> None:
+            done(result if isinstance(result, ApplianceError) else None)
+
+        self._backend.submit(deletion, 0, deleted)
+        self._backend.submit_facts({name: b""}, lambda fault: None)
 
     def keep_alive(self, lease_id: int) -> bytes:
         """Answer to one keep-alive."""
@@ -99,6 +128,23 @@ class LeaseService:
         header = self._headers.at(self._store.revision)
         return rpc_pb2.LeaseLeasesResponse(header=header, leases=statuses).SerializeToString()
 
+    async def load(self) -> None:
+        """Those from before a restart, and which keys are theirs. Before anybody may ask."""
+        now = trio.current_time()
+        facts = self._store.facts(LEASE_FACTS)
+        for value in facts.values():
+            self._leases.load(decode_lease(value), now=now)
+        key = b"\0"
+        while facts:
+            found = self._store.read(Range(key, b"\0", limit=_SLICE_KEYS, keys_only=True))
+            for kv in found.kvs:
+                if kv.lease:
+                    self._leases.load_key(kv.lease, kv.key)
+            if not found.more:
+                return
+            key = found.kvs[-1].key + b"\0"
+            await trio.lowlevel.checkpoint()
+
     async def expire(self) -> None:
         """Revoke those whose time is over, as they come up."""
         while True:
@@ -113,21 +159,21 @@ class LeaseService:
             deletion = self._leases.remove(lease_id)
         except RefusedError:
             return  # somebody revoked it meanwhile
-        while deletion is not None:
+        while True:
             finished = trio.Event()
-            outcome: list[TxnResult | ApplianceError] = []
+            faults: list[ApplianceError | None] = []
 
             def done(
-                result: TxnResult | ApplianceError,
-                outcome: list[TxnResult | ApplianceError] = outcome,
+                fault: ApplianceError | None,
+                faults: list[ApplianceError | None] = faults,
                 finished: trio.Event = finished,
             ) -> None:
-                outcome.append(result)
+                faults.append(fault)
                 finished.set()
 
-            self._backend.submit(deletion, 0, done)
+            self._end(lease_id, deletion, done)
             await finished.wait()
-            if isinstance(outcome[0], TxnResult):
+            if faults[0] is None:
                 return
             await trio.sleep(_RETRY_SECONDS)  # the store cannot write now; nothing tells when it can again
 

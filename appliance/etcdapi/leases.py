@@ -49,6 +49,18 @@ class Leases:
         heappush(self._due, (lease.deadline, lease_id))
         return lease
 
+    def load(self, granted: LeaseGrant, *, now: float) -> None:
+        """One from before a restart: its time begins anew."""
+        lease = self._leases[granted.id] = Lease(granted.id, granted.ttl, now + granted.ttl)
+        heappush(self._due, (lease.deadline, lease.id))
+
+    def load_key(self, lease_id: int, key: bytes) -> None:
+        """Attached before a restart."""
+        lease = self._leases.get(lease_id)
+        if lease is not None:
+            lease.keys.add(key)
+            lease.prune_at = max(lease.prune_at, 2 * len(lease.keys))
+
     def keep_alive(self, lease_id: int, *, now: float) -> int:
         """Its TTL, from now on again; 0 when there is no such lease."""
         lease = self._leases.get(lease_id)
@@ -91,6 +103,11 @@ class Leases:
         if lease is None:
             raise refused("lease not found")
         return _deletion(lease) if lease.keys else None
+
+    def forget(self, lease: Lease) -> None:
+        """It was not granted after all."""
+        if self._leases.get(lease.id) is lease:
+            del self._leases[lease.id]
 
     def due(self, *, now: float) -> Iterator[int]:
         """Those whose time is over, each until it is removed or this is asked again."""

@@ -15,6 +15,7 @@ from appliance.host.tls import ServerTls, TlsFiles
 if TYPE_CHECKING:
     from appliance.etcdapi.verbs import Verbs
 
+
 @dataclass(frozen=True)
 class Listen:
     """A TCP listener. Not ``trusting``: without a client's certificate it serves only while authentication is enabled.

@@ -12,6 +12,7 @@ from appliance.etcdapi.http2 import Connection
 from appliance.etcdapi.identity import Identity
 from appliance.etcdapi.listening import Doors, Listen
 from appliance.host import sockets
+from appliance.migration import LEASE_FACTS
 from appliance.store import Store
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class EtcdApi:
                 loop = Loop()
                 auth = Auth(FileKeeper(self._auth_file) if self._auth_file else None)
                 verbs = _Lazy(lambda: self._make_verbs(nursery, loop.flush_now, auth))
+                if self._store.facts(LEASE_FACTS):  # their time runs out whether anybody connects or not
+                    await verbs.get().lease.load()
                 if self._unix_path is not None:
                     listeners.append(sockets.listen_unix(self._unix_path, mode=0o600, backlog=BACKLOG))
                     loop.listen(listeners[-1], Doors(None, verbs.get).begin)

@@ -4,8 +4,17 @@
 ``etcdctl snapshot save`` or a data directory, as the store's changes.
 """
 
-from appliance.migration.etcd_layout import LeaseGrant
+from appliance.migration.etcd_layout import LEASE_FACTS, LeaseGrant, decode_lease, fact_of
 from appliance.migration.from_etcd import Snapshot, restore_any
 from appliance.migration.to_etcd import DATABASE_BEGIN, Database
 
-__all__ = ["DATABASE_BEGIN", "Database", "LeaseGrant", "Snapshot", "restore_any"]
+__all__ = [
+    "DATABASE_BEGIN",
+    "LEASE_FACTS",
+    "Database",
+    "LeaseGrant",
+    "Snapshot",
+    "decode_lease",
+    "fact_of",
+    "restore_any",
+]

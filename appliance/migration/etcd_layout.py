@@ -19,6 +19,7 @@ CONSISTENT_INDEX, TERM = b"consistent_index", b"term"
 NUMBER = Struct(">Q")
 _REVISION = Struct(">QcQ")
 _TOMBSTONE = b"t"
+LEASE_FACTS = b"lease/"  # in our own store: names begin so
 
 
 class LeaseGrant(NamedTuple):
@@ -75,6 +76,12 @@ def decode_lease(data: bytes) -> LeaseGrant:
     """The other way. Raises ValueError."""
     found = dict(_fields(data))
     return LeaseGrant(_whole(found.get(1, 0)), _whole(found.get(2, 0)))
+
+
+def fact_of(lease: LeaseGrant) -> tuple[bytes, bytes]:
+    """Under which name our store keeps it, and as what: the same bytes."""
+    key, value = encode_lease(lease)
+    return LEASE_FACTS + key, value
 
 
 def _whole(value: bytes | int) -> int:

@@ -19,6 +19,7 @@ from appliance.migration.etcd_layout import (
     decode_change,
     decode_lease,
     decode_revision,
+    fact_of,
 )  # fmt: skip
 from appliance.store import Change, backup_of, check_backup, restore
 
@@ -102,7 +103,8 @@ def restore_any(
 
     def chunks() -> Iterator[bytes]:
         if snapshot is not None:
-            return backup_of(snapshot.changes(), snapshot.compacted_revision)
+            facts = dict(fact_of(lease) for lease in snapshot.leases())
+            return backup_of(snapshot.changes(), snapshot.compacted_revision, facts)
         return (read(min(_CHUNK, size - offset), offset) for offset in range(0, size, _CHUNK))
 
     check_backup(chunks(), name)

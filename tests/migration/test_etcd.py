@@ -168,13 +168,13 @@ async def test_our_store_begins_from_an_etcds_snapshot(seed: int, tmp_path: Path
     assert sorted(opened.leases()) == [LeaseGrant(7001, 7001), LeaseGrant(7003, 7003)]
     assert restore_file(tmp_path / "store", snapshot) == theirs["revision"]
     async with serving(tmp_path / "store") as (address, _):
-        assert_same(theirs, await seen(address), "leases")
+        assert_same(theirs, await seen(address))
         await etcdctl(address, "put", "/after", "written")
         await etcdctl(address, "snapshot", "save", tmp_path / "again.db")  # and back
         ours = await seen(address)
     peer = await restored(tmp_path / "again.db", tmp_path / "etcd2")
     async with real_etcd(tmp_path / "etcd2", peer) as address:
-        assert_same(ours, await seen(address), "leases")
+        assert_same(ours, await seen(address))
 
 
 def restore_file(directory: Path, file: Path, **options: bool) -> int:
@@ -193,7 +193,7 @@ async def test_a_stopped_etcds_own_file_and_wrong_hashes(tmp_path: Path) -> None
         restore_file(tmp_path / "store", own)
     assert restore_file(tmp_path / "store", own, skip_hash_check=True) == theirs["revision"]
     async with serving(tmp_path / "store") as (address, _):
-        assert_same(theirs, await seen(address), "leases")
+        assert_same(theirs, await seen(address))
     torn = bytearray((tmp_path / "snapshot.db").read_bytes())
     torn[-1] ^= 1
     (tmp_path / "torn.db").write_bytes(torn)
