@@ -149,8 +149,9 @@ def parse_since(text: str, now: float) -> float | None:
         return None
     try:
         return float(text) if text[0].isdigit() and text.replace(".", "", 1).isdigit() else now - parse_duration(text)
-    except (ValueError, OverflowError):
-        raise InputError(f'cannot read since: found "{text[:50]}"', where="query.since") from None
+    except (InputError, ValueError, OverflowError):
+        wanted = 'seconds since 1970, or how long ago, such as "10m"'
+        raise InputError(f'cannot read since: found "{text[:50]}", expected {wanted}', where="query.since") from None
 
 
 async def _told(source: AsyncIterator[Any], as_text: bool) -> AsyncGenerator[bytes, None]:

@@ -204,7 +204,8 @@ class Fields:
         """Everything the caller sent was asked for."""
         unknown = sorted(set(self._values) - self._taken)
         if unknown:
+            known = f"known: {', '.join(sorted(self._taken))}" if self._taken else "nothing is taken here"
             raise InputError(
-                f"cannot read {self._where}: it has no {', '.join(unknown)}; known: {', '.join(sorted(self._taken))}",
+                f"cannot read {self._where}: it has no {', '.join(unknown)}; {known}",
                 where=f"{self._where}.{unknown[0]}",
             )

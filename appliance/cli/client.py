@@ -117,8 +117,10 @@ def _connect(layout: Layout, timeout: float | None) -> socket.socket:
     try:
         return connect_unix(path, timeout=timeout)
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as exc:
-        what = "no appliance runs here" if layout.root == "/" else f"no appliance runs below {layout.root}"
-        raise errors.NotRunningError(f"cannot connect to {path}: {what} (start it: appliance run)", where=path) from exc
+        what, start = "no appliance runs here", "appliance run"
+        if layout.root != "/":
+            what, start = f"no appliance runs below {layout.root}", f"appliance --root {layout.root} run"
+        raise errors.NotRunningError(f"cannot connect to {path}: {what} (start it: {start})", where=path) from exc
     except PermissionError as exc:
         message = f"cannot connect to {path}: {exc.strerror}; be root, or in the group appliance to read"
         raise errors.UntrustedError(message, where=path) from exc

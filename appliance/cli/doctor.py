@@ -31,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
         if bad:
             lines.append(f"this host cannot run it: {bad} to mend")
         else:
-            lines.append("this host can run it" + (f", with {warnings} things missing" if warnings else ""))
+            told = f", with {warnings} warning{'s'[: warnings > 1]}" if warnings else ""
+            lines.append(f"this host can run it{told}")
         return "\n".join(lines)
 
     show(args, {"ok": not bad, "checks": [asdict(one) for one in checks]}, text)

@@ -115,7 +115,7 @@ def test_not_running_is_3(tmp_path: Path) -> None:
     assert done.stdout == ""
     assert done.stderr == (
         f"appliance: cannot connect to {tmp_path}/run/appliance/control.sock: "
-        f"no appliance runs below {tmp_path} (start it: appliance run)\n"
+        f"no appliance runs below {tmp_path} (start it: appliance --root {tmp_path} run)\n"
     )
 
 
