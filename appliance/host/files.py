@@ -40,7 +40,9 @@ def _translated(verb: str, path: str) -> Iterator[None]:
 
 def read_bytes(path: str, *, size_max: int = 64 << 20) -> bytes:
     """The whole file. Raises NotFoundError, InputError (larger than ``size_max``, not readable)."""
-    with _translated("read", path), open(path, "rb") as file:
+    with _translated("read", path), open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):  # who opens one to read waits for a writer, perhaps for ever
+            raise InputError(f"cannot read {path}: it is a pipe, not a file", where=path)
         data = file.read(size_max + 1)
     if len(data) > size_max:
         raise InputError(f"cannot read {path}: it is larger than {size_max} bytes", where=path)
@@ -66,7 +68,7 @@ def write_atomic(path: str, data: bytes, *, mode: int = 0o644, durable: bool = T
     with _translated("write", path):
         os.makedirs(directory, exist_ok=True)
         try:
-            fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+            fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
             try:
                 view = memoryview(data)
                 while view:
@@ -200,7 +202,7 @@ def lock(path: str) -> Lock:
     """Take the lock and write our pid into it. Raises ConflictError naming the holder's pid (flock(2))."""
     with _translated("lock", path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:

@@ -102,9 +102,11 @@ def _nearest_duration(text: str) -> str:
     units = [unit if unit in _SECONDS else _OTHER_NAMES.get(unit, "" if unit else "s") for _, unit in parts]
     if not parts or rest or not all(units):
         return "90s"
-    return "".join(number + unit for (number, _), unit in zip(parts, units, strict=True))
+    nearest = "".join(number + unit for (number, _), unit in zip(parts, units, strict=True))
+    return nearest if _DURATION.fullmatch(nearest) else "90s"
 
 
 def _nearest_size(text: str) -> str:
     found = _SIZE_LOOSE.fullmatch(text.strip())
-    return found[1] + found[2].upper() if found else "512M"
+    nearest = found[1] + found[2].upper() if found else ""
+    return nearest if _SIZE.fullmatch(nearest) else "512M"

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import trio
 
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, CorruptError
 from appliance.host import clock
 from appliance.supervisor import order
 from appliance.supervisor.bus import Value
@@ -55,6 +55,7 @@ class _Record:
     state: State = State.WAITING
     wanted: bool = True
     failures: int = 0
+    corrupt: bool = False  # what it went down for is wrong for good: nobody retries
     ready_at: float = math.inf  # trio's clock; inf: not in this life
     life: _Life | None = None
     history: deque[Moment] = field(default_factory=lambda: deque(maxlen=HISTORY_MAX))
@@ -265,11 +266,15 @@ class Supervisor:
         if not asked:
             ready_seconds = max(0.0, trio.current_time() - it.ready_at)
             it.failures = it.service.restart.failures_after(it.failures, ready_seconds)
+        it.corrupt = fault is not None and _is_corrupt(fault)
         self._feed(it, Event.WENT_DOWN, reason)
         if fault is not None and self._on_fault is not None:
             self._on_fault(it.service.name, fault)
 
     async def _back_off(self, it: _Record) -> None:
+        if it.corrupt:  # the others go on: a node whose store is damaged still keeps its units up
+            self._feed(it, Event.GAVE_UP, it.history[-1].reason)
+            return
         delay = it.service.restart.delay(it.failures)
         if delay is None:
             reason = f"given up after {it.failures} failures: {it.history[-1].reason}"
@@ -289,6 +294,12 @@ def _never_started(fault: Exception) -> bool:
     if isinstance(fault, ExceptionGroup):
         return len(fault.exceptions) == 1 and _never_started(fault.exceptions[0])
     return isinstance(fault, RuntimeError) and "task_status.started()" in str(fault)
+
+
+def _is_corrupt(fault: Exception) -> bool:
+    if isinstance(fault, ExceptionGroup):
+        return any(_is_corrupt(member) for member in fault.exceptions)
+    return isinstance(fault, CorruptError)
 
 
 def describe(fault: BaseException) -> str:

@@ -42,7 +42,7 @@ def test_durations(text: str, seconds: float) -> None:
         ("1h1h", 'expected a duration with the larger unit first and each unit once, such as "1h30m"'),
         ("999999w", 'expected a duration of at most "36500d"'),
         ("infinity", 'expected a duration such as "90s"'),
-        ("9" * 400 + "s", f'expected a duration such as "{"9" * 400}s"'),
+        ("9" * 400 + "s", 'expected a duration such as "90s"'),
     ],
 )
 def test_durations_that_are_none(text: str, wanted: str) -> None:
