@@ -191,7 +191,6 @@ class Node:
             identity_of(self.settings.node.name, client_urls=(f"unix://{layout.etcd_socket}",)),
             unix_path=layout.etcd_socket,
             reserved=OURS,
-            auth_file=layout.store_auth,
         )
         self.supervisor = Supervisor(self._services(), publish=self.publish, on_fault=tell_fault)
         self.api = Api(self._subjects())

@@ -9,17 +9,18 @@ from typing import Protocol, TypeVar
 
 import trio
 
-from appliance.errors import NotFoundError
+from appliance.errors import ApplianceError
 from appliance.etcdapi import passwords
 from appliance.etcdapi.auth_book import READ, WRITE, Book, Interval, decoded, interval
 from appliance.etcdapi.grpc import Call, Code, RefusedError
 from appliance.etcdapi.statuses import refused
-from appliance.host import entropy, files
+from appliance.host import entropy
+from appliance.store import Store
 
 R = TypeVar("R")
 TOKEN_SECONDS = 300.0  # since it was used last
 WAITING_MAX = 64  # for a turn at hashing a password
-_BOOK_BYTES_MAX = 64 << 20
+BOOK_FACT = b"auth/book"
 _TRIES = 8
 
 
@@ -33,27 +34,30 @@ class Keeper(Protocol):
         """Durable when it returns."""
 
 
-class FileKeeper:
-    """In a file of its own, beside the store: a change of it makes no revision, as with etcd."""
+class StoreKeeper:
+    """Beside the keys, as a fact of the store: a change makes no revision, and backups have it."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
     def read(self) -> bytes | None:
-        """Raises ApplianceError when there is one that cannot be read."""
-        try:
-            return files.read_bytes(self._path, size_max=_BOOK_BYTES_MAX)
-        except NotFoundError:
-            return None
+        """Raises UnavailableError when the store is not open."""
+        return self._store.facts(BOOK_FACT).get(BOOK_FACT)
 
     async def write(self, data: bytes) -> None:
-        """Whole or not at all."""
+        """Raises UnavailableError when it cannot be kept."""
+        settled = trio.Event()
+        faults: list[ApplianceError] = []
 
-        def write() -> None:
-            files.make_directory(self._path.rpartition("/")[0] or ".")
-            files.write_atomic(self._path, data, mode=0o600)
+        def done(fault: ApplianceError | None) -> None:
+            if fault is not None:
+                faults.append(fault)
+            settled.set()
 
-        await trio.to_thread.run_sync(write)
+        self._store.submit_facts({BOOK_FACT: data}, done)
+        await settled.wait()
+        if faults:
+            raise faults[0]
 
 
 class Auth:
@@ -176,4 +180,4 @@ def _reaches(have: bytes | None, want: bytes | None) -> bool:
     return have is None or (want is not None and want <= have)
 
 
-__all__ = ["READ", "WRITE", "Auth", "FileKeeper", "Keeper"]
+__all__ = ["READ", "WRITE", "Auth", "Keeper", "StoreKeeper"]

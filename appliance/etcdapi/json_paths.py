@@ -5,9 +5,14 @@ from __future__ import annotations
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from appliance.etcdapi.pb import rpc_pb2
+from appliance.etcdapi.pb import rpc_pb2, v3election_pb2, v3lock_pb2
 
 _RPC = {
+    "Lock": "lock/lock:Lock lock/unlock:Unlock",
+    "Election": (
+        "election/campaign:Campaign election/proclaim:Proclaim election/leader:Leader election/observe:Observe "
+        "election/resign:Resign"
+    ),
     "KV": "kv/range:Range kv/put:Put kv/deleterange:DeleteRange kv/txn:Txn kv/compaction:Compact",
     "Watch": "watch:Watch",
     "Lease": (
@@ -31,17 +36,19 @@ _RPC = {
         "auth/role/grant:RoleGrantPermission auth/role/revoke:RoleRevokePermission"
     ),
 }
+_FILES = {"Lock": v3lock_pb2.DESCRIPTOR, "Election": v3election_pb2.DESCRIPTOR}
 
 
 def _paths() -> dict[str, tuple[bytes, type[Message], type[Message]]]:
     found: dict[str, tuple[bytes, type[Message], type[Message]]] = {}
     for service, listed in _RPC.items():
-        methods = rpc_pb2.DESCRIPTOR.services_by_name[service].methods_by_name
+        file = _FILES.get(service, rpc_pb2.DESCRIPTOR)
+        methods = file.services_by_name[service].methods_by_name
         for entry in listed.split():
             path, _, name = entry.partition(":")
             method = methods[name]
             found[f"/v3/{path}"] = (
-                f"/etcdserverpb.{service}/{name}".encode(),
+                f"/{file.package}.{service}/{name}".encode(),
                 GetMessageClass(method.input_type),
                 GetMessageClass(method.output_type),
             )

@@ -73,6 +73,24 @@ class LeaseService:
             self._earlier.set()
         return lease
 
+    async def session(self, ttl: int) -> int:
+        """The id of a new one, durable."""
+        lease = self.new(0, ttl)
+        settled = trio.Event()
+        faults: list[ApplianceError] = []
+
+        def done(fault: ApplianceError | None) -> None:
+            if fault is not None:
+                self._leases.forget(lease)
+                faults.append(fault)
+            settled.set()
+
+        self._backend.submit_facts(dict([fact_of(LeaseGrant(lease.id, lease.ttl))]), done)
+        await settled.wait()
+        if faults:
+            raise faults[0]
+        return lease.id
+
     def attach(self, lease_id: int, key: bytes) -> None:
         """A key is about to be put with it. Raises RefusedError."""
         self._leases.attach(lease_id, key)

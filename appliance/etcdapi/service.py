@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from appliance.etcdapi.auth import Auth, FileKeeper
+from appliance.etcdapi.auth import Auth, StoreKeeper
 from appliance.etcdapi.http2 import Connection
 from appliance.etcdapi.identity import Identity
 from appliance.etcdapi.listening import Doors, Listen
@@ -25,8 +25,7 @@ BACKLOG = 4096
 class EtcdApi:
     """etcd's v3 API over ``store``, on a unix socket that only its owner may open, and on TCP where ``listen`` says.
 
-    Clients may not write below ``reserved``. Users and roles are kept in ``auth_file``.
-    ``run`` is a service's main; it can be run again after it went down.
+    Clients may not write below ``reserved``. ``run`` is a service's main; it can be run again after it went down.
     """
 
     def __init__(
@@ -37,14 +36,12 @@ class EtcdApi:
         unix_path: str | None = None,
         listen: Sequence[Listen] = (),
         reserved: bytes = b"",
-        auth_file: str | None = None,
     ) -> None:
         self._store = store
         self._identity = identity
         self._unix_path = unix_path
         self.listen = tuple(listen)  # may be changed between two runs
         self._reserved = reserved
-        self._auth_file = auth_file
         self.listening: tuple[str, ...] = ()  # where, right now; a port that was asked for as 0 is known here
 
     async def run(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -55,7 +52,7 @@ class EtcdApi:
         try:
             async with trio.open_nursery() as nursery:
                 loop = Loop()
-                auth = Auth(FileKeeper(self._auth_file) if self._auth_file else None)
+                auth = Auth(StoreKeeper(self._store))
                 verbs = _Lazy(lambda: self._make_verbs(nursery, loop.flush_now, auth))
                 if self._store.facts(LEASE_FACTS):  # their time runs out whether anybody connects or not
                     await verbs.get().lease.load()

@@ -19,6 +19,7 @@ from appliance.etcdapi.lease_service import LeaseService
 from appliance.etcdapi.leases import Leases
 from appliance.etcdapi.member import VERSION, Member
 from appliance.etcdapi.messages import Headers
+from appliance.etcdapi.recipes import Recipes
 from appliance.etcdapi.snapshot import SnapshotService
 from appliance.etcdapi.statuses import refusal_of
 from appliance.etcdapi.watch import WatchService
@@ -51,6 +52,7 @@ class Verbs:
             **self.watch.methods(),
             **self.lease.methods(),
             **Member(store, self.headers, self.access).methods(),
+            **Recipes(store, self.headers, self.lease, self.access, nursery).methods(),
             **AuthService(auth, store, self.headers, nursery).methods(),
         }
         snapshot = SnapshotService(store, self.headers, self.leases.grants, VERSION, nursery).methods()

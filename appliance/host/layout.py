@@ -46,11 +46,6 @@ class Layout:
         return self.state + "/store"
 
     @property
-    def store_auth(self) -> str:
-        """Users and roles of the etcd API."""
-        return self.state + "/store-auth.json"
-
-    @property
     def slots(self) -> str:
         """The two versions and their record."""
         return self.state + "/slots"

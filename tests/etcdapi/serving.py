@@ -28,9 +28,7 @@ async def serving(
     store = Store(FileDisk(str(directory)))
     identity = identity_of("default", client_urls=("http://127.0.0.1:2379",), peer_urls=("http://127.0.0.1:2380",))
     listen = listen or [Listen(Address("127.0.0.1", port), trusting=True)]
-    api = EtcdApi(
-        store, identity, unix_path=unix_path, listen=listen, reserved=reserved, auth_file=f"{directory}.auth.json"
-    )
+    api = EtcdApi(store, identity, unix_path=unix_path, listen=listen, reserved=reserved)
     stop_store, stop_api, api_stopped = trio.Event(), trio.Event(), trio.Event()
 
     async def run_api(task_status: trio.TaskStatus[None]) -> None:

@@ -35,6 +35,11 @@ class Http:
         answer = await self.until(b"\r\n\r\n")
         status = int(answer.split()[1])
         headers = {k.lower(): v for k, _, v in (line.partition(b": ") for line in answer.split(b"\r\n")[1:])}
+        if headers.get(b"transfer-encoding") == b"chunked" and b"trailer" in headers:  # etcd's errors
+            text = b""
+            while size := int(await self.until(b"\r\n"), 16):
+                text += (await self.until(b"\r\n"))[:size]
+            return status, text.decode()
         if b"content-length" not in headers:
             return status, ""
         size = int(headers[b"content-length"])
