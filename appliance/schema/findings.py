@@ -24,10 +24,11 @@ class Finding:
     severity: Literal["error", "warning"] = "error"
 
     def __str__(self) -> str:
-        """``file:line:column: path: message``."""
+        """``file:line:column: path: message``, on one line whatever a file is called."""
         path = f"{self.path}: " if self.path else ""
         warning = "warning: " if self.severity == "warning" else ""
-        return f"{self.where}: {warning}{path}{self.message}"
+        line = f"{self.where}: {warning}{path}{self.message}"
+        return line if line.isprintable() else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in line)
 
     @property
     def where(self) -> str:

@@ -83,6 +83,16 @@ def test_a_unit_file_that_is_a_pipe_stops_nobody(
     assert "it is a pipe, not a file" in listed["findings"][0]["message"]
 
 
+def test_file_names_reach_no_terminal_as_they_are(binary: Path, root: Path) -> None:
+    for name in (b"new\nline.toml", b"\x1b[31mred.toml", b"\xff.toml"):
+        (root / "etc/appliance/units" / os.fsdecode(name)).write_text("")
+    done = run(binary, root, "unit", "verify")
+    assert (done.returncode, done.stderr) == (2, "")
+    assert len(done.stdout.splitlines()) == 7  # two findings for each, and the sum
+    assert r"/new\nline.toml:1:1: " in done.stdout
+    assert r"/\x1b[31mred.toml:1:1: " in done.stdout
+
+
 def test_a_lock_that_is_a_link_is_not_written_through(binary: Path, root: Path) -> None:
     precious = root / "precious"
     precious.write_text("precious")
