@@ -7,7 +7,9 @@ import os
 import re
 import shlex
 import subprocess
+from dataclasses import asdict
 
+from appliance.cli.render import show
 from appliance.cli.service_file import Plan, init_of_this_host, own_command, plan_install
 from appliance.errors import ApplianceError, InputError, UnavailableError, UntrustedError
 from appliance.host import files
@@ -48,6 +50,9 @@ def service_name(args: argparse.Namespace) -> str:
 
 def carry_out(args: argparse.Namespace, plan: Plan, verb: str) -> int:
     """Write, remove and call, in that order, saying each step. Raises the first error."""
+    if args.dry_run and args.output == "json":
+        show(args, asdict(plan), lambda data: "")
+        return 0
     if plan.by_hand:
         print(plan.by_hand)
         return 0 if args.dry_run else 1
