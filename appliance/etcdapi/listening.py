@@ -40,7 +40,8 @@ class Doors:
         if listen is not None and listen.tls is not None:
             from appliance.etcdapi.tls import Handshakes
 
-            self._server = ServerTls(listen.tls, ("h2", "http/1.1"))
+            # Clients of gRPC offer h2 alone; who offers both is a browser or curl, and wants the side doors.
+            self._server = ServerTls(listen.tls, ("http/1.1", "h2"))
             self._handshakes = Handshakes()
 
     def begin(self, wake: Callable[[], None]) -> Machine:
