@@ -23,6 +23,7 @@ NOUNS = {
     "top": "the same, live",
     "unit": "list, start, stop, restart units; their logs and files",
     "store": "get, put, del, watch keys; backup and restore",
+    "etcd": "the store alone, in place of an etcd: its flags, its API",
     "update": "check, download, apply, roll back; explain what it waits for",
     "config": "check and show the settings",
     "events": "what happens, as it happens",
@@ -37,7 +38,7 @@ NOUNS = {
 HIDDEN = ("update-worker", "complete")
 _OVERVIEW = (
     ("See", ("status", "top", "events", "doctor", "support", "version")),
-    ("Run", ("run", "install", "uninstall")),
+    ("Run", ("run", "install", "uninstall", "etcd")),
     ("Work with", ("unit", "store", "update", "config")),
     ("Publish", ("release",)),
     ("Shell", ("completion",)),

@@ -63,9 +63,10 @@ class StoreKeeper:
 class Auth:
     """``book`` is in force. Tokens are forgotten when we stop: clients ask for new ones by themselves."""
 
-    def __init__(self, keeper: Keeper | None) -> None:
+    def __init__(self, keeper: Keeper | None, *, token_seconds: float = TOKEN_SECONDS) -> None:
         """Without a keeper nothing outlives us. Raises CorruptError: then nobody may be let in."""
         self._keeper = keeper
+        self._token_seconds = token_seconds
         data = keeper.read() if keeper is not None else None
         self.book = decoded(data) if data is not None else Book()
         self._changing = trio.Lock()
@@ -87,7 +88,7 @@ class Auth:
         if until <= now:
             self._tokens.pop(token, None)
             raise refused("invalid auth token")
-        self._tokens[token] = (user, now + TOKEN_SECONDS)
+        self._tokens[token] = (user, now + self._token_seconds)
         return user
 
     def require(self, user: str, key: bytes, range_end: bytes | None, kind: int) -> None:
@@ -163,7 +164,7 @@ class Auth:
         self._tokens = {token: it for token, it in self._tokens.items() if it[1] > now}
         self._given += 1
         token = f"{entropy.token(16)}.{self._given}".encode()
-        self._tokens[token] = (name, now + TOKEN_SECONDS)
+        self._tokens[token] = (name, now + self._token_seconds)
         return token
 
     async def _in_turn(self, compute: Callable[[], R]) -> R:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from appliance.etcdapi.auth import Auth, StoreKeeper
+from appliance.etcdapi.auth import TOKEN_SECONDS, Auth, StoreKeeper
 from appliance.etcdapi.http2 import Connection
 from appliance.etcdapi.identity import Identity
 from appliance.etcdapi.listening import Doors, Listen
@@ -36,12 +36,14 @@ class EtcdApi:
         unix_path: str | None = None,
         listen: Sequence[Listen] = (),
         reserved: bytes = b"",
+        token_seconds: float = TOKEN_SECONDS,
     ) -> None:
         self._store = store
         self._identity = identity
         self._unix_path = unix_path
         self.listen = tuple(listen)  # may be changed between two runs
         self._reserved = reserved
+        self._token_seconds = token_seconds
         self.listening: tuple[str, ...] = ()  # where, right now; a port that was asked for as 0 is known here
 
     async def run(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -52,7 +54,7 @@ class EtcdApi:
         try:
             async with trio.open_nursery() as nursery:
                 loop = Loop()
-                auth = Auth(StoreKeeper(self._store))
+                auth = Auth(StoreKeeper(self._store), token_seconds=self._token_seconds)
                 verbs = _Lazy(lambda: self._make_verbs(nursery, loop.flush_now, auth))
                 if self._store.facts(LEASE_FACTS):  # their time runs out whether anybody connects or not
                     await verbs.get().lease.load()

@@ -1,0 +1,209 @@
+"""``appliance etcd``: the store alone, started with etcd's own flags and ETCD_* variables."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from appliance.errors import InputError
+
+if TYPE_CHECKING:
+    from appliance.etcd_app import EtcdOptions
+    from appliance.etcdapi import Listen
+    from appliance.host.tls import TlsFiles
+
+_EPILOG = """Takes etcd's flags and its ETCD_* variables; those that mean nothing for one member are accepted and
+noted in the log. It serves the v3 API only, and is one member: for more, run etcd.
+
+Examples:
+  appliance etcd --data-dir /tmp/data
+  appliance etcd --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379
+"""
+_CLIENT_URL, _PEER_URL = "http://localhost:2379", "http://localhost:2380"
+_USED = {
+    "name": "default", "data-dir": "", "listen-client-urls": _CLIENT_URL, "advertise-client-urls": _CLIENT_URL,
+    "listen-metrics-urls": "", "initial-advertise-peer-urls": _PEER_URL, "initial-cluster": "", "cert-file": "",
+    "key-file": "", "trusted-ca-file": "", "client-cert-auth": "false", "auto-tls": "false", "discovery": "",
+    "discovery-srv": "", "proxy": "off", "config-file": "", "auth-token": "simple", "auth-token-ttl": "300",
+    "auto-compaction-mode": "periodic", "auto-compaction-retention": "0", "log-outputs": "default",
+    "log-output": "default", "unsafe-no-fsync": "false", "client-crl-file": "",
+    "client-cert-allowed-hostname": "", "max-txn-ops": "128", "max-request-bytes": "1572864",
+}  # fmt: skip
+_HARMLESS = (
+    "listen-peer-urls", "initial-cluster-state", "initial-cluster-token", "snapshot-count", "heartbeat-interval",
+    "election-timeout", "initial-election-tick-advance", "max-snapshots", "max-wals", "wal-dir",
+    "strict-reconfig-check", "pre-vote", "logger", "log-level", "debug", "log-package-levels", "enable-grpc-gateway",
+    "grpc-keepalive-min-time", "grpc-keepalive-interval", "grpc-keepalive-timeout", "max-concurrent-streams",
+    "backend-batch-interval", "backend-batch-limit", "bcrypt-cost", "metrics", "log-format",
+    "log-rotation-config-json", "socket-reuse-port", "socket-reuse-address", "tls-min-version", "tls-max-version",
+    "enable-log-rotation",
+)  # fmt: skip
+_WITHOUT_EFFECT = (
+    "quota-backend-bytes", "cors", "host-whitelist", "enable-v2", "enable-pprof", "force-new-cluster",
+    "cipher-suites", "peer-cert-file", "peer-key-file", "peer-client-cert-auth", "peer-trusted-ca-file",
+    "peer-auto-tls", "peer-crl-file", "peer-cert-allowed-cn", "peer-cert-allowed-hostname", "discovery-fallback",
+    "discovery-proxy", "discovery-srv-name", "proxy-failure-wait", "proxy-refresh-interval", "proxy-dial-timeout",
+    "proxy-write-timeout", "proxy-read-timeout", "self-signed-cert-validity", "v2-deprecation",
+    "experimental-initial-corrupt-check", "experimental-corrupt-check-time", "experimental-enable-v2v3",
+    "experimental-backend-bbolt-freelist-type", "experimental-enable-lease-checkpoint",
+    "experimental-enable-lease-checkpoint-persist", "experimental-compaction-batch-limit",
+    "experimental-watch-progress-notify-interval", "experimental-warning-apply-duration",
+    "experimental-peer-skip-client-san-verification", "experimental-memory-mlock", "experimental-max-learners",
+    "experimental-txn-mode-write-with-shared-buffer", "experimental-enable-distributed-tracing",
+    "experimental-bootstrap-defrag-threshold-megabytes", "experimental-compact-hash-check-enabled",
+    "experimental-compact-hash-check-time", "experimental-compaction-sleep-interval",
+    "experimental-warning-unary-request-duration", "experimental-stop-grpc-service-on-defrag",
+    "experimental-snapshot-catchup-entries", "experimental-downgrade-check-time",
+)  # fmt: skip
+_NOT_FLAGS = {"ETCD_UNSUPPORTED_ARCH", "ETCDCTL_API"}
+_TRUE = {"true", "1", "t", "T", "TRUE", "True"}
+_UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Every flag of etcd's, with one dash or two, as Go takes them; a switch needs no value."""
+    parser.epilog = _EPILOG
+    for flag in (*_USED, *_HARMLESS, *_WITHOUT_EFFECT):
+        shown = None if flag in _USED else argparse.SUPPRESS
+        parser.add_argument(f"--{flag}", f"-{flag}", dest=flag, nargs="?", const="true", metavar="VALUE", help=shown)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Until it is stopped."""
+    from appliance.host import process_self
+    from appliance.host.signals import Signals
+
+    options = options_of({name: value for name, value in vars(args).items() if value is not None}, dict(os.environ))
+    signals = Signals()
+    signals.take_over()
+    process_self.pause_garbage_collection()
+    from appliance.etcd_app import run as run_etcd
+
+    return run_etcd(options, signals)
+
+
+def options_of(flags: dict[str, object], environment: dict[str, str]) -> EtcdOptions:
+    """Flags win over variables. Raises InputError for what we cannot be."""
+    from appliance.etcd_app import EtcdOptions
+
+    notes: list[str] = []
+    known = {f"ETCD_{flag.upper().replace('-', '_')}": flag for flag in (*_USED, *_HARMLESS, *_WITHOUT_EFFECT)}
+    given: dict[str, str] = {}
+    for variable, text in environment.items():
+        if variable in known:
+            given[known[variable]] = text
+        elif variable.startswith("ETCD_") and variable not in _NOT_FLAGS:
+            notes.append(f"unrecognized environment variable {variable}")
+    given |= {name: str(each) for name, each in flags.items() if name in known.values()}
+    notes += [f"--{flag} has no effect here" for flag in given if flag in _WITHOUT_EFFECT]
+    value = {**_USED, **given}
+    _refuse_what_we_are_not(value, notes)
+    tls = _tls(value)
+    listen, unix_path = _listeners(value, tls, notes)
+    mode, retention = value["auto-compaction-mode"], value["auto-compaction-retention"]
+    if mode not in ("periodic", "revision"):
+        raise InputError(f'cannot use --auto-compaction-mode "{mode}": it is "periodic" or "revision"')
+    return EtcdOptions(
+        name=value["name"],
+        data_dir=os.path.abspath(value["data-dir"] or f"{value['name']}.etcd"),
+        listen=listen,
+        unix_path=unix_path,
+        client_urls=_urls(value["advertise-client-urls"]),
+        peer_urls=_urls(value["initial-advertise-peer-urls"]),
+        compact_every_seconds=_seconds(retention, hours=True) if mode == "periodic" else 0.0,
+        compact_revisions=_whole("auto-compaction-retention", retention) if mode == "revision" else 0,
+        token_seconds=float(_whole("auth-token-ttl", value["auth-token-ttl"])),
+        to_stdout="stdout" in value["log-outputs"] + value["log-output"],
+        notes=tuple(notes),
+    )
+
+
+def _refuse_what_we_are_not(value: dict[str, str], notes: list[str]) -> None:
+    members = {each.partition("=")[0].strip() for each in value["initial-cluster"].split(",") if each.strip()}
+    if len(members) > 1:
+        raise InputError(
+            f"cannot be one of {len(members)} members ({', '.join(sorted(members))}): this is an etcd of one member; "
+            "for a cluster run etcd itself (`etcdctl snapshot save` here and `restore` there takes all along)"
+        )
+    for flag in ("discovery", "discovery-srv"):
+        if value[flag]:
+            raise InputError(f"cannot use --{flag}: it finds other members, and we are one; for a cluster run etcd")
+    if value["proxy"] != "off":
+        raise InputError("cannot use --proxy: we are a member, not a proxy")
+    if value["config-file"]:
+        raise InputError("cannot use --config-file: give its settings as flags or ETCD_* variables")
+    if value["auth-token"].partition(",")[0] != "simple":
+        raise InputError(f'cannot use --auth-token "{value["auth-token"]}": only "simple" tokens are made here')
+    for flag in ("client-crl-file", "client-cert-allowed-hostname"):
+        if value[flag]:
+            raise InputError(f"cannot use --{flag}: it would let fewer clients in, and we do not check it")
+    for flag in ("max-txn-ops", "max-request-bytes"):
+        if value[flag] != _USED[flag]:
+            notes.append(f"--{flag} has no effect here: it is {_USED[flag]}")
+    if value["unsafe-no-fsync"] in _TRUE:
+        notes.append("--unsafe-no-fsync has no effect here: what is acknowledged is on the disk")
+
+
+def _tls(value: dict[str, str]) -> TlsFiles | None:
+    from appliance.host.tls import TlsFiles
+
+    cert, key, authority = value["cert-file"], value["key-file"], value["trusted-ca-file"]
+    if value["auto-tls"] in _TRUE and not cert:
+        raise InputError("cannot use --auto-tls: give --cert-file and --key-file")
+    if value["client-cert-auth"] in _TRUE and not authority:
+        raise InputError("cannot use --client-cert-auth without --trusted-ca-file: say whose certificates count")
+    if bool(cert) != bool(key):
+        raise InputError(f"cannot use --{'cert' if cert else 'key'}-file alone: --cert-file and --key-file go together")
+    if not cert:
+        return None
+    return TlsFiles(os.path.abspath(cert), os.path.abspath(key), os.path.abspath(authority) if authority else None)
+
+
+def _listeners(
+    value: dict[str, str], tls: TlsFiles | None, notes: list[str]
+) -> tuple[tuple[Listen, ...], str | None]:
+    from appliance.etcdapi import Listen
+    from appliance.host.sockets import parse_address
+
+    found: list[Listen] = []
+    unix_path: str | None = None
+    for flag in ("listen-client-urls", "listen-metrics-urls"):
+        for url in _urls(value[flag]):
+            scheme, colon, rest = url.partition("://")
+            if not colon or scheme not in ("http", "https", "unix"):
+                raise InputError(f'cannot use --{flag} "{url}": write http://IP:PORT, https://IP:PORT or unix:///PATH')
+            if scheme == "unix":
+                if unix_path is not None or flag != "listen-client-urls":
+                    raise InputError(f'cannot use --{flag} "{url}": there is one unix socket, for clients')
+                unix_path = os.path.abspath(rest)
+                continue
+            if scheme == "https" and tls is None:
+                raise InputError(f"cannot use --{flag} {url}: TLS takes --cert-file and --key-file")
+            if scheme == "http" and tls is not None and flag == "listen-client-urls":
+                notes.append(f"client url {url} is HTTP while key/cert files are presented: ignored there")
+            only = flag == "listen-metrics-urls"
+            address = parse_address(rest.rstrip("/"))
+            found.append(Listen(address, tls if scheme == "https" else None, trusting=not only, side_doors_only=only))
+    return tuple(found), unix_path
+
+
+def _urls(text: str) -> tuple[str, ...]:
+    return tuple(each.strip() for each in text.split(",") if each.strip())
+
+
+def _whole(flag: str, text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise InputError(f'cannot use --{flag} "{text}": it is a whole number')
+    return int(text)
+
+
+def _seconds(text: str, *, hours: bool) -> float:
+    """Go's durations; a bare number is hours, as etcd takes it."""
+    import re
+
+    if text.isascii() and text.isdigit() and hours:
+        return int(text) * 3600.0
+    if not re.fullmatch(r"([0-9.]+(ns|us|ms|s|m|h))+", text):
+        raise InputError(f'cannot use --auto-compaction-retention "{text}": write "1h", "30m" or a number of hours')
+    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([0-9.]+)(ns|us|ms|s|m|h)", text))
