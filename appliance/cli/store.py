@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from appliance.cli import store_migrate
+
 if TYPE_CHECKING:
     from appliance.host.disk import FileDisk
 
@@ -21,6 +23,7 @@ _VERBS = {
     "compact": "forget what was overwritten or deleted before a revision",
     "backup": "everything at one revision, into a file; the node runs on",
     "restore": "make the store of a backup, or of an etcd's snapshot; the node must not run",
+    "migrate": "copy the appliance's own keys from the running node into an etcd",
     "check": "prove every checksum of the store, or of a backup; the node must not run for the former",
 }
 _EXAMPLES = """Examples:
@@ -62,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     made["restore"].add_argument("file", metavar="FILE", help="- : standard input")
     made["restore"].add_argument("--replace", action="store_true", help="in place of the store that is there")
     made["restore"].add_argument("--skip-hash-check", action="store_true", help="of a snapshot without its sha256")
+    store_migrate.add_arguments(made["migrate"])
     made["check"].add_argument("file", nargs="?", metavar="BACKUP", help="this backup instead of the store")
 
 
@@ -69,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     """``status`` when no verb is given."""
     acts = {
         "get": _get, "put": _put, "del": _delete, "watch": _watch, "status": _status, "compact": _compact,
-        "backup": _backup, "restore": _restore, "check": _check,
+        "backup": _backup, "restore": _restore, "check": _check, "migrate": store_migrate.run,
     }  # fmt: skip
     return acts[args.verb or "status"](args)
 

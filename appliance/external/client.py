@@ -14,7 +14,7 @@ import trio
 
 from appliance.errors import ApplianceError, InputError, UnavailableError
 from appliance.external import wire
-from appliance.external.connection import Connection, NotSentError
+from appliance.external.connection import Connection, NotSentError, parse_endpoint
 from appliance.store import (
     CompactedError,
     Compare,
@@ -57,6 +57,8 @@ class ExternalStore:
     def __init__(self, endpoints: Sequence[str], credentials: Credentials | None = None) -> None:
         if not endpoints:
             raise InputError("cannot use an external store: it has no endpoints")
+        for endpoint in endpoints:
+            parse_endpoint(endpoint)
         self._endpoints = list(endpoints)
         self._credentials = credentials or Credentials()
         self._idle: list[Connection] = []

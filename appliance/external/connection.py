@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import trio
 
@@ -18,6 +18,17 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 5.0
 ANSWER_BYTES_MAX = 64 << 20
 _READ = 65536
+_ENDPOINT = re.compile(
+    r"(?P<scheme>https?)://(\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<host>[^/:@\[\]?#]+))(:(?P<port>\d{1,5}))?/?"
+)
+
+
+def parse_endpoint(endpoint: str) -> tuple[str, str, int]:
+    """(scheme, host, port). Raises InputError."""
+    found = _ENDPOINT.fullmatch(endpoint)
+    if found is None:
+        raise InputError(f"cannot use the endpoint {endpoint!r}: a URL such as https://10.0.0.1:2379 is wanted")
+    return found["scheme"], found["v6"] or found["host"], int(found["port"] or 2379)
 
 
 class NotSentError(UnavailableError):
@@ -34,22 +45,20 @@ class Connection:
         self.reusable = True
         self._stream = stream
         self._lines = bytearray()
-        self._host = urlsplit(endpoint).netloc
+        self._host = endpoint.partition("://")[2].rstrip("/")
         self._h11 = h11.Connection(h11.CLIENT)
 
     @classmethod
     async def open(cls, endpoint: str, tls: ssl.SSLContext | None) -> Connection:
         """Raises NotSentError."""
-        parts = urlsplit(endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InputError(f"cannot reach {endpoint}: it is no http:// or https:// URL")
+        scheme, host, port = parse_endpoint(endpoint)
         stream: trio.abc.Stream
         try:
             with trio.fail_after(CONNECT_SECONDS):
-                stream = await trio.open_tcp_stream(parts.hostname, parts.port or 2379)
-                if parts.scheme == "https":
+                stream = await trio.open_tcp_stream(host, port)
+                if scheme == "https":
                     assert tls is not None
-                    stream = trio.SSLStream(stream, tls, server_hostname=parts.hostname, https_compatible=True)
+                    stream = trio.SSLStream(stream, tls, server_hostname=host, https_compatible=True)
                     await stream.do_handshake()
         except (OSError, trio.BrokenResourceError) as exc:
             cause = exc.__cause__ if isinstance(exc, trio.BrokenResourceError) else exc

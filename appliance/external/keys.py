@@ -41,11 +41,15 @@ class Watch(Protocol):
         """The next events. Raises CompactedError or UnavailableError."""
 
 
-class Keys(Protocol):
-    """As ``Store``, but for reading, which may take a while too. The errors are the store's."""
+class Readable(Protocol):
+    """Where keys are moved from."""
 
     async def read(self, request: Range) -> RangeResult:
         """What is durable."""
+
+
+class Keys(Readable, Protocol):
+    """As ``Store``, but for reading, which may take a while too. The errors are the store's."""
 
     async def put(self, request: Put) -> PutResult:
         """Durable when it returns."""
@@ -105,7 +109,7 @@ class Embedded:
         return self._store.watch(key, range_end, start_revision=start_revision, prev_kv=prev_kv)
 
 
-async def migrate(source: Keys, target: Keys, prefix: bytes, *, replace: bool = False) -> int:
+async def migrate(source: Readable, target: Keys, prefix: bytes, *, replace: bool = False) -> int:
     """Copy the keys below ``prefix`` as they are at one revision of ``source``; returns how many. May be run again.
 
     Raises ConflictError when ``target`` has another value for one of them, unless ``replace`` is set.

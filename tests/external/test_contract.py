@@ -203,8 +203,10 @@ async def test_the_next_endpoint_is_asked_when_one_is_gone(tmp_path: Path) -> No
     async with connected(dead, f"127.0.0.1:{free_port()}") as keys:
         with pytest.raises(UnavailableError, match="cannot reach"):
             await keys.put(Put(b"a", b"1"))
-    with pytest.raises(InputError):
-        ExternalStore([])
+    for wrong in ([], ["127.0.0.1:2379"], ["ftp://x"], ["http://user@host"], ["http://a:b"]):
+        with pytest.raises(InputError):
+            ExternalStore(wrong)
+    assert ExternalStore(["http://a", "https://[::1]:2379/"])
 
 
 async def test_a_watch_goes_on_elsewhere_where_it_was(tmp_path: Path) -> None:
