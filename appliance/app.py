@@ -167,7 +167,7 @@ class Node:
 
         self.bus = EventBus()
         self.processes = Processes(bundle.spawn_program)
-        self.store = Store(FileDisk(layout.store), publish=self.publish)
+        self.store = Store(FileDisk(layout.store), publish=self.publish, retention=self.settings.store.retention())
         keeper = StoreKeeper(self.store, lambda: self.supervisor.wait_outcome("store"))
         self.units = Units(
             layout=layout,
@@ -315,6 +315,7 @@ class Node:
         self.publish("settings", file, state="loaded", reason="; ".join(changed) or "nothing changed")
         if old.update != self.settings.update:
             self.update.reconfigure(self.settings.update)
+        self.store.retain(self.settings.store.retention())
         problems: list[str] = []
         if old.store.listen != self.settings.store.listen:
             await self.supervisor.restart("etcdapi", "settings changed")
@@ -328,7 +329,7 @@ class Node:
         except ApplianceError as error:
             plan = None
             problems.append(f"unit files: {error}")
-        live = ("node.", "status.", "store.listen.", "update.")
+        live = ("node.", "status.", "store.compaction", "store.keep_", "store.listen.", "update.")
         return Reloaded(
             changed=changed,
             restart_needed=tuple(line for line in changed if not line.startswith(live)),

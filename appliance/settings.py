@@ -14,7 +14,8 @@ from appliance.errors import ApplianceError, InputError
 from appliance.host import files, node
 from appliance.host.layout import Layout
 from appliance.host.sockets import parse_address
-from appliance.schema import Document, Finding, Source, read_merged, to_plain
+from appliance.schema import Document, Duration, Finding, Size, Source, read_merged, to_plain
+from appliance.store import Retention
 from appliance.units import UnitsSettings
 from appliance.update import UpdateSettings
 
@@ -110,7 +111,21 @@ class StoreSettings:
     """``[store]``: where keys are kept."""
 
     mode: Literal["embedded"] = "embedded"
+    compaction: Literal["revisions", "periodic", "off"] = "revisions"
+    keep_revisions: int = field(default=100_000, metadata={"min": 1})
+    keep_time: Duration = field(default=3600.0, metadata={"min": 1.0})
+    keep_size: Size = field(default=256 << 20, metadata={"min": 1 << 20})
     listen: StoreListenSettings = field(default_factory=StoreListenSettings)
+
+    def retention(self) -> Retention:
+        """For the store."""
+        match self.compaction:
+            case "off":
+                return Retention()
+            case "periodic":
+                return Retention(seconds=self.keep_time, size_bytes=self.keep_size)
+            case _:
+                return Retention(revisions=self.keep_revisions, size_bytes=self.keep_size)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,6 +42,7 @@ from appliance.store.results import (
     TxnResult,
     WatchBatch,
 )  # fmt: skip
+from appliance.store.retention import Retention
 from appliance.store.store import Sizes, Store
 from appliance.store.watching import Watcher
 
@@ -49,6 +50,7 @@ __all__ = [
     "OPERATIONS_MAX", "REQUEST_BYTES_MAX", "Change", "CheckReport", "CompactedError", "Compare", "CompareResult",
     "CompareTarget", "Delete", "DeleteResult", "DuplicateKeyError", "EmptyKeyError", "Event", "EventKind", "Export",
     "FutureRevisionError", "KeyNotFoundError", "KeyValue", "Operation", "Put", "PutResult", "Range", "RangeResult",
-    "Sizes", "SortOrder", "SortTarget", "Store", "StoreStatus", "TooLargeError", "TooManyOperationsError", "Txn",
-    "TxnResult", "WatchBatch", "Watcher", "backup_of", "check", "check_backup", "prefix_end", "restore",
+    "Retention", "Sizes", "SortOrder", "SortTarget", "Store", "StoreStatus", "TooLargeError",
+    "TooManyOperationsError", "Txn", "TxnResult", "WatchBatch", "Watcher", "backup_of", "check", "check_backup",
+    "prefix_end", "restore",
 ]  # fmt: skip

@@ -28,6 +28,16 @@ SLICE = 256  # records looked at between two pauses
 _WALK_SLICE = 2048
 
 
+def victims(tree: Tree) -> list[Segment]:
+    """Segments that hold no more history, and are garbage by half."""
+    sealed_before = tree.log.durable_end >> OFFSET_BITS
+    oldest = max(tree.compacted_revision, 1)
+    return [
+        segment for number, segment in sorted(tree.log.segments.items())
+        if number < sealed_before and segment.last_revision < oldest and segment.dropped * 2 >= segment.records
+    ]  # fmt: skip
+
+
 class Compaction:
     """One run over the tree. When ``steps`` has ended and a checkpoint without ``victims`` lasts, they may go."""
 
@@ -36,13 +46,7 @@ class Compaction:
         self._log = tree.log
         self._revision = tree.compacted_revision
         self._bases: dict[bytes, int] = {}  # of keys with long chains
-        sealed_before = self._log.durable_end >> OFFSET_BITS
-        self._segments = [
-            segment for number, segment in sorted(self._log.segments.items())
-            if number < sealed_before
-            and segment.last_revision < self._revision
-            and segment.dropped * 2 >= segment.records
-        ]  # fmt: skip
+        self._segments = victims(tree)
         self.victims = frozenset(segment.number for segment in self._segments)
         self.moved = 0
 

@@ -41,7 +41,7 @@ class Segment:
     filled: int = 0  # room made ahead, up to this offset
     records: int = 0
     dropped: int = 0
-    last_revision: int = 0  # newest in it, moved records not counted
+    last_revision: int = 0  # newest in it of history: moved records and facts do not count
 
 
 @dataclass(eq=False)

@@ -165,7 +165,6 @@ class _Opening:
         for at, record in frames.decode_records(body):
             tree.apply(batch, begin + at, record.kind, record.key, record.value, record.mod, record.prev)
             records += 1
-        batch.last_revision = tree.revision
         tree.account(batch, records)
         self.replayed += records
         self.log.next_sequence = sequence + 1

@@ -23,6 +23,7 @@ from appliance.store.log import Batch
 from appliance.store.opening import Opened, open_tree
 from appliance.store.requests import Compare, Delete, Operation, Put, Range, SortOrder, SortTarget, Txn
 from appliance.store.results import DeleteResult, PutResult, RangeResult, StoreStatus, TxnResult
+from appliance.store.retention import EVERYTHING, Historian, Retention
 from appliance.store.transaction import read_range, run_alone, run_txn
 from appliance.store.tree import Tree
 from appliance.store.upkeep import Upkeep
@@ -40,12 +41,11 @@ class Publish(Protocol):
 
 @dataclass(frozen=True)
 class Sizes:
-    """Numbers that tests make small. ``keep_revisions``: compact by itself to that many; 0: never."""
+    """Numbers that tests make small."""
 
     segment_bytes: int = 64 << 20
     reserve_bytes: int = 16 << 20  # zeros written ahead
     checkpoint_records: int = 250_000
-    keep_revisions: int = 0
 
 
 @dataclass(eq=False)
@@ -55,6 +55,7 @@ class _Engine:
     tree: Tree
     committer: Committer
     upkeep: Upkeep
+    historian: Historian
 
 
 class Store:
@@ -62,11 +63,12 @@ class Store:
 
     def __init__(
         self, disk: Disk, *, publish: Publish | None = None, sizes: Sizes | None = None,
-        in_thread: InThread = trio.to_thread.run_sync,
+        retention: Retention = EVERYTHING, in_thread: InThread = trio.to_thread.run_sync,
     ) -> None:  # fmt: skip
         self._disk = disk
         self._publish = publish
         self._sizes = sizes or Sizes()
+        self._retention = retention
         self._in_thread = in_thread
         self._hub = WatchHub()
         self._engine: _Engine | None = None
@@ -120,6 +122,7 @@ class Store:
 
     def _open(self) -> Opened:
         sizes = self._sizes
+        self._disk.prepare()  # a new store on a disk that cannot be written says so now, not at the first put
         return open_tree(self._disk, segment_bytes=sizes.segment_bytes, reserve_bytes=sizes.reserve_bytes)
 
     def _start(self, opened: Opened) -> _Engine:
@@ -131,7 +134,7 @@ class Store:
             self._disk, tree, committer, self._in_thread, checkpoint_records=self._sizes.checkpoint_records,
             replayed=opened.replayed, checkpoint_revision=opened.checkpoint_revision, tell=self._tell,
         )  # fmt: skip
-        self._engine = _Engine(tree, committer, upkeep)
+        self._engine = _Engine(tree, committer, upkeep, Historian(self._retention))
         self._hub.tree = tree
         self._failed = ""
         self._notes = opened.notes
@@ -152,11 +155,19 @@ class Store:
         engine = self._engine
         assert engine is not None
         engine.upkeep.committed(batch)
-        keep, tree = self._sizes.keep_revisions, engine.tree
-        if keep and tree.durable_revision - tree.compacted_revision > 2 * keep and self._accepting:
-            tree.write(COMPACT, b"", b"", tree.durable_revision - keep)
+        if not self._accepting:
+            return
+        oldest = engine.historian.due(engine.tree, batch, trio.current_time())
+        if oldest:
+            engine.tree.write(COMPACT, b"", b"", oldest)
             engine.upkeep.want_compaction()
             engine.committer.kick()
+
+    def retain(self, retention: Retention) -> None:
+        """How much history is kept from here on; by default all, until ``compact``."""
+        self._retention = retention
+        if self._engine is not None:
+            self._engine.historian.retention = retention
 
     def _tell(self, what: str, message: str) -> None:
         if self._publish is not None:

@@ -32,6 +32,7 @@ from appliance.store.results import KeyValue
 from appliance.store.rules import in_range
 
 INDEX, SETTLED, TOMBSTONE, COMPACTED, FACTS = range(5)  # what an undo entry takes back
+CHANGES = (PUT, DELETE, BURIED, DELETE_RANGE)  # records of history: they stay where they are until it is compacted
 GONE = (DELETE, BURIED)  # records that say that the key was not there
 _MARK_EVERY = 64 << 10  # bytes of log between two marks
 
@@ -61,6 +62,11 @@ class Marks:
         """A location before which nothing is newer than ``revision``; 0 when there is none."""
         number = bisect_right(self.revisions, revision) - 1
         return self.locations[number] if number >= 0 else 0
+
+    def revision_at(self, at: int) -> int:
+        """A revision all of whose successors lie behind the location, or nearly; 0 when there is none."""
+        number = bisect_right(self.locations, at) - 1
+        return self.revisions[number] if number >= 0 else 0
 
     def forget_before(self, revision: int) -> None:
         """Keep one mark that is older, and all newer."""
@@ -96,7 +102,6 @@ class Tree:
         batch = log.open_batch
         assert batch is not None
         self.apply(batch, at, kind, key, value, mod, prev, slot)
-        batch.last_revision = self.revision
 
     def predecessor(self, key: bytes) -> int:
         """What a new record of the key names as the one before.
@@ -154,6 +159,8 @@ class Tree:
             drops[batch.segment] = drops.get(batch.segment, 0) + 1
             self.compacted_revision = max(mod, self.compacted_revision)
         self.revision = max(self.revision, mod)
+        if kind in CHANGES:
+            batch.last_revision = self.revision
 
     def undo(self, batch: Batch, *, keep: int = 0) -> None:
         """Take back all but the first ``keep`` changes of the newest batch."""

@@ -11,7 +11,7 @@ from appliance.host.disk import Disk
 from appliance.store import checkpoint as checkpoints
 from appliance.store import frames
 from appliance.store.committing import Committer, InThread
-from appliance.store.compaction import Compaction
+from appliance.store.compaction import Compaction, victims
 from appliance.store.log import Batch
 from appliance.store.tree import Tree
 
@@ -75,7 +75,7 @@ class Upkeep:
             self._wake = trio.Event()
             waiting, self._compactions = self._compactions, []
             try:
-                if waiting:
+                if waiting or victims(self._tree):
                     while self._holders:
                         await self._changed.wait()
                     self._compacting = True

@@ -20,6 +20,7 @@ from appliance.store import (
     Range,
     Sizes,
     Store,
+    Txn,
     check,
     restore,
     transaction,
@@ -59,6 +60,13 @@ def contents() -> list[Content]:
     return found
 
 
+async def facts_hold(store: Store) -> None:
+    """As ``Writer.send`` keeps them."""
+    number = store.revision - 1
+    expected = {b"done": b"%d" % number, b"of/%d" % (number - 1): b"x"} if number else {}
+    assert store.facts(b"") == expected
+
+
 def content(store: Store) -> Content:
     return {kv.key: kv.value for kv in store.read(EVERYTHING).kvs}
 
@@ -85,7 +93,21 @@ class Writer:
             task_status.started()
 
     async def send(self, store: Store, number: int) -> None:
-        await store.txn((), SCRIPT[number], ())
+        """With facts in the same go: they must not be told apart from the keys by any cut."""
+        outcomes: list[object] = []
+        both = trio.Event()
+
+        def done(outcome: object) -> None:
+            outcomes.append(outcome)
+            if len(outcomes) == 2:
+                both.set()
+
+        store.submit(Txn(success=SCRIPT[number]), done)
+        store.submit_facts({b"done": b"%d" % (number + 1), b"of/%d" % number: b"x", b"of/%d" % (number - 1): b""}, done)
+        await both.wait()
+        for outcome in outcomes:
+            if isinstance(outcome, ApplianceError):
+                raise outcome
         self.acknowledged = max(self.acknowledged, number + 1)
 
     async def watch(self, store: Store, *, task_status: trio.TaskStatus[None]) -> None:
@@ -168,12 +190,12 @@ def test_power_cut_at_every_operation(seed: int) -> None:
         disk.cut()
         after = disk.rebooted()
         assert check(after).problems == (), f"cut at {cut}"
-        found, revision = reopened(after)
+        found, revision = reopened(after, facts_hold)
         transactions = revision - 1
         assert transactions >= max(writer.acknowledged, writer.seen), f"lost a write, cut at {cut}"
         assert found == states[transactions], f"not a prefix, cut at {cut}"
         assert reopened(after) == (found, revision)
-    assert dark > total * 0.9
+    assert dark > total * 0.75  # how much upkeep there is to do, and so how long a run is, differs too
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -187,7 +209,7 @@ def test_power_cut_while_opening_after_a_power_cut(seed: int) -> None:
             disk.cut_at = second_cut
             until_dark(lambda disk=disk: reopened(disk))  # type: ignore[misc]
             disk.cut()
-            found, revision = reopened(disk.rebooted())
+            found, revision = reopened(disk.rebooted(), facts_hold)
             assert found == states[revision - 1]
 
 

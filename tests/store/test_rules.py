@@ -22,6 +22,7 @@ from appliance.store import (
     Operation,
     Put,
     Range,
+    Retention,
     Sizes,
     Store,
     TooLargeError,
@@ -190,9 +191,12 @@ async def test_checkpoints_are_written_one_at_a_time_the_last_one_too() -> None:
 
 async def test_history_is_bounded_when_asked() -> None:
     told: list[tuple[Any, ...]] = []
-    sizes = Sizes(segment_bytes=2000, reserve_bytes=512, checkpoint_records=100, keep_revisions=20)
+    sizes = Sizes(segment_bytes=2000, reserve_bytes=512, checkpoint_records=100)
     async with running(
-        new_store(SimDisk(), sizes, publish=lambda kind, subject, **data: told.append((kind, subject, data)))
+        new_store(
+            SimDisk(), sizes, retention=Retention(revisions=20),
+            publish=lambda kind, subject, **data: told.append((kind, subject, data)),
+        )
     ) as store:
         for n in range(400):
             await store.put(b"%d" % (n % 5), bytes(100))
