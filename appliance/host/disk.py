@@ -61,6 +61,9 @@ class Disk(Protocol):
     def sync_names(self) -> None:
         """Make creations, renames and removals durable."""
 
+    def prepare(self) -> None:
+        """Make the directory if it is missing. Raises UnavailableError when nothing can be written in it."""
+
     def path(self, name: str) -> str:
         """What to call the file in a message."""
 
@@ -157,6 +160,12 @@ class FileDisk:
             sync_directory(os.path.dirname(os.path.abspath(self.directory)))
         except OSError as exc:
             raise _translated(exc, "make directory", self.directory) from exc
+
+    def prepare(self) -> None:
+        """See Disk."""
+        self._make_directory()
+        if os.statvfs(self.directory).f_flag & os.ST_RDONLY:
+            raise UnavailableError(f"cannot write in {self.directory}: Read-only file system", where=self.directory)
 
     def rename(self, old: str, new: str) -> None:
         """See Disk."""

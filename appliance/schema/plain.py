@@ -10,7 +10,7 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from appliance.schema.conversion import section_fields
-from appliance.schema.findings import format_path
+from appliance.schema.findings import BARE_KEY
 from appliance.schema.quantities import Quantity, format_duration, format_size
 
 
@@ -62,15 +62,15 @@ def _write_table(data: Mapping[str, Any], path: tuple[str, ...], lines: list[str
         if isinstance(value, Mapping) or (value and isinstance(value, list) and isinstance(value[0], Mapping)):
             tables.append((key, value))
         else:
-            lines.append(f"{format_path((key,))} = {_value(value)}")
+            lines.append(f"{_key((key,))} = {_value(value)}")
     for key, value in tables:
         inner = (*path, key)
         if isinstance(value, Mapping):
-            lines += ["", f"[{format_path(inner)}]"]
+            lines += ["", f"[{_key(inner)}]"]
             _write_table(value, inner, lines)
         else:
             for one in value:
-                lines += ["", f"[[{format_path(inner)}]]"]
+                lines += ["", f"[[{_key(inner)}]]"]
                 _write_table(one, inner, lines)
 
 
@@ -85,4 +85,12 @@ def _value(value: Any) -> str:
         case list():
             return "[" + ", ".join(_value(one) for one in value) + "]"
         case _:
-            return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+            return _string(str(value))
+
+
+def _string(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")  # which TOML wants escaped, and JSON not
+
+
+def _key(path: tuple[str, ...]) -> str:
+    return ".".join(part if BARE_KEY.fullmatch(part) else _string(part) for part in path)

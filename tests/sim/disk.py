@@ -83,6 +83,9 @@ class SimDisk:
             raise NotFoundError(f"cannot open {name}: no such file")
         return SimFile(self, self.names_seen[name], name)
 
+    def prepare(self) -> None:
+        self._alive()
+
     def names(self) -> list[str]:
         self._alive()
         return sorted(self.names_seen)
