@@ -99,9 +99,13 @@ class LeaseService:
         """Ends it, and its keys with it."""
         request = parse_untrusted(rpc_pb2.LeaseRevokeRequest, message)
         self._access.revoke(call, request.ID)
+        lease = self._leases.find(request.ID, now=float("-inf"))
 
         def done(fault: ApplianceError | None) -> None:
             if fault is not None:
+                if lease is not None:
+                    self._leases.restore(lease)
+                    self._earlier.set()
                 answer_fault(call, fault)
             else:
                 call.reply(self._headers.alone(self._store.revision))
@@ -115,11 +119,18 @@ class LeaseService:
             self._backend.submit_facts({name: b""}, done)
             return
 
+        faults: list[ApplianceError] = []
+
         def deleted(result: TxnResult | ApplianceError) -> None:
-            done(result if isinstance(result, ApplianceError) else None)
+            if isinstance(result, ApplianceError):
+                faults.append(result)
+                done(result)
+            else:
+                done(None)
 
         self._backend.submit(deletion, 0, deleted)
-        self._backend.submit_facts({name: b""}, lambda fault: None)
+        if not faults:
+            self._backend.submit_facts({name: b""}, lambda fault: None)
 
     def keep_alive(self, lease_id: int) -> bytes:
         """Answer to one keep-alive."""

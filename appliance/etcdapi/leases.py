@@ -109,6 +109,12 @@ class Leases:
         if self._leases.get(lease.id) is lease:
             del self._leases[lease.id]
 
+    def restore(self, lease: Lease) -> None:
+        """It was not removed after all."""
+        if lease.id not in self._leases:
+            self._leases[lease.id] = lease
+            heappush(self._due, (lease.deadline, lease.id))
+
     def due(self, *, now: float) -> Iterator[int]:
         """Those whose time is over, each until it is removed or this is asked again."""
         again: list[tuple[float, int]] = []

@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 
 from appliance.etcdapi import EtcdApi, Listen, identity_of
-from appliance.host.disk import FileDisk
+from appliance.host.disk import Disk, FileDisk
 from appliance.host.sockets import Address
 from appliance.store import Store
 
@@ -23,9 +23,10 @@ async def serving(
     unix_path: str | None = None,
     listen: Sequence[Listen] = (),
     reserved: bytes = b"",
+    disk: Disk | None = None,
 ) -> AsyncIterator[tuple[str, Store]]:
     """Yields (HOST:PORT, the store)."""
-    store = Store(FileDisk(str(directory)))
+    store = Store(disk or FileDisk(str(directory)))
     identity = identity_of("default", client_urls=("http://127.0.0.1:2379",), peer_urls=("http://127.0.0.1:2380",))
     listen = listen or [Listen(Address("127.0.0.1", port), trusting=True)]
     api = EtcdApi(store, identity, unix_path=unix_path, listen=listen, reserved=reserved)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import trio
 from appliance.etcdapi.pb import rpc_pb2
 from tests.etcdapi.client import Client
 from tests.etcdapi.serving import serving
+from tests.sim.disk import SimDisk
 
 
 @asynccontextmanager
@@ -58,6 +60,21 @@ async def test_leases_come_back_with_their_keys(tmp_path: Path) -> None:
     async with serving(tmp_path) as (address, store), connected(address) as client:
         listed = await client.ask("Lease/LeaseLeases", rpc_pb2.LeaseLeasesRequest(), rpc_pb2.LeaseLeasesResponse)
         assert [status.ID for status in listed.leases] == [12]
+
+
+async def test_a_revocation_that_could_not_be_written_did_not_happen(tmp_path: Path) -> None:
+    disk = SimDisk()
+    async with serving(tmp_path, disk=disk) as (address, store), connected(address) as client:
+        await grant(client, 7, 100)
+        await put(client, b"a", 7)
+        disk.fault_of = lambda kind, name: errno.ENOSPC if kind == "write" else 0
+        with pytest.raises(EOFError, match="No space left"):
+            await client.ask("Lease/LeaseRevoke", rpc_pb2.LeaseRevokeRequest(ID=7), rpc_pb2.LeaseRevokeResponse)
+        assert await keys(client, 7) == (100, [b"a"])
+        disk.fault_of = lambda kind, name: 0
+        await client.ask("Lease/LeaseRevoke", rpc_pb2.LeaseRevokeRequest(ID=7), rpc_pb2.LeaseRevokeResponse)
+        assert await keys(client, 7) == (0, [])
+        assert store.range(b"a").count == 0
 
 
 async def test_a_lease_from_before_ends_though_nobody_connects(tmp_path: Path) -> None:
