@@ -58,6 +58,8 @@ def read_unit_files(directory: str) -> UnitFiles:
             if file_name.endswith(_SYSTEMD):
                 findings.append(Finding(path, 1, 1, "", "systemd's unit files are not supported yet in this version"))
             continue
+        if files.points_to_dev_null(path):
+            continue  # masked
         name, unit, found = read_unit_file(path)
         findings += found
         if unit is None:

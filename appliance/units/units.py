@@ -34,6 +34,7 @@ from appliance.units.unit_file import Unit
 
 _KEEPER_SECONDS = 2.0  # how long the start of units waits to hear which ones a person stopped
 _TROUBLES_MAX = 50
+_FIRST_LOOK_SECONDS = 0.25  # between the first health checks of a life, doubled each time, within the first interval
 _STOPPED = b"stopped"
 
 
@@ -259,10 +260,15 @@ class Units:
     async def _watch_health(self, runner: Runner, scope: trio.CancelScope) -> None:
         health = runner.unit.document.health
         assert health is not None
-        failed = 0
+        failed, soon, first_look = 0, _FIRST_LOOK_SECONDS, trio.current_time()
         with scope:
             while True:
                 wrong = await check_health(health, self._processes, runner.unit.document.service)
+                if wrong and runner.health is None and trio.current_time() + soon < first_look + health.interval:
+                    runner.health_reason = wrong  # it has only just started: hold nothing against it
+                    await trio.sleep(soon)
+                    soon *= 2
+                    continue
                 failed = failed + 1 if wrong else 0
                 runner.health_reason = wrong
                 if not wrong or failed >= health.threshold:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -300,6 +301,33 @@ async def test_the_health_check_restarts_what_is_ill(stage: Stage, tmp_path: Pat
         flag.unlink()
         await stage.until(lambda: units.picture("weak").health == "healthy" and units.picture("weak").pid != pid)
         assert any("unhealthy, 2 times in a row" in str(data.get("reason")) for _, data in stage.events)
+
+
+async def test_a_server_that_takes_a_moment_to_listen_is_healthy_long_before_the_interval_is_over(stage: Stage) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve = (
+        "import time, http.server as h\ntime.sleep(0.6)\n"
+        f'h.HTTPServer(("127.0.0.1", {port}), h.SimpleHTTPRequestHandler).serve_forever()'
+    )
+    for name, check in (("get", f'http = "http://127.0.0.1:{port}/"'), ("connect", f'tcp = "127.0.0.1:{port}"')):
+        stage.shell(name, "exec sleep infinity", more=f'[health]\n{check}\ninterval = "30s"\n')
+    stage.python("server", serve)
+    async with stage.running() as units:
+        with trio.fail_after(25):  # less than the interval
+            for name in ("get", "connect"):
+                await stage.until(lambda name=name: units.picture(name).health == "healthy")  # type: ignore[misc]
+        assert not any(data.get("healthy") is False for _, data in stage.events)
+
+
+async def test_a_unit_file_linked_to_dev_null_is_masked(stage: Stage) -> None:
+    stage.shell("web", "exec sleep infinity")
+    (stage.directory / "gone.toml").symlink_to("/dev/null")
+    async with stage.running() as units:
+        await stage.state(units, "web", "ready")
+        assert [picture.name for picture in units.pictures()] == ["web"]
+        assert not units.problems()
 
 
 def test_python_of_the_test_exists() -> None:
