@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from appliance.errors import CorruptError
+from appliance.host.signals import WATCHED
 from appliance.version import version
 
 _SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -91,23 +92,24 @@ def dismiss_guard(bundle: Bundle) -> None:
             signal.pidfd_send_signal(bundle.guard_fd, signal.SIGTERM)
 
 
-def exec_launcher(bundle: Bundle, arguments: Sequence[str]) -> NoReturn:
+def exec_launcher(bundle: Bundle, arguments: Sequence[str], spare: str = "") -> NoReturn:
     """Become the launcher, which picks the slot anew; ``arguments`` do not hold the program's name.
 
-    Origin is started, or the slot's own file when a person has removed origin. Our pid, standard streams and children
-    stay; every other descriptor of ours is close-on-exec. Raises CorruptError when neither file can be started.
+    Origin is started; when a person has removed it the slot's own file, or ``spare``: any file that is ours. Our pid,
+    standard streams and children stay; every other descriptor of ours is close-on-exec. Signals that are held back
+    stay so: whom we start unblocks them when it listens. Raises CorruptError when no file can be started.
     """
     dismiss_guard(bundle)
     for number in signal.valid_signals():
         if signal.getsignal(number) == signal.SIG_IGN:  # execve keeps these and resets the rest (execve(2))
             signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals() - WATCHED)
     sys.stdout.flush()
     sys.stderr.flush()
     if not bundle.frozen:
         os.execve(sys.executable, [sys.executable, "-m", "appliance", *arguments], os.environ)
     causes = []
-    for path in (bundle.origin, bundle.file):
+    for path in filter(None, dict.fromkeys((bundle.origin, bundle.file, spare))):
         try:
             os.execve(path, [path, *arguments], os.environ)
         except OSError as exc:

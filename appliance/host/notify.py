@@ -33,6 +33,11 @@ class Notifier:
         """Before exec: who we become is to talk to the same parent."""
         self._environ.update(self._taken)
 
+    def take_again(self) -> None:
+        """The exec failed."""
+        for name in self._taken:
+            self._environ.pop(name, None)
+
     def ready(self, status: str) -> None:
         """We serve; also the end of a reload. MAINPID because a guard may have started us."""
         self._send("READY=1", f"STATUS={status}", f"MAINPID={os.getpid()}")

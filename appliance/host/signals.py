@@ -14,7 +14,7 @@ HANGUP = int(signal.SIGHUP)
 INTERRUPT = int(signal.SIGINT)
 TERMINATE = int(signal.SIGTERM)
 POWER = int(signal.SIGPWR)
-_WATCHED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPWR)
+WATCHED = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPWR})
 
 
 class Signals:
@@ -29,9 +29,13 @@ class Signals:
 
         Only then unblock: who starts us may hold signals back over the exec, so that none falls into the gap.
         """
-        for number in _WATCHED:
+        for number in WATCHED:
             signal.signal(number, self._note)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
+
+    def hold_back(self) -> None:
+        """From here on they wait, over an exec too, until the next ``take_over``; ``pending`` tells of those before."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._pending.append(number)

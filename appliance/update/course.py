@@ -31,7 +31,7 @@ from appliance.update.settings import UpdateSettings
 from appliance.update.slots import Slots
 
 _GUARD_SPARE_SECONDS = 60  # the guard waits longer than we do: it is for those who hang
-_STORE_SECONDS = 30.0
+_STORE_SECONDS = 10.0  # to open or to fail is waited for anyway; this is for a store that fails and tries again
 _SWITCH_RETRY_SECONDS = 10.0
 
 
@@ -75,6 +75,7 @@ class Course:
 
     async def pursue(self, goal: Goal) -> ApplianceError | None:
         """Do what was asked, as far as it goes; the error is recorded already. A switch does not return."""
+        self.state = Rollout(goal=goal, from_version=self._bundle.version)  # whoever asked looks for its id
         try:
             await self._work(goal)
             self.last_error, self.failures = "", 0
@@ -96,7 +97,6 @@ class Course:
             await self._look_at_slots()
             if self.slots_problem:
                 raise UnavailableError(f"cannot apply an update: {self.slots_problem}")
-        self.state = Rollout(goal=goal, from_version=self._bundle.version)
         offer = await self._check(goal)
         if offer is None or goal.verb == "check":
             self.state = replace(self.state, phase=Phase.IDLE)
@@ -219,6 +219,15 @@ class Course:
         await self._enter_anyway(Phase.ARMED)
         files.remove(file)
 
+    async def _switch_again(self) -> None:
+        """As ``_switch_to_armed``, if it can be counted: else an unwilling launcher would be asked for ever."""
+        try:
+            await self.memory.keep(self.state)
+        except ApplianceError as exc:
+            version = self.state.offer.version if self.state.offer else "the new version"
+            raise UnavailableError(f"{version} waits for the next start: {exc.message}") from exc
+        await self._switch_to_armed()
+
     async def _switch_to_armed(self) -> None:
         await self._enter_anyway(Phase.SWITCHING, switches=self.state.switches + 1)
         await self._leave_to_launcher()
@@ -264,7 +273,7 @@ class Course:
             await self._go_on(what, kept)
         except ApplianceError as exc:
             self.last_error = exc.message
-            if what not in (Next.SWITCH, Next.PROVE, Next.CONDEMN_SELF):
+            if what not in (Next.PROVE, Next.CONDEMN_SELF):
                 self.state = Rollout()
 
     async def _go_on(self, what: Next, kept: Rollout) -> None:
@@ -288,7 +297,7 @@ class Course:
             case Next.SWITCH:
                 assert running is not None
                 self.state = self._as_if(Phase.SWITCHING, other(running), kept)
-                await self._switch_to_armed()
+                await self._switch_again()
             case Next.CONDEMN_OTHER:
                 assert running is not None
                 self.state = self._as_if(Phase.SWITCHING, other(running), kept)

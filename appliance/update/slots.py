@@ -6,11 +6,12 @@ read back, compare with what was signed; rename, sync the directory; arm (one re
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator
 from typing import Protocol
 
-from appliance.errors import CorruptError, UnavailableError, UntrustedError
+from appliance.errors import ApplianceError, CorruptError, UnavailableError, UntrustedError
 from appliance.host.failpoint import reach
 from appliance.host.slots import SlotCalls
 from appliance.update.record import (
@@ -57,6 +58,7 @@ class Slots:
         self.directory = directory
         self.record: SlotRecord | None = None
         self.problem = ""
+        self.link_problem = ""
         self._first = 1  # the copy to overwrite first
 
     @property
@@ -97,7 +99,16 @@ class Slots:
         self.record, self._first = record, 1
 
     def point_current(self, slot: SlotName) -> None:
-        """``current`` is for a launcher that finds both copies of the record broken."""
+        """``current`` is for a launcher that finds both copies of the record broken; without it all else still holds.
+
+        Never raises: where there is no room for a link, what the record says is done all the same.
+        """
+        try:
+            self._point_current(slot)
+        except ApplianceError as exc:
+            self.link_problem = exc.message
+
+    def _point_current(self, slot: SlotName) -> None:
         temp = f"{self.directory}/current.tmp"
         self._calls.remove(temp)
         self._calls.point(temp, slot)
@@ -166,13 +177,18 @@ class BinarySlot:
         self._calls.make_directory(self._directory)
         self._calls.remove(self._temp)
         offset = 0
-        for piece in _regular(self._calls.pieces(source)):
-            self._calls.write_at(self._temp, offset, piece, mode=0o755)
-            offset += len(piece)
-            reach("update.write.piece")
-        if not offset:
-            raise UnavailableError(f"cannot write slot {self.name}: {source} is empty", where=source)
-        self._calls.sync(self._temp)
+        try:
+            for piece in _regular(self._calls.pieces(source)):
+                self._calls.write_at(self._temp, offset, piece, mode=0o755)
+                offset += len(piece)
+                reach("update.write.piece")
+            if not offset:
+                raise UnavailableError(f"cannot write slot {self.name}: {source} is empty", where=source)
+            self._calls.sync(self._temp)
+        except ApplianceError:  # of no use, and on a full disk in everybody's way
+            with contextlib.suppress(ApplianceError):
+                self._calls.remove(self._temp)
+            raise
 
     def verify(self, *, sha256: str, length: int) -> None:
         """Read back, compare, give it its name. Raises UntrustedError."""

@@ -184,6 +184,12 @@ def _translated(repository: str) -> Iterator[None]:
         raise UnavailableError(f"cannot refresh from {repository}: {exc}", where=repository) from exc
     except exceptions.BadVersionNumberError as exc:
         raise UntrustedError(f"cannot trust {repository}: {exc} (rollback or mixture)", where=repository) from exc
+    except exceptions.ExpiredMetadataError as exc:
+        now = clock.timestamp(clock.wall_seconds())
+        raise UntrustedError(
+            f"cannot trust {repository}: {exc}: it was not published anew in time, or the clock here ({now}) is wrong",
+            where=repository,
+        ) from exc
     except exceptions.RepositoryError as exc:
         said = str(exc) or type(exc).__name__
         raise UntrustedError(f"cannot trust {repository}: {said}", where=repository) from exc

@@ -42,7 +42,11 @@ static bool is_blessed(const char *root, int slot, const char *sha256) {
 
 static void guard(int daemon, const struct slots *slots, int slot, const char *root, const char *origin, char **argv) {
     const struct slot *trial = &slots->record.slot[slot];
-    struct sigaction ignore = {.sa_handler = SIG_IGN}, old_interrupt, old_hangup;
+    struct sigaction ignore = {.sa_handler = SIG_IGN}, obey = {.sa_handler = SIG_DFL}, old_interrupt, old_hangup;
+    sigset_t none;
+    sigemptyset(&none);
+    sigaction(SIGTERM, &obey, NULL);  // whatever we were started with: this is how the daemon dismisses us
+    sigprocmask(SIG_SETMASK, &none, NULL);
     sigaction(SIGINT, &ignore, &old_interrupt);  // the daemon hears Ctrl-C too, and then tells us by SIGTERM
     sigaction(SIGHUP, &ignore, &old_hangup);
     prctl(PR_SET_NAME, "appliance-guard");

@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,6 +86,18 @@ static int open_own_file(char path[PATH_MAX]) {
 
 static void set(const char *name, const char *value) { setenv(name, value, 1); }
 
+// What arrives while a trial is being started waits until Python listens, and unblocks it: a stop that killed the half
+// started daemon would look like a crash to the guard.
+static void hold_signals(sigset_t *old) {
+    sigset_t held;
+    sigemptyset(&held);
+    sigaddset(&held, SIGHUP);
+    sigaddset(&held, SIGINT);
+    sigaddset(&held, SIGTERM);
+    sigaddset(&held, SIGPWR);
+    sigprocmask(SIG_BLOCK, &held, old);
+}
+
 static void start_slot(struct slots *slots, const struct choice *choice, const char *root, const char *origin, char **argv) {
     static const char *const NAMES[2] = {"a", "b"};
     pid_t guard = choice->trial && getpid() != 1 ? guard_start(slots, choice->slot, root, origin, argv) : -1;
@@ -98,9 +111,14 @@ static void start_slot(struct slots *slots, const struct choice *choice, const c
     if (*notes())
         set("APPLIANCE_NOTE", notes());
     debug("start slot %s%s: %s", NAMES[choice->slot], choice->trial ? " on trial" : "", choice->file);
+    sigset_t old;
+    sigprocmask(SIG_BLOCK, NULL, &old);
+    if (choice->trial)
+        hold_signals(NULL);
     execve(choice->file, argv, environ);
     note("slot %s cannot be started: %s: %s", NAMES[choice->slot], choice->file, strerror(errno));
     guard_stop(guard);
+    sigprocmask(SIG_SETMASK, &old, NULL);
     slots->exists[choice->slot] = false;
     unsetenv("APPLIANCE_SLOT");
     unsetenv("APPLIANCE_TRIAL");

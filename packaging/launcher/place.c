@@ -133,9 +133,14 @@ static int lock_base(const struct base *base) {
         cannot("lock %s", path);
         return -1;
     }
-    time_t limit = time(NULL) + LOCK_WAIT_SECONDS;
+    struct timespec now;  // not the wall clock: it may be set from 1970 to today while we wait
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    time_t limit = now.tv_sec + LOCK_WAIT_SECONDS;
     while (flock(fd, LOCK_EX | LOCK_NB)) {
-        if (errno != EWOULDBLOCK || time(NULL) > limit) {
+        int error = errno;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        errno = error;
+        if (error != EWOULDBLOCK || now.tv_sec > limit) {
             cannot("lock %s", path);
             close(fd);
             return -1;

@@ -34,7 +34,7 @@ class Node:
         )
         self.log = (place / "log").open("ab")
         self.last_words = ""
-        self._groups: list[subprocess.Popen[bytes]] = []
+        self.started: list[subprocess.Popen[bytes]] = []
 
     def drop(self, program: Path) -> None:
         """A person puts a file there (by rename: the old one may be running)."""
@@ -50,12 +50,12 @@ class Node:
             f'[update.health]\nsettle = "500ms"\ndeadline = "{deadline}"\ntries = 2\n{more}'
         )
 
-    def start(self, environ: Mapping[str, str] = {}) -> None:
+    def start(self, environ: Mapping[str, str] = {}, *, wrap: Sequence[str] = ()) -> None:
         process = subprocess.Popen(
-            [self.origin, "--root", self.root, "run"], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
-            env={**os.environ, **environ}, start_new_session=True,
+            [*wrap, self.origin, "--root", self.root, "run"], env={**os.environ, **environ}, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
         )  # fmt: skip
-        self._groups.append(process)
+        self.started.append(process)
 
     def settle_and_die(self) -> int:
         """A first life, in which the slots are seeded; returns the ticker's pid."""
@@ -70,7 +70,7 @@ class Node:
         """Of the daemon now; 0 when none runs."""
         with contextlib.suppress(FileNotFoundError, ValueError):
             pid = int((self.root / "run/appliance/lock").read_text())
-            if is_alive(pid):
+            if pid != 1 and is_alive(pid):  # 1: it runs in a PID namespace of its own
                 return pid
         return 0
 
@@ -156,7 +156,7 @@ class Node:
                     os.kill(pid, attempt)
                 with contextlib.suppress(AssertionError):
                     self.wait_dead()
-        for process in self._groups:
+        for process in self.started:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # a guard that was waiting
             process.wait(PATIENCE)

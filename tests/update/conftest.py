@@ -72,6 +72,7 @@ class Server:
     lies: dict[str, Lie] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)  # path, range
     ranges: bool = True
+    redirect: str = ""  # every request that is not below it is sent there; what is below it is served
     cut_after: int | None = None  # of a target's bytes, then the connection is closed
 
 
@@ -109,7 +110,12 @@ class serve_directory:
             def do_GET(self) -> None:
                 wanted = self.headers.get("Range", "")
                 server.requests.append((self.path, wanted))
-                file = server.directory / self.path.lstrip("/")
+                if server.redirect and (server.redirect == "/redirect" or not self.path.startswith(server.redirect)):
+                    self.send_response(302)
+                    self.send_header("Location", server.redirect + self.path)
+                    self.send_header("Content-Length", "0")
+                    return self.end_headers()
+                file = server.directory / self.path.removeprefix(server.redirect).lstrip("/")
                 data = file.read_bytes() if file.is_file() else b""
                 status = 200 if file.is_file() else 404
                 for ending, lie in server.lies.items():

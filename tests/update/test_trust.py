@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from appliance.errors import CorruptError, UnavailableError, UntrustedError
+from appliance.host import clock
 from appliance.host.layout import Layout
 from appliance.host.slots import architecture
 from appliance.release import Expiry, KeyRing, rotate, stage_file
@@ -167,6 +169,42 @@ def test_endless_data_is_refused(publisher: Publisher, layout: Layout, server: S
     with pytest.raises(UntrustedError, match="longer than the"):
         ask(layout, server.url, "download", path=path_of("6.0.0"))
     assert list(Path(layout.update, "download").iterdir()) == []
+
+
+def test_a_captive_portal_and_redirects(publisher: Publisher, layout: Layout, server: Server) -> None:
+    publisher.release("1.0.0")
+    server.lies = {".json": lambda _: b"<html><h1>Please log in</h1></html>"}
+    with pytest.raises(UntrustedError, match="Failed to deserialize JSON"):
+        ask(layout, server.url)
+    server.lies = {".json": lambda _: 302}  # to nowhere
+    with pytest.raises(UnavailableError, match="the server answers 302"):
+        ask(layout, server.url)
+    server.lies = {".json": lambda _: 503}
+    with pytest.raises(UnavailableError, match="the server answers 503"):
+        ask(layout, server.url)
+    server.lies.clear()
+    server.redirect = "/elsewhere"
+    assert versions(layout, server.url) == ["1.0.0"]
+    server.redirect = "/redirect"  # for ever
+    with pytest.raises(UnavailableError, match=r"[Rr]edirect"):
+        ask(layout, server.url)
+
+
+@pytest.mark.parametrize("year", [1970, 2099])
+def test_a_clock_that_is_wrong_does_no_lasting_harm(
+    publisher: Publisher, layout: Layout, monkeypatch: pytest.MonkeyPatch, year: int
+) -> None:
+    publisher.release("1.0.0")
+    assert versions(layout, str(publisher.directory)) == ["1.0.0"]
+    wrong = datetime(year, 1, 2, tzinfo=UTC).timestamp()
+    with monkeypatch.context() as patch:
+        patch.setattr(clock, "wall_seconds", lambda: wrong)
+        if year == 1970:  # the last time known is later
+            assert versions(layout, str(publisher.directory)) == ["1.0.0"]
+        else:
+            with pytest.raises(UntrustedError, match=r"or the clock here \(2099-01-02T.*\) is wrong"):
+                ask(layout, str(publisher.directory))
+    assert versions(layout, str(publisher.directory)) == ["1.0.0"]
 
 
 def test_an_expired_timestamp_is_refused(publisher: Publisher, layout: Layout, server: Server) -> None:
