@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from appliance import settings as settings_file
 from appliance.api import Api, NodePicture, SettingsPicture, Subjects
 from appliance.errors import ApplianceError, CorruptError
 from appliance.etcdapi import EtcdApi, identity_of
+from appliance.external import Embedded
 from appliance.host import bundle as host_bundle
 from appliance.host import clock, files, process_self
 from appliance.host.bundle import Bundle
@@ -28,13 +29,13 @@ from appliance.host.notify import Notifier
 from appliance.host.processes import Processes
 from appliance.host.signals import HANGUP, INTERRUPT, Signals
 from appliance.host.signals import name as signal_name
+from appliance.keeping import OURS, StoreKeeper
 from appliance.settings import LoadedSettings, Settings
-from appliance.store import Store, prefix_end
+from appliance.store import Store
 from appliance.supervisor import EventBus, Restart, Service, State, Subscription, Supervisor
 from appliance.units import Units
 from appliance.update import Update
 
-OURS = b"/appliance/"  # keys of ours in the store
 SWITCH_SECONDS = 0.0005  # the thread that syncs the store waits for the interpreter no longer than that
 EXIT_FORCED = 1
 EXIT_GAVE_UP = 8
@@ -72,60 +73,25 @@ def run(layout: Layout, config_file: str | None, signals: Signals) -> int:
             code = trio.run(node.main)
             if node.goal is not Goal.SWITCH:
                 return code
-            signals.hold_back()
             if not signals.pending:  # else it was asked to stop meanwhile: live on as we are, and obey
-                _become_launcher(bundle, layout, notifier)
-            signals.take_over()
+                _become_launcher(bundle, notifier)
             loaded = node.loaded
     finally:
         lock.release()
 
 
-def _become_launcher(bundle: Bundle, layout: Layout, notifier: Notifier) -> None:
+def _become_launcher(bundle: Bundle, notifier: Notifier) -> None:
     """Does not return, unless nothing could be started. The lock goes with the exec, not before."""
     notifier.give_back()
     try:
-        host_bundle.exec_launcher(bundle, sys.argv[1:], layout.slots + "/current/appliance")
+        host_bundle.exec_launcher(bundle, sys.argv[1:])
     except CorruptError as error:
-        notifier.take_again()
         say(f"{error}; going on as version {bundle.version}")
 
 
 def say(line: str) -> None:
     """For people: on stderr, with the time."""
     process_self.say(f"{clock.timestamp(clock.wall_seconds())} {line}")
-
-
-class StoreKeeper:
-    """What units and update keep for good, in the store below ``/appliance/``."""
-
-    def __init__(self, store: Store, wait_outcome: Callable[[], Awaitable[None]]) -> None:
-        """``wait_outcome``: until the store is open, or has failed to (then its own error is the answer)."""
-        self._store = store
-        self._wait_outcome = wait_outcome
-
-    async def get(self, key: str) -> bytes | None:
-        """The value."""
-        await self._wait_outcome()
-        kvs = self._store.range(OURS + key.encode()).kvs
-        return kvs[0].value if kvs else None
-
-    async def put(self, key: str, value: bytes) -> None:
-        """Durable when it returns."""
-        await self._wait_outcome()
-        await self._store.put(OURS + key.encode(), value)
-
-    async def delete(self, key: str) -> None:
-        """A missing one is fine."""
-        await self._wait_outcome()
-        await self._store.delete(OURS + key.encode())
-
-    async def list(self, prefix: str) -> dict[str, bytes]:
-        """Every key that begins so."""
-        await self._wait_outcome()
-        whole = OURS + prefix.encode()
-        kvs = self._store.range(whole, prefix_end(whole)).kvs
-        return {kv.key.removeprefix(OURS).decode(): kv.value for kv in kvs}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +137,8 @@ class Node:
         self.bus = EventBus()
         self.processes = Processes(bundle.spawn_program)
         self.store = Store(FileDisk(layout.store), publish=self.publish, retention=self.settings.store.retention())
-        keeper = StoreKeeper(self.store, lambda: self.supervisor.wait_outcome("store"))
+        self.external = self.settings.store.external_store()  # in its place, when that is wanted
+        keeper = StoreKeeper(self.external or Embedded(self.store), lambda: self.supervisor.wait_outcome("store"))
         self.units = Units(
             layout=layout,
             settings=self.settings.units,
@@ -201,9 +168,12 @@ class Node:
     def _services(self) -> list[Service]:
         needs_processes = frozenset({"processes"})
         patient = Restart(first_delay=0.2, delay_max=10.0)
+        etcdapi = Service(
+            name="etcdapi", main=self._run_etcd, needs=frozenset({"store"}), restart=patient, essential=False
+        )
         return [
             Service(name="processes", main=self.processes.run, restart=Restart(first_delay=0.1, delay_max=5.0)),
-            Service(name="store", main=self.store.run, start_timeout=600.0),
+            Service(name="store", main=self.external.run if self.external else self.store.run, start_timeout=600.0),
             Service(
                 name="units",  # does not need the store: trouble there never stops a unit (law 2)
                 main=self._run_units,
@@ -215,9 +185,7 @@ class Node:
             Service(name="update", main=self.update.run, needs=needs_processes, start_timeout=120.0),
             Service(name="api-control", main=lambda **life: self.api.control(**life), restart=patient),
             Service(name="api-status", main=lambda **life: self.api.status(**life), restart=patient, essential=False),
-            Service(
-                name="etcdapi", main=self._run_etcd, needs=frozenset({"store"}), restart=patient, essential=False
-            ),
+            *([] if self.external else [etcdapi]),
             Service(name="settings", main=self._run_settings, restart=patient, essential=False),
             Service(name="parent", main=self._run_parent, restart=patient, essential=False),
         ]
@@ -320,7 +288,7 @@ class Node:
             self.update.reconfigure(self.settings.update)
         self.store.retain(self.settings.store.retention())
         problems: list[str] = []
-        if old.store.listen != self.settings.store.listen:
+        if old.store.listen != self.settings.store.listen and not self.external:
             await self.supervisor.restart("etcdapi", "settings changed")
         if old.status != self.settings.status:
             await self.supervisor.restart("api-status", "settings changed")

@@ -21,6 +21,7 @@ from appliance.update import UpdateSettings
 
 if TYPE_CHECKING:
     from appliance.etcdapi import Listen
+    from appliance.external import ExternalStore
 
 SIZE_MAX = 1 << 20  # of one file
 
@@ -107,15 +108,46 @@ class StoreListenSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoreExternalSettings:
+    """``[store.external]``: the etcd that keeps the appliance's own keys, and who we are to it."""
+
+    endpoints: tuple[str, ...] = field(
+        default=(),
+        metadata={"pattern": r"https?://[^/@?#]+/?", "what": 'a URL such as "https://10.0.0.1:2379"'},
+    )
+    ca_file: str | None = field(default=None, metadata=_A_FILE)
+    cert_file: str | None = field(default=None, metadata=_A_FILE)
+    key_file: str | None = field(default=None, metadata=_A_FILE)
+    user: str = ""
+    password_file: str | None = field(default=None, metadata=_A_FILE)
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoreSettings:
     """``[store]``: where keys are kept."""
 
-    mode: Literal["embedded"] = "embedded"
+    mode: Literal["embedded", "external"] = "embedded"
     compaction: Literal["revisions", "periodic", "off"] = "revisions"
     keep_revisions: int = field(default=100_000, metadata={"min": 1})
     keep_time: Duration = field(default=3600.0, metadata={"min": 1.0})
     keep_size: Size = field(default=256 << 20, metadata={"min": 1 << 20})
     listen: StoreListenSettings = field(default_factory=StoreListenSettings)
+    external: StoreExternalSettings = field(default_factory=StoreExternalSettings)
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Elsewhere is where?"""
+        if self.mode == "external" and not self.external.endpoints:
+            yield "external.endpoints", 'is missing: mode = "external" needs the URLs of an etcd'
+
+    def external_store(self) -> ExternalStore | None:
+        """None: the store is embedded."""
+        if self.mode == "embedded":
+            return None
+        from appliance.external import Credentials, ExternalStore
+
+        it = self.external
+        files_of_tls = (it.ca_file or "", it.cert_file or "", it.key_file or "")
+        return ExternalStore(it.endpoints, Credentials(*files_of_tls, it.user, password_file=it.password_file or ""))
 
     def retention(self) -> Retention:
         """For the store."""

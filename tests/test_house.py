@@ -18,7 +18,7 @@ FLOORS = (  # ground floor first; rooms on one floor do not know each other
     {"units", "etcdapi", "provision"},
     {"update"},
     {"release", "cluster"},
-    {"settings"},
+    {"settings", "keeping"},
     {"api"},
     {"app", "etcd_app"},
     {"cli"},

@@ -15,6 +15,7 @@ import trio
 from appliance.errors import ApplianceError, InputError, UnavailableError
 from appliance.external import wire
 from appliance.external.connection import Connection, NotSentError, parse_endpoint
+from appliance.host import files
 from appliance.store import (
     CompactedError,
     Compare,
@@ -49,6 +50,7 @@ class Credentials:
     key_file: str = ""
     user: str = ""
     password: str = ""
+    password_file: str = ""  # read whenever we have to say who we are
 
 
 class ExternalStore:
@@ -64,6 +66,12 @@ class ExternalStore:
         self._idle: list[Connection] = []
         self._tls: ssl.SSLContext | None = None
         self._token = ""
+
+    async def run(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """A service's main: there is nothing to do but to let the connections go in the end."""
+        task_status.started()
+        await stopping.wait()
+        await self.aclose()
 
     async def aclose(self) -> None:
         """Let the connections go."""
@@ -151,7 +159,9 @@ class ExternalStore:
                 await connection.aclose()
 
     async def _authenticate(self, connection: Connection) -> None:
-        body = {"name": self._credentials.user, "password": self._credentials.password}
+        it = self._credentials
+        password = files.read_text(it.password_file).rstrip("\r\n") if it.password_file else it.password
+        body = {"name": it.user, "password": password}
         with trio.fail_after(ANSWER_SECONDS):
             _, answer = await connection.ask("/v3/auth/authenticate", body, "")
         if "token" in answer:

@@ -55,7 +55,11 @@ OFFERS = 'write "127.0.0.1:7780", "[::1]:7780" or "localhost:7780", or "off"'
             '[status]\nhosts = ["a b"]',
             '2:10: status.hosts[0]: found "a b", expected a host name such as "node1.example"',
         ),
-        ('[store]\nmode = "etcd"', '2:1: store.mode: found "etcd", expected "embedded"'),
+        ('[store]\nmode = "etcd"', '2:1: store.mode: found "etcd", expected "embedded" or "external"'),
+        (
+            '[store]\nmode = "external"',
+            '1:2: store.external.endpoints: is missing: mode = "external" needs the URLs of an etcd',
+        ),
         (
             '[update]\nchannel = "stabel"',
             '2:1: update.channel: found "stabel", expected "alpha", "beta" or "stable"; did you mean "stable"?',
@@ -240,7 +244,7 @@ def test_the_example_tells_the_truth_about_every_setting_and_default() -> None:
     told = set(re.findall(r"(?m)^#?([a-z_]+) = ", text))
     for section, keys in settings.as_document(_value(everything)).items():
         assert f"[{section}]" in text
-        assert set(keys) - {"health", "check"} <= told
+        assert set(keys) - {"health", "check", "external"} <= told
 
 
 def _value(text: str) -> settings.Settings:

@@ -1,0 +1,57 @@
+"""``[store] mode = "external"``: the node keeps its own keys in a real etcd, and runs on when that is gone."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from app.daemon import SETTINGS, Daemon
+from tests.migration.etcd import etcdctl, free_port, real_etcd
+
+pytestmark = pytest.mark.skipif(not shutil.which("etcd"), reason="needs etcd-server and etcd-client of Debian")
+
+UNIT = '[service]\ncommand = ["/bin/sleep", "infinity"]\n'
+
+
+def start(root: Path, *endpoints: str) -> Daemon:
+    units = root / "etc/appliance/units"
+    units.mkdir(parents=True, exist_ok=True)
+    for name in ("stays", "stops"):
+        (units / f"{name}.toml").write_text(UNIT)
+    listed = ", ".join(f'"{endpoint}"' for endpoint in endpoints)
+    text = f'{SETTINGS}[store]\nmode = "external"\n[store.external]\nendpoints = [{listed}]\n'
+    (root / "etc/appliance/appliance.toml").write_text(text)
+    return Daemon([sys.executable, "-m", "appliance"], root).expect_ready()
+
+
+async def test_own_keys_are_in_the_etcd(tmp_path: Path) -> None:
+    root = tmp_path / "node"
+    async with real_etcd(tmp_path / "etcd") as address:
+        daemon = await trio.to_thread.run_sync(start, root, f"http://127.0.0.1:{free_port()}", f"http://{address}")
+        try:
+            await trio.to_thread.run_sync(daemon.expect_unit, "stops", "ready")
+            await trio.to_thread.run_sync(daemon.call, "POST", "/v1/units/stops/stop", {})
+            keys = await etcdctl(address, "get", "--prefix", "/appliance/", "--keys-only")
+            assert keys.split() == ["/appliance/units/stops/desired"]
+        finally:
+            await trio.to_thread.run_sync(daemon.clean_up)
+        again = await trio.to_thread.run_sync(start, root, f"http://{address}")
+        try:
+            await trio.to_thread.run_sync(again.expect_unit, "stays", "ready")
+            assert again.unit("stops")["state"] != "ready"  # it remembers, though only the etcd knew
+            names = [service["name"] for service in again.status()["services"]]
+            assert "etcdapi" not in names
+        finally:
+            await trio.to_thread.run_sync(again.clean_up)
+
+
+async def test_units_run_though_the_etcd_is_gone(tmp_path: Path) -> None:
+    daemon = await trio.to_thread.run_sync(start, tmp_path / "node", f"http://127.0.0.1:{free_port()}")
+    try:
+        await trio.to_thread.run_sync(daemon.expect_unit, "stays", "ready")
+    finally:
+        await trio.to_thread.run_sync(daemon.clean_up)
