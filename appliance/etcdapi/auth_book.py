@@ -63,12 +63,14 @@ class Book:
 
     def permits(self, user: str, kind: int) -> tuple[Interval, ...]:
         """What this user may read (or write): intervals in order, apart from each other."""
-        wanted = sorted(
+        found = self.users.get(user)
+        wanted = [
             interval(permission.key, permission.range_end)
-            for role in self.users[user].roles
+            for role in (found.roles if found is not None else ())
             for permission in self.roles.get(role, ())
             if permission.kind in (kind, READWRITE)
-        ) if user in self.users else []  # fmt: skip
+        ]
+        wanted.sort(key=lambda each: each[0])
         merged: list[Interval] = []
         for start, end in wanted:
             if merged and (merged[-1][1] is None or start <= merged[-1][1]):
