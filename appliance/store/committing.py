@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
@@ -19,8 +19,18 @@ from appliance.store.log import Batch
 from appliance.store.tree import Tree
 from appliance.store.watching import WatchHub
 
+_PATIENCE_SECONDS = 0.0003  # so long the loop stands still for the commit of a lone writer
+_LONE_PARTS = 2
+_LONE_BYTES = 16 << 10
 STAGED_BYTES_MAX = 32 << 20  # more than this waits before it is staged
 InThread = Callable[..., Awaitable[Any]]
+
+
+class Write(Protocol):
+    """Runs the call in a thread. For ``patience`` seconds it may wait with the whole loop."""
+
+    async def __call__(self, function: Callable[[Batch], None], batch: Batch, /, *, patience: float) -> object:
+        """Once begun it is waited for, cancelled or not."""
 
 
 @dataclass(eq=False)
@@ -36,7 +46,7 @@ class SnapshotWanted:
 class Committer:
     """``full``: why the last batch found no room, until one does. ``problem``: why nothing is written any more."""
 
-    def __init__(self, tree: Tree, hub: WatchHub, in_thread: InThread, committed: Callable[[Batch], None]) -> None:
+    def __init__(self, tree: Tree, hub: WatchHub, write: Write, committed: Callable[[Batch], None]) -> None:
         self.full = ""
         self.problem = ""
         self.index_is_sound = True
@@ -44,7 +54,8 @@ class Committer:
         self.writes = 0
         self._tree = tree
         self._hub = hub
-        self._in_thread = in_thread
+        self._write = write
+        self._lone = 0  # small batches in a row
         self._committed = committed
         self._wake = trio.Event()
         self._closing = False
@@ -107,6 +118,8 @@ class Committer:
                 self._wake = trio.Event()
                 await self._wake.wait()
             await self._commit()
+            if self._tree.log.open_batch is not None:  # with patience there was no checkpoint
+                await trio.lowlevel.checkpoint()
 
     async def _commit(self) -> None:
         tree = self._tree
@@ -121,7 +134,7 @@ class Committer:
         revision = tree.revision
         if batch is not None:
             try:
-                await self._in_thread(log.write, batch)
+                await self._write(log.write, batch, patience=self._patience(batch))
             except NoRoomError as exc:
                 self.full = exc.message
                 self._refuse(batch, f"cannot write to the store: {exc.message}; reads go on", wanted)
@@ -134,6 +147,11 @@ class Committer:
         if wanted is not None:
             wanted.pieces, wanted.revision = pieces, revision
             wanted.done.set()
+
+    def _patience(self, batch: Batch) -> float:
+        is_lone = len(batch.parts) <= _LONE_PARTS and batch.size <= _LONE_BYTES
+        self._lone = self._lone + 1 if is_lone else 0
+        return _PATIENCE_SECONDS if self._lone > 1 else 0.0
 
     def _settle(self, batch: Batch) -> None:
         tree = self._tree

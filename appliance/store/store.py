@@ -13,9 +13,10 @@ import trio
 from appliance.errors import ApplianceError, InputError, UnavailableError
 from appliance.host import entropy
 from appliance.host.disk import Disk, DiskFile
+from appliance.host.worker import Worker
 from appliance.store import rules
 from appliance.store.backing_up import backup_chunks
-from appliance.store.committing import Committer, InThread
+from appliance.store.committing import Committer, InThread, Write
 from appliance.store.exporting import Export
 from appliance.store.faults import CompactedError, EmptyKeyError, FutureRevisionError
 from appliance.store.frames import COMPACT, FACT
@@ -63,13 +64,14 @@ class Store:
 
     def __init__(
         self, disk: Disk, *, publish: Publish | None = None, sizes: Sizes | None = None,
-        retention: Retention = EVERYTHING, in_thread: InThread = trio.to_thread.run_sync,
+        retention: Retention = EVERYTHING, in_thread: InThread | None = None,
     ) -> None:  # fmt: skip
         self._disk = disk
         self._publish = publish
         self._sizes = sizes or Sizes()
         self._retention = retention
-        self._in_thread = in_thread
+        self._in_thread = in_thread or trio.to_thread.run_sync
+        self._commit_elsewhere = in_thread is None
         self._hub = WatchHub()
         self._engine: _Engine | None = None
         self._accepting = False
@@ -85,7 +87,8 @@ class Store:
         After a disk error this ends with UnavailableError and may be run again; in between, what was durable is read.
         """
         opened = await self._in_thread(self._open)
-        engine = self._start(opened)
+        worker = Worker("store")
+        engine = self._start(opened, worker.call if self._commit_elsewhere else self._write)
         tree, committer = engine.tree, engine.committer
         failure: ApplianceError | None = None
 
@@ -108,6 +111,7 @@ class Store:
                 await self._last_checkpoint(engine)
                 committer.close()
         finally:
+            worker.close()
             self._accepting = False
             self._failed = failure.message if failure else ""
             self._why_closed = self._failed or "it is closed"
@@ -125,11 +129,11 @@ class Store:
         self._disk.prepare()  # a new store on a disk that cannot be written says so now, not at the first put
         return open_tree(self._disk, segment_bytes=sizes.segment_bytes, reserve_bytes=sizes.reserve_bytes)
 
-    def _start(self, opened: Opened) -> _Engine:
+    def _start(self, opened: Opened, write: Write) -> _Engine:
         if self._engine is not None:
             self._engine.tree.log.close()
         tree = opened.tree
-        committer = Committer(tree, self._hub, self._in_thread, self._committed)
+        committer = Committer(tree, self._hub, write, self._committed)
         upkeep = Upkeep(
             self._disk, tree, committer, self._in_thread, checkpoint_records=self._sizes.checkpoint_records,
             replayed=opened.replayed, checkpoint_revision=opened.checkpoint_revision, tell=self._tell,
@@ -142,6 +146,9 @@ class Store:
             self._tell("repaired", note)
         self._tell("opened", f"revision {tree.revision}, {opened.replayed} records replayed")
         return self._engine
+
+    async def _write(self, function: Callable[[Batch], None], batch: Batch, /, *, patience: float) -> None:
+        await self._in_thread(function, batch)
 
     async def _last_checkpoint(self, engine: _Engine) -> None:
         if engine.upkeep.checkpoint_revision == engine.tree.revision:

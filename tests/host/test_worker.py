@@ -1,0 +1,76 @@
+"""One thread, one call after another: waited for with patience or without, never left behind."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import trio
+
+from appliance.host.worker import Worker
+
+
+@pytest.mark.parametrize("patience", [0.0, 0.0003, 30.0])
+async def test_calls_run_in_one_thread_and_answer(patience: float) -> None:
+    worker = Worker("test")
+    threads = set()
+
+    def double(number: int) -> int:
+        threads.add(threading.get_ident())
+        if number == 7:
+            raise ValueError("seven")
+        return 2 * number
+
+    for number in range(300):
+        if number == 7:
+            with pytest.raises(ValueError, match="seven"):
+                await worker.call(double, number, patience=patience)
+        else:
+            assert await worker.call(double, number, patience=patience) == 2 * number
+    assert len(threads) == 1
+    assert threads != {threading.get_ident()}
+    worker.close()
+    worker.close()
+
+
+async def test_the_loop_goes_on_when_patience_ends() -> None:
+    worker = Worker("test")
+    proceed = threading.Event()
+    answers = []
+
+    async def call() -> None:
+        answers.append(await worker.call(proceed.wait, 60, patience=0.001))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call)
+        await trio.testing.wait_all_tasks_blocked()
+        assert answers == []
+        proceed.set()
+    assert answers == [True]
+    for number in range(100):  # a wake-up that comes late must not be taken for the next call's
+        assert await worker.call(lambda number=number: number, patience=0.001 * (number % 2)) == number
+    worker.close()
+
+
+async def test_a_call_that_began_is_waited_for() -> None:
+    worker = Worker("test")
+    began, proceed = threading.Event(), threading.Event()
+    ended = []
+
+    def work() -> None:
+        began.set()
+        proceed.wait(60)
+        ended.append(True)
+
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(worker.call, work)
+            await trio.to_thread.run_sync(began.wait)
+            scope.cancel()
+            proceed.set()
+    assert ended == [True]
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await worker.call(ended.clear)
+    assert ended == [True]
+    worker.close()
