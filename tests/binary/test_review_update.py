@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -209,3 +210,54 @@ def test_as_another_user(node: Node, shelf: Shelf, versions: Versions) -> None:
     node.wait_resting()
     assert "1.0.0 -> 2.0.0: blessed" in node.cli("update", "apply").stdout
     assert os.stat(node.root / "var/lib/appliance/slots/b/appliance").st_uid == 12345
+
+
+def test_the_guard_and_two_starts_by_hand_make_one_daemon(
+    node: Node, shelf: Shelf, versions: Versions, server: Server
+) -> None:
+    settings = node.root / "etc/appliance/appliance.toml"
+    settings.write_text(settings.read_text().replace("tries = 2", "tries = 9").replace('"500ms"', '"3s"'))
+    shelf.publish(versions["2.0.0"])
+    node.start()
+    node.wait_resting()
+    ticker = node.ticker()
+    node.cli("update", "apply", "--no-wait")
+    node.wait(lambda it: it["state"] == "trial", "the trial")
+    killed = node.pid()
+    os.kill(killed, signal.SIGKILL)
+    node.wait_dead()
+    time.sleep(0.9)  # about when the guard looks: an instant, not a synchronisation
+    node.start()
+    node.start()
+    picture = node.wait(lambda it: it["state"] == "idle" and it["recent"], "a verdict")
+    assert (picture["version"], picture["recent"][0]["outcome"]) == ("2.0.0", "blessed")
+    assert node.ticker() == ticker
+    fake.until(lambda: [one.poll() is None for one in node.started[1:]].count(True) <= 1)
+    assert "Traceback" not in node.said()
+
+
+def test_a_disk_that_fills_up_before_the_trial(node: Node, shelf: Shelf, versions: Versions) -> None:
+    """Nothing can be kept, so nothing is proved: it is gone back by the record alone, and all is well with room."""
+    state = node.root / "var"
+    state.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400M,mode=755", "none", state], check=True)
+    try:
+        shelf.publish(versions["2.0.0"])
+        node.start({"APPLIANCE_FAILPOINT": "update.armed.enter"})
+        node.wait_resting()
+        ticker = node.ticker()
+        node.cli("update", "apply", "--no-wait", check=False)
+        node.wait_dead()
+        with (state / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+            while True:
+                filler.write(b"\0" * 65536)
+        node.start()
+        first = node.wait(lambda it: it["state"] in ("trial", "idle"), "life")
+        (state / "filler").unlink()
+        picture = node.wait(lambda it: it["state"] == "idle" and it["recent"], "a verdict")
+        assert (first["slot"] in "ab", picture["recent"][0]["outcome"]) in ((True, "blessed"), (True, "rolled back"))
+        assert picture["version"] == {"blessed": "2.0.0", "rolled back": "1.0.0"}[picture["recent"][0]["outcome"]]
+        assert node.ticker() == ticker
+    finally:
+        node.clean_up()
+        subprocess.run(["umount", "-l", state], check=True)
