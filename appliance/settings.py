@@ -15,13 +15,13 @@ from appliance.host import files, node
 from appliance.host.layout import Layout
 from appliance.host.sockets import parse_address
 from appliance.schema import Document, Duration, Finding, Size, Source, read_merged, to_plain
-from appliance.store import Retention
 from appliance.units import UnitsSettings
 from appliance.update import UpdateSettings
 
 if TYPE_CHECKING:
     from appliance.etcdapi import Listen
     from appliance.external import ExternalStore
+    from appliance.store import Retention
 
 SIZE_MAX = 1 << 20  # of one file
 
@@ -151,6 +151,8 @@ class StoreSettings:
 
     def retention(self) -> Retention:
         """For the store."""
+        from appliance.store import Retention  # brings trio, which reading settings must not
+
         match self.compaction:
             case "off":
                 return Retention()

@@ -281,9 +281,12 @@ def _restore_file(disk: FileDisk, args: argparse.Namespace) -> int:
                 return os.pread(file.fileno(), size, offset)
 
             size = os.fstat(file.fileno()).st_size
-            return restore_any(disk, read, size, args.file, replace=args.replace, skip_hash_check=args.skip_hash_check)
+            done = restore_any(disk, read, size, args.file, replace=args.replace, skip_hash_check=args.skip_hash_check)
     except OSError as exc:
         raise files.translate(exc, "read", args.file) from exc
+    if done.note:
+        print(f"appliance: {done.note}", file=sys.stderr)
+    return done.revision
 
 
 def _check(args: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ KEY, META, LEASE = b"key", b"meta", b"lease"
 # All that etcd 3.4 and 3.5 make at a start. Those of membership stay empty: a restore makes them anew.
 EMPTY_BUCKETS = (b"alarm", b"auth", b"authRoles", b"authUsers", b"cluster", b"members", b"members_removed")
 FINISHED_COMPACTION, SCHEDULED_COMPACTION = b"finishedCompactRev", b"scheduledCompactRev"
+AUTH, AUTH_ENABLED = b"auth", b"authEnabled"
 CONSISTENT_INDEX, TERM = b"consistent_index", b"term"
 NUMBER = Struct(">Q")
 _REVISION = Struct(">QcQ")

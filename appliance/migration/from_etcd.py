@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from appliance.bolt import Bucket, Reader, is_bolt
 from appliance.errors import CorruptError, InputError
 from appliance.host.disk import Disk
 from appliance.migration.etcd_layout import (
+    AUTH,
+    AUTH_ENABLED,
     FINISHED_COMPACTION,
     KEY,
     LEASE,
@@ -27,6 +30,13 @@ _HASH_SIZE = 32
 _SECTOR = 512  # a database is whole pages, so what is left over is the hash (etcd's hasChecksum)
 _CHUNK = 1 << 20
 Read = Callable[[int, int], bytes]  # (size, offset)
+
+
+class Restored(NamedTuple):
+    """``note``: what a person should hear of."""
+
+    revision: int
+    note: str
 
 
 class Snapshot:
@@ -85,6 +95,12 @@ class Snapshot:
             for revision, value in self._bucket(KEY).items():
                 yield decode_change(revision, value)
 
+    @property
+    def auth_enabled(self) -> bool:
+        """Whether it asked everybody who they are."""
+        bucket = self._database.bucket(AUTH)
+        return bucket is not None and dict(bucket.items()).get(AUTH_ENABLED) == b"\x01"
+
     def leases(self) -> list[LeaseGrant]:
         """Those that were not over."""
         bucket = self._database.bucket(LEASE)
@@ -94,8 +110,8 @@ class Snapshot:
 
 def restore_any(
     disk: Disk, read: Read, size: int, name: str, *, replace: bool = False, skip_hash_check: bool = False
-) -> int:
-    """``store.restore`` of our own backup or of an etcd's snapshot, whichever it is; returns the revision.
+) -> Restored:
+    """``store.restore`` of our own backup or of an etcd's snapshot, whichever it is.
 
     All of it is read and proved before anything is touched.
     """
@@ -108,4 +124,8 @@ def restore_any(
         return (read(min(_CHUNK, size - offset), offset) for offset in range(0, size, _CHUNK))
 
     check_backup(chunks(), name)
-    return restore(disk, chunks(), replace=replace, name=name)
+    revision = restore(disk, chunks(), replace=replace, name=name)
+    note = ""
+    if snapshot is not None and snapshot.auth_enabled:
+        note = "authentication was enabled there, and is not here: users and roles do not come along; make them anew"
+    return Restored(revision, note)

@@ -180,7 +180,8 @@ async def test_our_store_begins_from_an_etcds_snapshot(seed: int, tmp_path: Path
 def restore_file(directory: Path, file: Path, **options: bool) -> int:
     data = file.read_bytes()
     disk = FileDisk(str(directory))
-    return restore_any(disk, lambda size, offset: data[offset : offset + size], len(data), str(file), **options)
+    done = restore_any(disk, lambda size, offset: data[offset : offset + size], len(data), str(file), **options)
+    return done.revision
 
 
 async def test_a_stopped_etcds_own_file_and_wrong_hashes(tmp_path: Path) -> None:

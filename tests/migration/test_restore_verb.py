@@ -49,6 +49,13 @@ async def test_restore_takes_an_etcds_snapshot(tmp_path: Path) -> None:
     snapshot.write_bytes(data[:-1] + b"\0")
     wrong = await appliance(root, snapshot, "--replace")
     assert "sha256" in wrong.stderr
+    async with real_etcd(tmp_path / "etcd") as address:
+        for command in ("user add root:pw", "role add root", "user grant-role root root", "auth enable"):
+            await etcdctl(address, *command.split())
+        await etcdctl(address, "--user=root:pw", "snapshot", "save", snapshot)
+    assert done.stderr == ""
+    told = await appliance(root, snapshot, "--replace")
+    assert (told.returncode, "authentication was enabled there" in told.stderr) == (0, True)
     missing = await appliance(root, tmp_path / "nothing")
     assert "cannot read" in missing.stderr
     async with serving(store) as (address, _):
