@@ -210,6 +210,7 @@ def _response(result: RangeResult | PutResult | DeleteResult | TxnResult) -> rpc
         case DeleteResult():
             return rpc_pb2.ResponseOp(response_delete_range=delete_response(result, header))
         case TxnResult():
-            return rpc_pb2.ResponseOp(response_txn=txn_response(result, header))
+            # an etcd says the revision of the outermost transaction only
+            return rpc_pb2.ResponseOp(response_txn=txn_response(result, rpc_pb2.ResponseHeader()))
         case _:
             assert_never(result)
