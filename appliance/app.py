@@ -73,19 +73,22 @@ def run(layout: Layout, config_file: str | None, signals: Signals) -> int:
             code = trio.run(node.main)
             if node.goal is not Goal.SWITCH:
                 return code
+            signals.hold_back()
             if not signals.pending:  # else it was asked to stop meanwhile: live on as we are, and obey
-                _become_launcher(bundle, notifier)
+                _become_launcher(bundle, layout, notifier)
+            signals.take_over()
             loaded = node.loaded
     finally:
         lock.release()
 
 
-def _become_launcher(bundle: Bundle, notifier: Notifier) -> None:
+def _become_launcher(bundle: Bundle, layout: Layout, notifier: Notifier) -> None:
     """Does not return, unless nothing could be started. The lock goes with the exec, not before."""
     notifier.give_back()
     try:
-        host_bundle.exec_launcher(bundle, sys.argv[1:])
+        host_bundle.exec_launcher(bundle, sys.argv[1:], layout.slots + "/current/appliance")
     except CorruptError as error:
+        notifier.take_again()
         say(f"{error}; going on as version {bundle.version}")
 
 
