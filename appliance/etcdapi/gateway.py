@@ -6,6 +6,7 @@ Bytes are base64, 64-bit numbers are strings, what has its default is left out, 
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Protocol
 
 from google.protobuf import json_format
@@ -84,6 +85,8 @@ class Reply:
             self._streaming = True
             self._consumer = method.open(self)
             self._consumer.message(message)
+            if self._consumer is not None:
+                self._consumer.half_close()  # the body was all: keep-alives end with it, watches do not
         except RefusedError as exc:
             self.refuse(exc.code, exc.message)
 
@@ -201,8 +204,20 @@ class Gateway:
             return
         _, request_kind, answer_kind = found
         try:
-            request = json_format.Parse(body or b"{}", request_kind(), ignore_unknown_fields=True)
+            request = _parse_untrusted(body or b"{}", request_kind)
         except (json_format.ParseError, UnicodeDecodeError) as exc:
             reply.refuse(Code.INVALID_ARGUMENT, str(exc))
             return
         reply.serve(rpc, request.SerializeToString(), answer_kind)
+
+
+def _parse_untrusted(body: bytes, kind: type[Message]) -> Message:
+    """Unknown fields are passed over; a word that an enum does not have is refused, not read as its default."""
+    try:
+        return json_format.Parse(body, kind())
+    except json_format.ParseError as exc:
+        unknown = re.search(r"Invalid enum value (\S+) for enum type (\w+)\.([\w.]+\w)", str(exc))
+        if unknown:
+            enum = f"{unknown[2]}.{unknown[3].replace('.', '_')}"
+            raise json_format.ParseError(f'unknown value "{unknown[1]}" for enum {enum}') from None
+        return json_format.Parse(body, kind(), ignore_unknown_fields=True)

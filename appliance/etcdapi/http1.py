@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import h11
@@ -96,7 +97,7 @@ class Http1:
         headers.append(("Content-Length", str(length)) if length is not None else ("Transfer-Encoding", "chunked"))
         if close:
             headers.append(("Connection", "close"))
-        reason = {200: b"OK", 404: b"Not Found", 405: b"Method Not Allowed"}.get(status, b"")
+        reason = HTTPStatus(status).phrase.encode()  # some clients show it, and only it
         self._put(self._h11.send(h11.Response(status_code=status, headers=headers, reason=reason)))
 
     def data(self, data: bytes) -> None:

@@ -240,8 +240,7 @@ class _Stream:
         self.tell_progress(self._watches.values(), _NO_WATCH)
 
     def half_close(self) -> None:
-        """The client wants no more."""
-        self.call.end()
+        """The client has asked for all it wants; as an etcd's, its watches go on until it leaves."""
 
     def reset(self) -> None:
         """It is over, however."""
