@@ -12,7 +12,7 @@ from typing import assert_never
 
 from appliance.store.faults import CompactedError, EmptyKeyError, FutureRevisionError, KeyNotFoundError
 from appliance.store.frames import DEAD, DELETE, DELETE_RANGE, PUT
-from appliance.store.requests import Compare, CompareTarget, Delete, Operation, Put, Range, SortTarget, Txn
+from appliance.store.requests import Compare, CompareTarget, Delete, Operation, Put, Range, SortOrder, SortTarget, Txn
 from appliance.store.results import DeleteResult, KeyValue, PutResult, RangeResult, TxnResult
 from appliance.store.rules import holds, needs_all, sort_and_filter
 from appliance.store.tree import Tree
@@ -52,16 +52,27 @@ def read_range(tree: Tree, request: Range, now: int) -> RangeResult:
         return RangeResult((), False, tree.count(key, range_end, revision), now)
     found = tree.scan(key, range_end, revision)
     if needs_all(request):
+        unordered = request.limit > 0 and request.sort_order is SortOrder.NONE and not _filters(request)
+        if unordered:  # an etcd sorts then, too, but only as many as it read
+            found = islice(found, request.limit + 1)
         everything = [read(at) for at in found]
         kvs = sort_and_filter(request, everything)
         more = 0 < request.limit < len(kvs)
         kvs = kvs[: request.limit or None]
-        return RangeResult(tuple(_wanted(request, kvs)), more, len(everything), now)
+        count = tree.count(key, range_end, revision) if unordered else len(everything)
+        return RangeResult(tuple(_wanted(request, kvs)), more, count, now)
     kvs = [read(at) for at in (islice(found, request.limit) if request.limit else found)]
     count = len(kvs)
     if request.limit and count == request.limit:
         count = tree.count(key, range_end, revision)
     return RangeResult(tuple(kvs), count > len(kvs), count, now)
+
+
+def _filters(request: Range) -> bool:
+    return bool(
+        request.min_mod_revision or request.max_mod_revision
+        or request.min_create_revision or request.max_create_revision
+    )  # fmt: skip
 
 
 def _wanted(request: Range, kvs: list[KeyValue]) -> list[KeyValue]:

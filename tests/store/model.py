@@ -129,6 +129,9 @@ class Model:
             and (not r.min_create_revision or kv.create_revision >= r.min_create_revision)
             and (not r.max_create_revision or kv.create_revision <= r.max_create_revision)
         ]  # fmt: skip
+        filtered = r.min_mod_revision or r.max_mod_revision or r.min_create_revision or r.max_create_revision
+        if r.limit and r.sort_order is SortOrder.NONE and not filtered:
+            kvs = kvs[: r.limit + 1]
         field = {
             SortTarget.KEY: "key", SortTarget.VERSION: "version", SortTarget.CREATE: "create_revision",
             SortTarget.MOD: "mod_revision", SortTarget.VALUE: "value",
