@@ -139,7 +139,8 @@ class Node:
 
         self.bus = EventBus()
         self.processes = Processes(bundle.spawn_program)
-        self.store = Store(FileDisk(layout.store), publish=self.publish, retention=self.settings.store.retention())
+        kept = self.settings.store
+        self.store = Store(FileDisk(layout.store), publish=self.publish, retention=kept.retention(), quota=kept.quota)
         self.external = self.settings.store.external_store()  # in its place, when that is wanted
         keeper = StoreKeeper(self.external or Embedded(self.store), lambda: self.supervisor.wait_outcome("store"))
         self.units = Units(
@@ -290,6 +291,7 @@ class Node:
         if old.update != self.settings.update:
             self.update.reconfigure(self.settings.update)
         self.store.retain(self.settings.store.retention())
+        self.store.quota = self.settings.store.quota
         problems: list[str] = []
         if old.store.listen != self.settings.store.listen and not self.external:
             await self.supervisor.restart("etcdapi", "settings changed")
@@ -303,7 +305,7 @@ class Node:
         except ApplianceError as error:
             plan = None
             problems.append(f"unit files: {error}")
-        live = ("node.", "status.", "store.compaction", "store.keep_", "store.listen.", "update.")
+        live = ("node.", "status.", "store.compaction", "store.keep_", "store.listen.", "store.quota", "update.")
         return Reloaded(
             changed=changed,
             restart_needed=tuple(line for line in changed if not line.startswith(live)),

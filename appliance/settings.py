@@ -131,6 +131,7 @@ class StoreSettings:
     keep_revisions: int = field(default=100_000, metadata={"min": 1})
     keep_time: Duration = field(default=3600.0, metadata={"min": 1.0})
     keep_size: Size = field(default=256 << 20, metadata={"min": 1 << 20})
+    quota: Size = field(default=2 << 30, metadata={"min": 0})
     listen: StoreListenSettings = field(default_factory=StoreListenSettings)
     external: StoreExternalSettings = field(default_factory=StoreExternalSettings)
 

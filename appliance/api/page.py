@@ -18,7 +18,7 @@ from appliance.api.subjects import Subjects
 from appliance.host import clock
 
 GOOD = {"ready", "running", "healthy", "blessed", "open"}
-BAD = {"failed", "unhealthy", "corrupt", "full", "closed"}
+BAD = {"failed", "unhealthy", "corrupt", "full", "nospace", "closed"}
 REST = {"stopped", "exited", "idle", "off", "none", ""}
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import trio
+
+from appliance.errors import ApplianceError
 from appliance.etcdapi.access import Access
 from appliance.etcdapi.grpc import Call, Method, Unary
+from appliance.etcdapi.kv import answer_fault
 from appliance.etcdapi.messages import Headers, parse_untrusted
 from appliance.etcdapi.pb import rpc_pb2
 from appliance.etcdapi.statuses import refused
@@ -20,7 +24,8 @@ _SLICE_KEYS = 1000
 class Member:
     """The services etcdserverpb.Cluster and etcdserverpb.Maintenance."""
 
-    def __init__(self, store: Store, headers: Headers, access: Access) -> None:
+    def __init__(self, store: Store, headers: Headers, access: Access, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
         self._access = access
         self._store = store
         self._headers = headers
@@ -79,19 +84,44 @@ class Member:
             raftAppliedIndex=status.revision, errors=[status.problem] if status.problem else (),
         ).SerializeToString()  # fmt: skip
 
-    def alarm(self, call: Call, message: bytes) -> bytes:
-        """NOSPACE while the store has no room; it ends when there is room again, so disarming changes nothing."""
+    def alarm(self, call: Call, message: bytes) -> bytes | None:
+        """NOSPACE: the quota was reached, until it is disarmed; or the disk is full, until there is room again."""
         request = parse_untrusted(rpc_pb2.AlarmRequest, message)
-        alarms = []
-        if self._store.status().state == "full" and request.alarm in (rpc_pb2.NONE, rpc_pb2.NOSPACE):
-            alarms.append(rpc_pb2.AlarmMember(memberID=self._headers.identity.member_id, alarm=rpc_pb2.NOSPACE))
-        header = self._headers.at(self._store.revision)
-        return rpc_pb2.AlarmResponse(header=header, alarms=alarms).SerializeToString()
+        it = rpc_pb2.AlarmMember(memberID=self._headers.identity.member_id, alarm=rpc_pb2.NOSPACE)
+        concerned = request.alarm in (rpc_pb2.NONE, rpc_pb2.NOSPACE)
+        armed = self._store.status().state in ("full", "nospace")
 
-    def defragment(self, call: Call, message: bytes) -> bytes:
-        """Compaction gives space back by itself."""
+        def answer(alarms: Sequence[rpc_pb2.AlarmMember]) -> bytes:
+            header = self._headers.at(self._store.revision)
+            return rpc_pb2.AlarmResponse(header=header, alarms=alarms).SerializeToString()
+
+        def done(fault: ApplianceError | None) -> None:
+            if fault is not None:
+                answer_fault(call, fault)
+            else:
+                call.reply(answer([it]))
+
+        arming = request.action == rpc_pb2.AlarmRequest.ACTIVATE and request.alarm == rpc_pb2.NOSPACE
+        disarming = request.action == rpc_pb2.AlarmRequest.DEACTIVATE and concerned and self._store.alarmed
+        if arming or disarming:
+            self._access.root(call)
+            self._store.set_alarm(arming, done)
+            return None
+        return answer([it] if armed and concerned else [])
+
+    def defragment(self, call: Call, message: bytes) -> None:
+        """Give back what compaction leaves behind."""
         self._access.root(call)
-        return rpc_pb2.DefragmentResponse().SerializeToString()
+
+        async def defragment() -> None:
+            try:
+                await self._store.defragment()
+            except ApplianceError as exc:
+                answer_fault(call, exc)
+            else:
+                call.reply(rpc_pb2.DefragmentResponse().SerializeToString())
+
+        self._nursery.start_soon(defragment)
 
     def hash(self, call: Call, message: bytes) -> bytes:
         """Of all there is now."""

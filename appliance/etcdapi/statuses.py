@@ -17,6 +17,7 @@ from appliance.store import (
     EmptyKeyError,
     FutureRevisionError,
     KeyNotFoundError,
+    NoSpaceError,
     TooLargeError,
     TooManyOperationsError,
 )  # fmt: skip
@@ -96,6 +97,7 @@ _FAULTS: tuple[tuple[type[ApplianceError], str], ...] = (
     (TooManyOperationsError, "too many operations"),
     (TooLargeError, "request too large"),
     (KeyNotFoundError, "key not found"),
+    (NoSpaceError, "no space"),
 )
 _KINDS: tuple[tuple[type[ApplianceError], Code], ...] = (
     (NotFoundError, Code.NOT_FOUND),

@@ -51,7 +51,7 @@ class Verbs:
             **KV(store, backend, self.headers, self.leases, self.access, nursery).methods(),
             **self.watch.methods(),
             **self.lease.methods(),
-            **Member(store, self.headers, self.access).methods(),
+            **Member(store, self.headers, self.access, nursery).methods(),
             **Recipes(store, self.headers, self.lease, self.access, nursery).methods(),
             **AuthService(auth, store, self.headers, nursery).methods(),
         }

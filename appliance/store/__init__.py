@@ -12,6 +12,7 @@ from appliance.store.faults import (
     EmptyKeyError,
     FutureRevisionError,
     KeyNotFoundError,
+    NoSpaceError,
     TooLargeError,
     TooManyOperationsError,
 )  # fmt: skip
@@ -49,8 +50,8 @@ from appliance.store.watching import Watcher
 __all__ = [
     "OPERATIONS_MAX", "REQUEST_BYTES_MAX", "Change", "CheckReport", "CompactedError", "Compare", "CompareResult",
     "CompareTarget", "Delete", "DeleteResult", "DuplicateKeyError", "EmptyKeyError", "Event", "EventKind", "Export",
-    "FutureRevisionError", "KeyNotFoundError", "KeyValue", "Operation", "Put", "PutResult", "Range", "RangeResult",
-    "Retention", "Sizes", "SortOrder", "SortTarget", "Store", "StoreStatus", "TooLargeError",
+    "FutureRevisionError", "KeyNotFoundError", "KeyValue", "NoSpaceError", "Operation", "Put", "PutResult", "Range",
+    "RangeResult", "Retention", "Sizes", "SortOrder", "SortTarget", "Store", "StoreStatus", "TooLargeError",
     "TooManyOperationsError", "Txn", "TxnResult", "WatchBatch", "Watcher", "backup_of", "check", "check_backup",
     "prefix_end", "restore",
 ]  # fmt: skip

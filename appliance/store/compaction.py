@@ -28,25 +28,26 @@ SLICE = 256  # records looked at between two pauses
 _WALK_SLICE = 2048
 
 
-def victims(tree: Tree) -> list[Segment]:
-    """Segments that hold no more history, and are garbage by half."""
+def victims(tree: Tree, *, thorough: bool = False) -> list[Segment]:
+    """Segments that hold no more history, and are garbage by half; ``thorough``: that hold any."""
     sealed_before = tree.log.durable_end >> OFFSET_BITS
     oldest = max(tree.compacted_revision, 1)
+    sealed = [segment for number, segment in sorted(tree.log.segments.items()) if number < sealed_before]
     return [
-        segment for number, segment in sorted(tree.log.segments.items())
-        if number < sealed_before and segment.last_revision < oldest and segment.dropped * 2 >= segment.records
+        segment for segment in sealed
+        if segment.last_revision < oldest and (segment.dropped * 2 >= segment.records or (thorough and segment.dropped))
     ]  # fmt: skip
 
 
 class Compaction:
     """One run over the tree. When ``steps`` has ended and a checkpoint without ``victims`` lasts, they may go."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, *, thorough: bool = False) -> None:
         self._tree = tree
         self._log = tree.log
         self._revision = tree.compacted_revision
         self._bases: dict[bytes, int] = {}  # of keys with long chains
-        self._segments = victims(tree)
+        self._segments = victims(tree, thorough=thorough)
         self.victims = frozenset(segment.number for segment in self._segments)
         self.moved = 0
 

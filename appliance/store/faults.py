@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from appliance.errors import ConflictError, InputError, NotFoundError
+from appliance.errors import ConflictError, InputError, NotFoundError, UnavailableError
 
 
 class CompactedError(ConflictError):
@@ -27,6 +27,10 @@ class DuplicateKeyError(InputError):
 
 class TooManyOperationsError(InputError):
     """A transaction is longer than ``OPERATIONS_MAX``."""
+
+
+class NoSpaceError(UnavailableError):
+    """The store has reached its quota: only what frees room is done, until somebody disarms the alarm."""
 
 
 class TooLargeError(InputError):

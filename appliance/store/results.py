@@ -82,8 +82,9 @@ class WatchBatch:
 class StoreStatus:
     """How the store is.
 
-    ``state`` is closed, open, full (no room on the disk: writes are refused until there is) or failed (disk error:
-    writes are refused until it was opened anew); ``problem`` says it in words.
+    ``state`` is closed, open, full (no room on the disk: writes are refused until there is), nospace (the quota was
+    reached: writes are refused until the alarm is disarmed) or failed (disk error: writes are refused until it was
+    opened anew); ``problem`` says it in words.
     """
 
     state: str

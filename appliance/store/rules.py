@@ -7,6 +7,7 @@ from typing import assert_never
 
 from appliance.errors import InputError
 from appliance.store.faults import DuplicateKeyError, EmptyKeyError, TooLargeError, TooManyOperationsError
+from appliance.store.frames import RECORD_HEADER_SIZE
 from appliance.store.requests import (
     OPERATIONS_MAX,
     REQUEST_BYTES_MAX,
@@ -109,6 +110,17 @@ def _stands(found: int | bytes, result: CompareResult, operand: int | bytes) -> 
             return found < operand  # type: ignore[operator]
         case _:
             assert_never(result)
+
+
+def cost(operation: Operation) -> int:
+    """How much room it may take; 0: it writes no value."""
+    match operation:
+        case Put():
+            return RECORD_HEADER_SIZE + len(operation.key) + len(operation.value)
+        case Txn():
+            return sum(map(cost, operation.success)) + sum(map(cost, operation.failure))
+        case _:
+            return 0
 
 
 def check_put(put: Put) -> None:

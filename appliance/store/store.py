@@ -18,7 +18,7 @@ from appliance.store import rules
 from appliance.store.backing_up import backup_chunks
 from appliance.store.committing import Committer, InThread, Write
 from appliance.store.exporting import Export
-from appliance.store.faults import CompactedError, EmptyKeyError, FutureRevisionError
+from appliance.store.faults import CompactedError, EmptyKeyError, FutureRevisionError, NoSpaceError
 from appliance.store.frames import COMPACT, FACT
 from appliance.store.log import Batch
 from appliance.store.opening import Opened, open_tree
@@ -31,6 +31,8 @@ from appliance.store.upkeep import Upkeep
 from appliance.store.watching import Watcher, WatchHub
 
 Done = Callable[[TxnResult | ApplianceError], None]
+Settled = Callable[[ApplianceError | None], None]
+NO_SPACE = b"alarm/nospace"  # the fact that the quota was reached
 
 
 class Publish(Protocol):
@@ -64,12 +66,13 @@ class Store:
 
     def __init__(
         self, disk: Disk, *, publish: Publish | None = None, sizes: Sizes | None = None,
-        retention: Retention = EVERYTHING, in_thread: InThread | None = None,
+        retention: Retention = EVERYTHING, quota: int = 0, in_thread: InThread | None = None,
     ) -> None:  # fmt: skip
         self._disk = disk
         self._publish = publish
         self._sizes = sizes or Sizes()
         self._retention = retention
+        self.quota = quota  # bytes of log from which on an alarm refuses what needs room; 0: none; may be changed
         self._in_thread = in_thread or trio.to_thread.run_sync
         self._commit_elsewhere = in_thread is None
         self._hub = WatchHub()
@@ -127,7 +130,9 @@ class Store:
     def _open(self) -> Opened:
         sizes = self._sizes
         self._disk.prepare()  # a new store on a disk that cannot be written says so now, not at the first put
-        return open_tree(self._disk, segment_bytes=sizes.segment_bytes, reserve_bytes=sizes.reserve_bytes)
+        part = max(self.quota >> 4, 1 << 20) if self.quota else sizes.segment_bytes  # whole segments are given back
+        segment_bytes = min(sizes.segment_bytes, part)
+        return open_tree(self._disk, segment_bytes=segment_bytes, reserve_bytes=sizes.reserve_bytes)
 
     def _start(self, opened: Opened, write: Write) -> _Engine:
         if self._engine is not None:
@@ -226,6 +231,7 @@ class Store:
         request = Put(key, value, lease, prev_kv, ignore_value, ignore_lease)
         rules.check_put(request)
         engine = await self._writing()
+        self._check_room(engine, rules.cost(request))
         result = run_alone(engine.tree, request)
         await engine.committer.settled()
         assert isinstance(result, PutResult)
@@ -248,6 +254,7 @@ class Store:
         txn = Txn(tuple(compares), tuple(success), tuple(failure))
         rules.check_txn(txn)
         engine = await self._writing()
+        self._check_room(engine, rules.cost(txn))
         result = run_txn(engine.tree, txn)
         await engine.committer.settled()
         return result
@@ -256,16 +263,50 @@ class Store:
         """What is kept beside the keys under names that begin so; what is still being written is there already."""
         return {name: value for name, value in self._reading().facts.items() if name.startswith(prefix)}
 
-    def submit_facts(self, facts: Mapping[bytes, bytes], done: Callable[[ApplianceError | None], None]) -> None:
+    def submit_facts(self, facts: Mapping[bytes, bytes], done: Settled) -> None:
         """Keep them, an empty one no longer: all or none, without a revision. ``done`` is called once, when durable.
 
         They are in memory and in every checkpoint, so they should be small and few.
         """
         try:
             engine = self._engine_for_writing()
+            self._check_room(engine, sum(len(name) + len(value) for name, value in facts.items() if value))
         except ApplianceError as exc:
             done(exc)
             return
+        self._keep(engine, facts, done)
+
+    @property
+    def alarmed(self) -> bool:
+        """Whether the quota was reached, and nobody has disarmed the alarm since."""
+        return bool(self.quota) and NO_SPACE in self._reading().facts
+
+    def set_alarm(self, on: bool, done: Settled) -> None:
+        """Raise or disarm it, for good. Disarmed with too much still there, the next write raises it again."""
+        try:
+            engine = self._engine_for_writing()
+        except ApplianceError as exc:
+            done(exc)
+            return
+        self._keep(engine, {NO_SPACE: b"1" if on else b""}, done)
+
+    def _check_room(self, engine: _Engine, wanted: int) -> None:
+        """Raises NoSpaceError."""
+        if not self.quota or not wanted:
+            return
+        tree = engine.tree
+        if NO_SPACE not in tree.facts:
+            staged = sum(batch.size for batch in (tree.in_flight, tree.log.open_batch) if batch)
+            if tree.log.size_bytes() + staged + wanted <= self.quota:
+                return
+            self._keep(engine, {NO_SPACE: b"1"}, lambda error: None)
+            self._tell("no-space", self._over_quota())
+        raise NoSpaceError(f"cannot write to the store: {self._over_quota()}")
+
+    def _over_quota(self) -> str:
+        return f"its quota of {self.quota} bytes was reached; delete keys, compact, defragment and disarm the alarm"
+
+    def _keep(self, engine: _Engine, facts: Mapping[bytes, bytes], done: Settled) -> None:
         for name, value in facts.items():
             engine.tree.write(FACT, name, value, 0)
         batch = engine.committer.newest
@@ -281,6 +322,7 @@ class Store:
         try:
             rules.check_txn(txn)
             engine = self._engine_for_writing()
+            self._check_room(engine, rules.cost(txn))
             result = run_txn(engine.tree, txn)
         except ApplianceError as exc:
             done(exc)
@@ -308,6 +350,11 @@ class Store:
         done = engine.upkeep.want_compaction()
         if physical:
             await done.wait()
+
+    async def defragment(self) -> None:
+        """Give back all the room there is to give, but for that of kept history and the newest segment."""
+        engine = await self._writing()
+        await engine.upkeep.want_compaction(thorough=True).wait()
 
     async def _writing(self) -> _Engine:
         engine = self._engine_for_writing()
@@ -359,6 +406,8 @@ class Store:
         tree, committer, log = engine.tree, engine.committer, engine.tree.log
         problem = self._failed or committer.problem or committer.full or engine.upkeep.problem
         state = "failed" if self._failed or committer.problem else "full" if committer.full else "open"
+        if state == "open" and self.alarmed:
+            state, problem = "nospace", self._over_quota()
         return StoreStatus(
             state, problem or "; ".join(self._notes), tree.durable_revision, tree.compacted_revision,
             tree.index.size - tree.index.dead, len(self._hub), committer.waiting(), len(log.segments),

@@ -36,6 +36,7 @@ class Upkeep:
         self._wake = trio.Event()
         self._compactions: list[trio.Event] = []
         self._one_at_a_time = trio.Lock()  # the last checkpoint of a life meets the task's
+        self._thorough = False
         self._holders = 0
         self._compacting = False
         self._changed = trio.Event()  # of the two above
@@ -61,9 +62,10 @@ class Upkeep:
         if self._records >= self._checkpoint_records or batch.segment != self._segment:
             self._wake.set()
 
-    def want_compaction(self) -> trio.Event:
-        """Begin as soon as may be; set when it is done, or was given up."""
+    def want_compaction(self, *, thorough: bool = False) -> trio.Event:
+        """Begin as soon as may be; set when it is done, or was given up. ``thorough``: leave no garbage behind."""
         done = trio.Event()
+        self._thorough = self._thorough or thorough
         self._compactions.append(done)
         self._wake.set()
         return done
@@ -111,7 +113,8 @@ class Upkeep:
         tree, log = self._tree, self._tree.log
         await self._committer.settled()  # the compacted revision itself, for one
         rewinds = log.rewinds
-        compaction = Compaction(tree)
+        thorough, self._thorough = self._thorough, False
+        compaction = Compaction(tree, thorough=thorough)
         for _ in compaction.steps():
             await self._committer.settled()
         await self._committer.settled()

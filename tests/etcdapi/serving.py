@@ -24,9 +24,10 @@ async def serving(
     listen: Sequence[Listen] = (),
     reserved: bytes = b"",
     disk: Disk | None = None,
+    quota: int = 0,
 ) -> AsyncIterator[tuple[str, Store]]:
     """Yields (HOST:PORT, the store)."""
-    store = Store(disk or FileDisk(str(directory)))
+    store = Store(disk or FileDisk(str(directory)), quota=quota)
     identity = identity_of("default", client_urls=("http://127.0.0.1:2379",), peer_urls=("http://127.0.0.1:2380",))
     listen = listen or [Listen(Address("127.0.0.1", port), trusting=True)]
     api = EtcdApi(store, identity, unix_path=unix_path, listen=listen, reserved=reserved)

@@ -122,6 +122,7 @@ def live(disk: SimDisk, writer: Writer, *, sizes: Sizes = TINY) -> None:
         async with running(new_store(disk, sizes)) as store, trio.open_nursery() as nursery:
             await nursery.start(writer.watch, store)
             await writer.write(store)
+            await store.defragment()
             nursery.cancel_scope.cancel()
 
     trio.run(main)
