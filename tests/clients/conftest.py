@@ -40,8 +40,9 @@ def ours(tmp_path: Path) -> Iterator[StartStore]:
         def start() -> str:
             address = f"127.0.0.1:{free_port()}"
             url = f"http://{address}"
-            flags = ("--data-dir", str(tmp_path / address), "--listen-client-urls", url)
-            stack.enter_context(started(SOURCE, *flags, "--advertise-client-urls", url))
+            flags = ("--data-dir", str(tmp_path / address), "--listen-client-urls", url, "--advertise-client-urls", url)
+            peers = ("--initial-advertise-peer-urls", "http://127.0.0.1:2380")
+            stack.enter_context(started(SOURCE, *flags, *peers))
             return address
 
         yield start
