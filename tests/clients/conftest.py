@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tests.etcdapi.test_transcript import etcd, free_port
 
 __all__ = ["etcd"]  # a fixture
 
-StartStore = Callable[[], str]
+StartStore = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
@@ -37,12 +37,12 @@ def ours(tmp_path: Path) -> Iterator[StartStore]:
     """Starts a fresh `appliance etcd` for each call; yields its HOST:PORT. All must stop well."""
     with ExitStack() as stack:
 
-        def start() -> str:
+        def start(command: Sequence[str] = SOURCE) -> str:
             address = f"127.0.0.1:{free_port()}"
             url = f"http://{address}"
             flags = ("--data-dir", str(tmp_path / address), "--listen-client-urls", url, "--advertise-client-urls", url)
             peers = ("--initial-advertise-peer-urls", "http://127.0.0.1:2380")
-            stack.enter_context(started(SOURCE, *flags, *peers))
+            stack.enter_context(started(command, *flags, *peers))
             return address
 
         yield start
