@@ -27,7 +27,7 @@ class Subscriber(Protocol):
     next_revision: int
 
     def deliver(self, batch: WatchBatch, encoded: EncodedEvents) -> bool:
-        """Send it. False: there is no room for more until ``wait_for_room`` returns."""
+        """Send it. False: it was not, there is no room until ``wait_for_room`` returns."""
 
     async def wait_for_room(self) -> None:
         """Until what was sent has left."""
@@ -142,6 +142,9 @@ class _Feed:
         with self.scope:
             while self.subscribers:
                 try:
+                    if not self._shared:  # nothing is read for one who could not take it
+                        for subscriber in list(self.subscribers.values()):
+                            await subscriber.wait_for_room()
                     await self._follow()
                 except CompactedError as exc:
                     for subscriber in list(self.subscribers.values()):
@@ -156,13 +159,11 @@ class _Feed:
         async with store.watch(key, range_end, start_revision=self._next_revision, prev_kv=prev_kv) as watcher:
             self._watcher = watcher
             async for batch in watcher:
-                self._next_revision = batch.revision + 1
                 encoded = EncodedEvents(batch.events)
                 for subscriber in list(self.subscribers.values()):
-                    roomy = subscriber.deliver(batch, encoded)
-                    if roomy or not self._feeds.has(self, subscriber):
-                        continue
-                    if self._shared:
-                        self._feeds.part(subscriber)
-                    else:
+                    while not subscriber.deliver(batch, encoded) and self._feeds.has(self, subscriber):
+                        if self._shared:
+                            self._feeds.part(subscriber)
+                            break
                         await subscriber.wait_for_room()
+                self._next_revision = batch.revision + 1

@@ -82,9 +82,11 @@ class _Watch:
     told: bool = False  # something, since the last look
 
     def deliver(self, batch: WatchBatch, encoded: EncodedEvents) -> bool:
-        """Send what of it is for us."""
+        """Send what of it is for us, unless too much lies unread."""
         if batch.revision < self.next_revision:
             return True
+        if self.stream.call.backlog >= BACKLOG_MAX:
+            return False
         if self.hidden or batch.events[0].kv.mod_revision < self.next_revision:
             kept = [event for event in batch.events if self._wants(event)]
             if len(kept) < len(batch.events):
@@ -93,7 +95,7 @@ class _Watch:
         if encoded.events:
             self.told = True
             self._send(batch.revision, encoded)
-        return self.stream.call.backlog < BACKLOG_MAX
+        return True
 
     def _wants(self, event: Event) -> bool:
         return event.kind not in self.hidden and event.kv.mod_revision >= self.next_revision
@@ -115,7 +117,7 @@ class _Watch:
 
     async def wait_for_room(self) -> None:
         """Until the client has read."""
-        if self.stream.call.backlog >= BACKLOG_MAX:
+        while self.stream.call.backlog >= BACKLOG_MAX:
             await self.stream.room.wait()
 
     def compacted(self, revision: int) -> None:

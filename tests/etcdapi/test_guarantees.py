@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -255,3 +256,45 @@ def test_each_judge_sees_its_harm(promise: Callable[[History], Iterator[str]], h
     assert [each.__name__ for each in PROMISES if list(each(history))] == []
     harm(history)
     assert list(promise(history))
+
+
+# Many
+
+
+def resident_bytes() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) << 10
+
+
+async def watch_many(client: Client, keys: list[tuple[bytes, bytes]]) -> int:
+    stream = await client.open("Watch/Watch")
+    for key, end in keys:
+        create = pb.WatchCreateRequest(key=key, range_end=end)
+        await client.say(stream, pb.WatchRequest(create_request=create))
+    for _ in keys:
+        assert (await client.hear(stream, ANSWER)).created
+    return stream
+
+
+@pytest.mark.slow
+async def test_ten_thousand_watchers_and_one_who_never_reads(tmp_path: Path) -> None:
+    """7,500 are told of their key, and what 2,500 others leave unread costs bounded memory and nobody's time."""
+    async with serving(tmp_path) as (address, store):
+        clients = [await Client.connect(address) for _ in range(4)]
+        ranges = [(b"w/%05d" % number, b"") for number in range(7500)]
+        streams = [await watch_many(clients[n], ranges[n * 2500 : n * 2500 + 2500]) for n in range(3)]
+        await watch_many(clients[3], [(b"w/", b"w0")] * 2500)
+        before = resident_bytes()
+        changed = random.Random(1).sample(range(7500), 300)
+        with trio.fail_after(60):
+            for number in changed:
+                await store.put(b"w/%05d" % number, bytes(10_000))
+        for n in range(3):
+            mine = [number for number in changed if number // 2500 == n]
+            for number in mine:
+                (event,) = (await clients[n].hear(streams[n], ANSWER)).events
+                assert event.kv.key == b"w/%05d" % number
+        assert resident_bytes() - before < 150 << 20
+        for client in clients:
+            with suppress(trio.BrokenResourceError):
+                await client.aclose()
