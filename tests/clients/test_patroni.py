@@ -98,7 +98,7 @@ def configuration(name: str, place: Path, port: int, store: str) -> dict[str, ob
     rest = f"127.0.0.1:{free_port()}"
     everybody = ["local all all trust", "host all all 127.0.0.1/32 trust", "host replication all 127.0.0.1/32 trust"]
     return {
-        "scope": "demo", "name": name, "etcd3": {"host": store},
+        "scope": "demo", "name": name, "etcd3": {"host": store, "username": "root", "password": "pw"},
         "restapi": {"listen": rest, "connect_address": rest},
         "bootstrap": {
             "dcs": {"ttl": 6, "loop_wait": 1, "retry_timeout": 2, "maximum_lag_on_failover": 1 << 20},
@@ -114,11 +114,29 @@ def configuration(name: str, place: Path, port: int, store: str) -> dict[str, ob
     }  # fmt: skip
 
 
-def leaders(store: str) -> Iterator[str]:
+def etcdctl(store: str, *arguments: str) -> str:
+    done = subprocess.run(
+        ["etcdctl", "--endpoints", store, *arguments], capture_output=True, text=True, timeout=60, check=True,
+        env={"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    return done.stdout
+
+
+def token_of_root(store: str) -> str:
+    """Makes root, whose password everybody needs from now on."""
+    for step in ("user add root:pw", "role add root", "user grant-role root root", "auth enable"):
+        etcdctl(store, *step.split())
+    with urllib.request.urlopen(f"http://{store}/v3/auth/authenticate", b'{"name":"root","password":"pw"}') as answer:
+        return str(json.load(answer)["token"])
+
+
+def leaders(store: str, token: str) -> Iterator[str]:
     """Who has the leader's key, as it changes; "" for nobody. A watch, by JSON."""
     key = base64.b64encode(b"/service/demo/leader").decode()
     body = json.dumps({"create_request": {"key": key, "start_revision": "1"}}).encode()
-    with urllib.request.urlopen(f"http://{store}/v3/watch", body, timeout=WAIT_SECONDS) as lines:
+    headers = {"Authorization": token}
+    request = urllib.request.Request(f"http://{store}/v3/watch", body, headers)
+    with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as lines:
         for line in lines:
             for event in json.loads(line)["result"].get("events", ()):
                 yield base64.b64decode(event["kv"].get("value", "")).decode()
@@ -133,8 +151,9 @@ def eventually(check: Callable[[], bool], what: str) -> None:
 
 def test_a_leader_dies_and_the_other_leads(ours: StartStore, node: StartNode) -> None:
     store = ours()
+    token = token_of_root(store)
     nodes = {name: node(name, store) for name in ("one", "two")}
-    seen = leaders(store)
+    seen = leaders(store, token)
     leader = nodes.pop(next(seen))
     (other,) = nodes.values()
     try:
@@ -157,8 +176,5 @@ def test_a_leader_dies_and_the_other_leads(ours: StartStore, node: StartNode) ->
 
 
 def members(store: str) -> set[str]:
-    done = subprocess.run(
-        ["etcdctl", "--endpoints", store, "get", "--prefix", "/service/demo/members/", "--keys-only"],
-        capture_output=True, text=True, timeout=60, check=True, env={"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"},
-    )  # fmt: skip
-    return {line.rpartition("/")[2] for line in done.stdout.split()}
+    keys = etcdctl(store, "--user", "root:pw", "get", "--prefix", "/service/demo/members/", "--keys-only")
+    return {line.rpartition("/")[2] for line in keys.split()}
