@@ -46,6 +46,10 @@ async def test_no_method_falls_over(tmp_path: Path) -> None:
                     data[chance.randrange(len(data))] = chance.randrange(256)
                 number = await client.open(path.decode().removeprefix("/etcdserverpb."))
                 await client.say(number, Raw(bytes(data)), last=True)  # type: ignore[arg-type]
+                if path.endswith(b"/Watch"):  # a watch outlives the last thing its client says
+                    with trio.move_on_after(0.2), pytest.raises((EOFError, DecodeError)):
+                        await hear_all(client, number)
+                    continue
                 with pytest.raises((EOFError, DecodeError)):  # the end, or an answer of another kind than we read
                     await hear_all(client, number)
         answer = await client.ask("KV/Range", rpc_pb2.RangeRequest(key=b"k"), rpc_pb2.RangeResponse)
