@@ -24,10 +24,9 @@ def clients() -> Path:
     place, lock = HOUSE / ".build/clients", HOUSE / "packaging/clients.lock"
     wanted, made_from = hashlib.sha256(lock.read_bytes()).hexdigest(), place / "made-from"
     if not made_from.exists() or made_from.read_text() != wanted:
-        uv = str(HOUSE / ".build/venv/bin/uv")
-        subprocess.run([uv, "venv", "-q", "--clear", "-p", "/usr/bin/python3", str(place)], check=True)
-        python = str(place / "bin/python")
-        subprocess.run([uv, "pip", "install", "-q", "--require-hashes", "-p", python, "-r", str(lock)], check=True)
+        subprocess.run(["/usr/bin/python3", "-m", "venv", "--clear", str(place)], check=True)
+        pip = [str(place / "bin/pip"), "install", "-q", "--disable-pip-version-check"]
+        subprocess.run([*pip, "--require-hashes", "-r", str(lock)], check=True)
         made_from.write_text(wanted)
     return place / "bin"
 
