@@ -7,7 +7,7 @@ import trio
 from appliance.errors import ApplianceError
 from appliance.host.processes import Processes
 from appliance.units.launch import command_of
-from appliance.units.unit_file import HealthSection, ServiceSection
+from appliance.units.service_section import HealthSection, ServiceSection
 
 _ANSWER_BYTES_MAX = 4096
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from appliance.errors import ApplianceError, InputError
 from appliance.host import users
 from appliance.host.processes import Command
-from appliance.units.unit_file import ServiceSection
+from appliance.units.service_section import ServiceSection
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

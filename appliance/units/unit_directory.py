@@ -10,14 +10,8 @@ from appliance.host import files
 from appliance.schema import Finding, read
 from appliance.units.graph import Graph
 from appliance.units.run_state import RunState, decode_run_state_untrusted
-from appliance.units.unit_file import (
-    RestartSection,
-    ServiceSection,
-    Unit,
-    UnitDocument,
-    parse_unit,
-    unit_name,
-)
+from appliance.units.service_section import RestartSection, ServiceSection
+from appliance.units.unit_file import Unit, UnitDocument, parse_unit, unit_name
 
 _FILE_BYTES_MAX = 1 << 20
 _SYSTEMD = (".service", ".timer", ".socket", ".path", ".target", ".mount")

@@ -16,7 +16,8 @@ from appliance.units.lifecycle import TRANSITIONS, Event, IllegalTransition, Sta
 from appliance.units.notices import parse_notice_untrusted
 from appliance.units.restarts import backoff_seconds, decide_outcome, is_forgiven
 from appliance.units.run_state import RunState, decode_run_state_untrusted
-from appliance.units.unit_file import LimitTable, RestartSection, UnitSection
+from appliance.units.service_section import LimitTable, RestartSection
+from appliance.units.unit_file import UnitSection
 
 NAMES = "abcdef"
 
