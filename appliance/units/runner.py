@@ -146,6 +146,10 @@ class Runner:
         self._invocation = entropy.token(16)
         self.digest = self.unit.digest
         self._starts.append(clock.monotonic_seconds())
+        if not self.unit.has_process:
+            self.feed(Event.NEEDS_MET, "starting")
+            self.feed(Event.CAME_UP, "reached")
+            return
         try:
             files.make_directory(self._directory)
             self._group = self._make_group()
@@ -162,11 +166,13 @@ class Runner:
         self._cancel_alarm()
         self._fault = fault
         self.feed(Event.ENDING, reason)
-        if self.child is not None:  # else it is not spawned yet: _spawn or _spawned will see
+        if not self.unit.has_process and self._group is None:
+            self.feed(Event.GONE, reason)
+        elif self.child is not None:  # else it is not spawned yet: _spawn or _spawned will see
             self._terminate()
 
     def _terminate(self) -> None:
-        self._alarm = self._ground.alarms.after(self.unit.document.service.stop_timeout, self.force)
+        self._alarm = self._ground.alarms.after(self.unit.service.stop_timeout, self.force)
         self._send(_SIGTERM)
         self._send(_SIGCONT)  # one that is stopped would not notice
 
@@ -199,7 +205,7 @@ class Runner:
         if self.state is State.STOPPING:
             self._all_gone()
             return
-        service = self.unit.document.service
+        service = self.unit.service
         assert self._group is not None
         try:
             self._group.renew()
@@ -228,7 +234,7 @@ class Runner:
         self._group.lead(child.pid, child.start_ticks)
         failpoint.reach("unit-spawned")
         child.on_exit(self._ended)
-        service = self.unit.document.service
+        service = self.unit.service
         if self.state is State.STOPPING:  # asked while the kernel was making it
             self._terminate()
         elif service.type == "simple":
@@ -254,7 +260,7 @@ class Runner:
         self.feed(Event.CAME_UP, reason)
 
     def _start_timed_out(self) -> None:
-        seconds = self.unit.document.service.start_seconds_max()
+        seconds = self.unit.service.start_seconds_max()
         fault = f"not ready within {seconds:g} s (service.start_timeout)"
         self.ask_stop(fault, fault=fault)
 
@@ -295,7 +301,7 @@ class Runner:
         self._cancel_alarm()
         if self.state is not State.STOPPING:
             reason = self.last_exit
-            if self.state is State.STARTING and self.unit.document.service.type == "notify":
+            if self.state is State.STARTING and self.unit.service.type == "notify":
                 well, reason = False, f"{reason} before it said that it is ready"
             self._ended_well, self._fault = well, "" if well else reason
             self.feed(Event.ENDING, reason)
@@ -344,7 +350,7 @@ class Runner:
         self.failures, self.restarts = run.failures, run.restarts
         self.last_exit, self.status_text, self.reason = run.last_exit, run.status_text, run.reason
         self.standing.state = State(run.state)
-        if not self.state.is_active:
+        if not self.state.is_active or not self.unit.has_process:
             self.standing.tried = self.state is State.FAILED
             return
         self._group = self._make_group(run.cgroup)
@@ -352,7 +358,7 @@ class Runner:
         try:
             pipes.make_pipe(f"{self._directory}/output")
             self._open_output(f"{self._directory}/output")
-            if self.unit.document.service.type == "notify":
+            if self.unit.service.type == "notify":
                 self._open_notify()
         except ApplianceError as exc:
             self._ground.on_trouble(self.name, exc.message)
@@ -364,12 +370,10 @@ class Runner:
         self.child = child
         if self.state is State.READY:
             self._up_since = clock.monotonic_seconds() - max(0.0, clock.wall_seconds() - run.since)
-        elif self.unit.document.service.type == "exec":
+        elif self.unit.service.type == "exec":
             self._came_up(f"started, pid {child.pid}")
         else:
-            self._alarm = self._ground.alarms.after(
-                self.unit.document.service.start_seconds_max(), self._start_timed_out
-            )
+            self._alarm = self._ground.alarms.after(self.unit.service.start_seconds_max(), self._start_timed_out)
         child.on_exit(self._ended)
 
     def release(self) -> None:
@@ -387,7 +391,7 @@ class Runner:
         return UnitPicture(
             name=self.name,
             description=section.description,
-            type=self.unit.document.service.type,
+            type=self.unit.service.type if self.unit.has_process else "target",
             state=self.state.value,
             reason=self.reason,
             since=self.since,

@@ -30,6 +30,8 @@ NOT_YET = frozenset(
         "restart.jitter", "health.start_period", "logs.rate", "logs.age",
     }
 )  # fmt: skip
+_STANDS_ALONE = frozenset({"unit", "container", "timer", "socket", "path"})  # a file with one of them declares a unit
+_OF_A_SERVICE = ("restart", "health", "logs", "resources", "sandbox", "limits")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,17 +50,21 @@ class UnitDocument:
     """A whole unit file."""
 
     unit: UnitSection = UnitSection()
-    service: ServiceSection
+    service: ServiceSection | None = None  # None: a target, or a trigger of another unit
     restart: RestartSection = field(default_factory=RestartSection)
     health: HealthSection | None = None
     logs: LogsSection = field(default_factory=LogsSection)
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Rules between the tables."""
-        if self.service.type == "oneshot" and self.restart.policy == "always":
+        is_oneshot = self.service is not None and self.service.type == "oneshot"
+        if is_oneshot and self.restart.policy == "always":
             yield "restart.policy", 'found "always" for a oneshot, expected "on-failure" or "no"'
-        if self.service.type == "oneshot" and self.health is not None:
+        if is_oneshot and self.health is not None:
             yield "health", "found a health check of a oneshot, which is not running once it is ready"
+
+
+_NOTHING = ServiceSection(command=("/bin/true",), type="oneshot")
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,22 @@ class Unit:
     @property
     def restart_policy(self) -> str:
         """As written; else a oneshot is not repeated, and a service is when it fails."""
-        return self.document.restart.policy or ("no" if self.document.service.type == "oneshot" else "on-failure")
+        return self.document.restart.policy or ("no" if self.service.type == "oneshot" else "on-failure")
+
+    @property
+    def service(self) -> ServiceSection:
+        """What runs. Of a target, which runs nothing, one that is never started: ask ``has_process`` before."""
+        return self.document.service or _NOTHING
+
+    @property
+    def has_process(self) -> bool:
+        """False of a target, and of a file that only triggers another unit: up as soon as its turn comes."""
+        return self.document.service is not None
+
+    @property
+    def triggers_itself(self) -> bool:
+        """It has a process and a table that says when: it waits until that calls it."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -108,8 +129,10 @@ def parse_unit(text: str, file: str) -> ParsedUnit:
     elif unit_name(file_name) is None:
         findings.append(Finding(file, 1, 1, "", f"a unit file is called NAME{SUFFIX}"))
     document = read(text, file, UnitDocument)
-    findings += [_say_not_yet(one, document) for one in document.findings if not _is_for_container(one, document)]
+    findings += [_say_not_yet(one, document) for one in document.findings]
     value = document.value
+    if value is not None and value.service is None:
+        findings += _without_service(document)
     if value is not None:
         findings += _self_references(name, value.unit, document)
     if value is None or any(one.severity == "error" for one in findings):
@@ -123,14 +146,17 @@ def _say_not_yet(finding: Finding, document: Document[UnitDocument]) -> Finding:
     service = document.data.get("service")
     if finding.path == "service.type" and isinstance(service, dict) and service.get("type") == "forking":
         return dataclasses.replace(finding, message='"forking" is not supported yet in this version; use "exec"')
-    if finding.path == "service" and finding.message.startswith("missing"):
-        return dataclasses.replace(finding, message="missing; expected a table [service] with at least a command")
     return finding
 
 
-def _is_for_container(finding: Finding, document: Document[UnitDocument]) -> bool:
-    """A container has no [service]; that it lacks one is no news."""
-    return "container" in document.data and finding.path == "service" and finding.message.startswith("missing")
+def _without_service(document: Document[UnitDocument]) -> Iterator[Finding]:
+    if not document.data.keys() & _STANDS_ALONE:
+        message = "missing; expected a table [service] with at least a command, or [unit] for a target"
+        yield Finding(*document.place("service"), "service", message)
+        return
+    for table in _OF_A_SERVICE:
+        if table in document.data:
+            yield Finding(*document.place(table), table, "stands without a table [service]")
 
 
 def _self_references(name: str, section: UnitSection, document: Document[UnitDocument]) -> Iterator[Finding]:

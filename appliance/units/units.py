@@ -263,7 +263,7 @@ class Units:
         failed, soon, first_look = 0, _FIRST_LOOK_SECONDS, trio.current_time()
         with scope:
             while True:
-                wrong = await check_health(health, self._processes, runner.unit.document.service)
+                wrong = await check_health(health, self._processes, runner.unit.service)
                 if wrong and runner.health is None and trio.current_time() + soon < first_look + health.interval:
                     runner.health_reason = wrong  # it has only just started: hold nothing against it
                     await trio.sleep(soon)
@@ -353,7 +353,7 @@ class Units:
         pulled = [other for other in self._graph.pulled_in((name,)) if other in self._runners]
         for other in (name, *pulled):
             it = self._runners[other]
-            done = it.state is State.EXITED and it.unit.document.service.type == "oneshot"
+            done = it.state is State.EXITED and it.unit.service.type == "oneshot"
             if not it.state.is_up or (it.state is State.EXITED and not done and other == name):
                 it.try_again("started by hand")
             await self._want(it, up=True)

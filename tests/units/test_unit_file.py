@@ -14,7 +14,7 @@ NOT_YET = "not supported yet in this version"
 NAME = "the name of a unit: letters, digits, dots, dashes and underscores"
 
 BROKEN = [
-    ("", "1:1: service: missing; expected a table [service] with at least a command"),
+    ("", "1:1: service: missing; expected a table [service] with at least a command, or [unit] for a target"),
     ("[service]\n", '1:2: service.command: missing; expected a list of strings such as ["/usr/bin/sleep", "1h"]'),
     ("[service]\ncommand = []\n", "2:1: service.command: found a length of 0, expected at least 1"),
     ('[service]\ncommand = [""]\n', "2:1: service.command: found an empty program name, expected a path or a name to look up in PATH"),

@@ -348,3 +348,18 @@ async def test_a_unit_comes_back_after_its_cgroup_was_killed_from_outside(stage:
         await stage.state(units, "phoenix", "ready")
         await stage.log(units, "phoenix", f"up {units.picture('phoenix').pid}")
         assert units.picture("phoenix").restarts == 3
+
+
+async def test_a_target_is_up_when_what_it_requires_is_and_takes_its_followers_along(stage: Stage) -> None:
+    stage.shell("web", "exec sleep infinity")
+    stage.write("multi-user", '[unit]\nrequires = ["web"]\nafter = ["web"]\n')
+    stage.shell("last", "exec sleep infinity", more='[unit]\nrequires = ["multi-user"]\nafter = ["multi-user"]')
+    async with stage.running() as units:
+        await stage.state(units, "last", "ready")
+        assert (units.picture("multi-user").type, units.picture("multi-user").state) == ("target", "ready")
+        await units.stop("multi-user")
+        assert [units.picture(name).state for name in ("web", "multi-user", "last")] == ["ready", "stopped", "stopped"]
+        await units.start("last")
+        order = [name for name, data in stage.events if data.get("state") == "ready"]
+        assert order == ["web", "multi-user", "last", "multi-user", "last"]
+    assert units.picture("multi-user").state == "stopped"
