@@ -31,10 +31,13 @@ class Lease:
 
 
 class Leases:
-    """All leases. ``still_attached(key, id)`` asks the store."""
+    """All leases. ``still_attached(key, id)`` asks the store, ``may_be`` also of what is not durable yet."""
 
-    def __init__(self, still_attached: Callable[[bytes, int], bool]) -> None:
+    def __init__(
+        self, still_attached: Callable[[bytes, int], bool], may_be: Callable[[bytes, int], bool] | None = None
+    ) -> None:
         self._still_attached = still_attached
+        self._may_be_attached = may_be or still_attached
         self._leases: dict[int, Lease] = {}
         self._due: list[tuple[float, int]] = []  # may be early: a lease kept alive is pushed again when it comes up
 
@@ -85,7 +88,7 @@ class Leases:
             raise refused("lease not found")
         lease.keys.add(key)
         if len(lease.keys) > lease.prune_at:
-            lease.keys = set(self.attached(lease)) | {key}
+            lease.keys = {each for each in lease.keys if each == key or self._may_be_attached(each, lease_id)}
             lease.prune_at = max(1024, 2 * len(lease.keys))
 
     def attached(self, lease: Lease) -> list[bytes]:

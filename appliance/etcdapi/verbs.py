@@ -42,7 +42,7 @@ class Verbs:
         self.store = store
         self.headers = Headers(identity)
         backend = self.backend = Backend(store, flush)
-        self.leases = Leases(self._still_attached)
+        self.leases = Leases(self._still_attached, self._may_be_attached)
         self.access = Access(auth, self.leases, reserved)
         self.feeds = Feeds(store, nursery)
         self.watch = WatchService(self.feeds, self.headers, self.access)
@@ -70,6 +70,12 @@ class Verbs:
         except ApplianceError:
             return True  # a store that cannot be read now: the key stays a candidate
         return bool(kvs) and kvs[0].lease == lease_id
+
+    def _may_be_attached(self, key: bytes, lease_id: int) -> bool:
+        try:
+            return self.store.may_hold(key, lease_id)
+        except ApplianceError:
+            return True
 
 
 def _asking_first(method: Method, ask: Callable[[Call], None]) -> Method:

@@ -216,6 +216,10 @@ class Store:
         tree = self._reading()
         return read_range(tree, request, tree.durable_revision)
 
+    def may_hold(self, key: bytes, lease: int) -> bool:
+        """Whether the key has the lease now, or will when all that is being written is: False is certain."""
+        return self._reading().may_hold(key, lease)
+
     def _reading(self) -> Tree:
         if self._engine is None:
             raise UnavailableError(f"cannot read the store: {self._why_closed}")

@@ -91,3 +91,22 @@ async def test_a_lease_from_before_ends_though_nobody_connects(tmp_path: Path) -
         assert store.range(b"short").count == 0
     async with serving(tmp_path) as (_, store):
         assert not store.facts(b"lease/")
+
+
+async def test_keys_whose_puts_are_not_durable_yet_are_not_forgotten(tmp_path: Path) -> None:
+    """A lease looks now and then which of very many keys still are its own: also at those that are being written."""
+    async with serving(tmp_path) as (address, store), connected(address) as client:
+        await grant(client, 11, 1000)
+        streams = []
+        for number in range(2600):
+            streams.append(await client.open("KV/Put"))
+            await client.say(streams[-1], rpc_pb2.PutRequest(key=b"%05d" % number, lease=11), last=True)
+            if number % 50 == 49:
+                for stream in streams:
+                    await client.hear(stream, rpc_pb2.PutResponse)
+                streams = []
+        assert len((await keys(client, 11))[1]) == 2600
+        operations = [rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=b"%05d" % n)) for n in range(100)]
+        await client.ask("KV/Txn", rpc_pb2.TxnRequest(success=operations), rpc_pb2.TxnResponse)
+        await client.ask("Lease/LeaseRevoke", rpc_pb2.LeaseRevokeRequest(ID=11), rpc_pb2.LeaseRevokeResponse)
+        assert store.range(b"\0", b"\0", count_only=True).count == 100

@@ -108,3 +108,38 @@ async def test_an_empty_store() -> None:
         assert await exported(store) == ([], 0, 1)
     disk = SimDisk()
     assert restore(disk, backup_of([])) == 1
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+@pytest.mark.parametrize("how", ["export", "backup"])
+async def test_a_key_put_again_behind_a_compaction_is_in_what_began_before(
+    how: str, compacted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The range tombstone that ended the key is compacted away, but who reads the past still needs its record."""
+    monkeypatch.setattr(transaction, "RANGE_TOMBSTONE_KEYS", 3)
+    keys = [b"k%d" % n for n in range(6)]
+    disk = SimDisk()
+    async with running(new_store(disk)) as store:
+        for key in keys:
+            await store.put(key, b"old")
+        if compacted:
+            await store.compact(store.revision, physical=True)
+        await store.delete(b"k", b"l")
+        found: list[bytes] = []
+        async with store.export() as export:
+            backup = store.backup()
+            found.append(await anext(backup))
+            await store.put(b"x", b"")
+            await store.compact(store.revision)
+            await store.put(keys[0], b"new")
+            found += [chunk async for chunk in backup]
+            if how == "export":
+                changes = [change for batch in export.changes() for change in batch]
+                gone = [change.key for change in changes if change.deleted]
+                assert (gone, [change.key for change in changes if not change.deleted]) == (keys, keys)
+                return
+    copy = SimDisk()
+    restore(copy, found)
+    async with running(new_store(copy)) as store:
+        assert store.range(b"\0", b"\0").kvs == ()
+        assert [kv.key for kv in store.range(b"\0", b"\0", revision=store.revision - 1).kvs] == keys
