@@ -78,28 +78,57 @@ class Cgroup:
         except OSError:
             pass
 
-    def clear(self, callback: Callable[[], None]) -> None:
-        """Kill what is in it, and call back once it is empty: at once when it is empty already."""
+    def signal(self, number: int) -> None:
+        """To every process in it, each as it is found; one that is born meanwhile may miss it."""
+        for pid in self._processes():
+            with contextlib.suppress(OSError):
+                os.kill(pid, number)
+
+    def limit(self, values: tuple[tuple[str, str], ...]) -> None:
+        """Write each value into that file of it. Raises UnavailableError or InputError at the first that is refused."""
+        for name, value in values:
+            path = f"{self._directory}/{name}"
+            try:
+                with open(path, "w") as file:
+                    file.write(value)
+            except OSError as exc:
+                raise translate(exc, "write", path) from exc
+
+    def when_empty(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back once no process is left in it: at once when that is so. What is returned calls it off."""
+        fd = -1
+
+        def forget() -> None:
+            nonlocal fd
+            if fd >= 0:
+                self._poller.remove(fd)
+                os.close(fd)
+                fd = -1
+
+        def look() -> None:
+            if fd < 0 or b"populated 1" in os.pread(fd, 4096, 0):  # reading also arms the next EPOLLPRI
+                return
+            forget()
+            callback()
+
         if self.empty():
             callback()
-            return
+            return forget
         try:
             fd = os.open(f"{self._directory}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:  # somebody took the cgroup away, or no descriptor is left: SIGKILL cannot be refused anyway
             self.kill()
             callback()
-            return
-
-        def look() -> None:
-            if b"populated 1" in os.pread(fd, 4096, 0):  # reading also arms the next EPOLLPRI
-                return
-            self._poller.remove(fd)
-            os.close(fd)
-            callback()
-
+            return forget
         self._poller.add(fd, look, events=CHANGED)
-        self.kill()
         look()
+        return forget
+
+    def clear(self, callback: Callable[[], None]) -> None:
+        """Kill what is in it, and call back once it is empty: at once when it is empty already."""
+        if not self.empty():
+            self.kill()
+        self.when_empty(callback)
 
     def renew(self) -> None:
         """Make it, as if there had been none: one that has seen cgroup.kill kills those who are born in it (spawn.c).

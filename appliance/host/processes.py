@@ -64,6 +64,8 @@ class Command:
     groups: tuple[int, ...] | None = None
     umask: int | None = None
     standard: tuple[int, int, int] | None = None  # our descriptors that become its 0, 1, 2
+    options: tuple[str, ...] = ()  # more words for spawn: fences
+    descriptors: tuple[tuple[str, int], ...] = ()  # FDNAME and descriptor; they become its 3, 4, ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -384,7 +386,7 @@ def _spawn_options(command: Command) -> list[str]:
         options += ["--directory", command.directory]
     if command.umask is not None:
         options += ["--umask", f"{command.umask:o}"]
-    return options
+    return [*options, *command.options]
 
 
 def _exit(status: int) -> Exit:

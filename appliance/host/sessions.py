@@ -46,32 +46,63 @@ class Session:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
 
+    def signal(self, number: int) -> None:
+        """To all that can be found now."""
+        for pid in self._processes():
+            with contextlib.suppress(OSError):
+                os.kill(pid, number)
+
+    def limit(self, values: tuple[tuple[str, str], ...]) -> None:
+        """Only cgroups have limits."""
+
+    def when_empty(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back once none is left: at once when that is so. What is returned calls it off."""
+        return self._wait(callback, kill=False)
+
     def clear(self, callback: Callable[[], None]) -> None:
         """Kill, wait, look again, until none is left; then call back: at once when none is left already."""
+        self._wait(callback, kill=True)
+
+    def _wait(self, callback: Callable[[], None], *, kill: bool) -> Callable[[], None]:
         waiting: set[int] = set()
+        off = False
 
         def watch(pid: int) -> None:
             try:
                 fd = os.pidfd_open(pid)
             except OSError:
                 return
-            with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(fd, signal.SIGKILL)
+            if kill:
+                with contextlib.suppress(OSError):
+                    signal.pidfd_send_signal(fd, signal.SIGKILL)
             waiting.add(fd)
+            self._poller.add(fd, lambda: over(fd))
 
-            def over() -> None:
+        def over(fd: int) -> None:
+            self._poller.remove(fd)
+            os.close(fd)
+            waiting.discard(fd)
+            if not waiting:
+                look()
+
+        def look() -> None:
+            if off:
+                return
+            for pid in self._processes():
+                watch(pid)
+            if not waiting:
+                callback()
+
+        def forget() -> None:
+            nonlocal off
+            off = True
+            for fd in waiting:
                 self._poller.remove(fd)
                 os.close(fd)
-                waiting.discard(fd)
-                if not waiting:
-                    self.clear(callback)
+            waiting.clear()
 
-            self._poller.add(fd, over)
-
-        for pid in self._processes():
-            watch(pid)
-        if not waiting:
-            callback()
+        look()
+        return forget
 
     def renew(self) -> None:
         """Nothing to make."""

@@ -17,6 +17,8 @@ def command_of(
     cgroup: str | None = None,
     output: str | None = None,
     notify_address: str = "",
+    options: tuple[str, ...] = (),
+    descriptors: tuple[tuple[str, int], ...] = (),
 ) -> Command:
     """Nothing of our own environment is handed on.
 
@@ -57,4 +59,6 @@ def command_of(
         gid=gid,
         groups=groups,
         umask=int(service.umask, 8),
+        options=options,
+        descriptors=descriptors,
     )

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
 
 import trio
 
 from appliance.errors import ApplianceError
 from appliance.host import clock, entropy, failpoint, files, pipes, procfs
-from appliance.host.cgroups import Cgroup, CgroupRoot
+from appliance.host.cgroups import Cgroup
 from appliance.host.datagrams import NotifySocket
-from appliance.host.processes import Child, Processes
+from appliance.host.processes import Child
 from appliance.host.sessions import Session
-from appliance.units.alarms import Alarm, Alarms
+from appliance.units.alarms import Alarm
 from appliance.units.decisions import Standing
-from appliance.units.journal import Journal
+from appliance.units.ground import Ground, Group
 from appliance.units.launch import command_of
 from appliance.units.lifecycle import Event, State, step
 from appliance.units.notices import parse_notice_untrusted
@@ -34,35 +31,6 @@ from appliance.units.unit_file import Unit
 _SIGKILL, _SIGTERM, _SIGCONT = 9, 15, 18
 _HISTORY_MAX = 20
 _STATE_FILE = "state.json"
-
-
-class Group(Protocol):
-    """What holds together everything that one start of a unit becomes: a cgroup, or a session with marks."""
-
-    kind: str
-    path: str | None
-
-    def lead(self, pid: int, start_ticks: int) -> None: ...  # noqa: D102
-    def has(self, pid: int) -> bool: ...  # noqa: D102
-    def kill(self) -> None: ...  # noqa: D102
-    def clear(self, callback: Callable[[], None]) -> None: ...  # noqa: D102
-    def renew(self) -> None: ...  # noqa: D102
-    def remove(self) -> None: ...  # noqa: D102
-
-
-@dataclass(kw_only=True)
-class Ground:
-    """What all runners stand on."""
-
-    processes: Processes
-    cgroups: CgroupRoot | None
-    alarms: Alarms
-    run_directory: str
-    journal: Callable[[Unit], Journal]
-    boot_id: str
-    is_wanted: Callable[[str], bool]
-    on_turn: Callable[[Runner], None]
-    on_trouble: Callable[[str, str], None]  # a unit's name, and what could not be done about it
 
 
 class Runner:
@@ -209,6 +177,7 @@ class Runner:
         assert self._group is not None
         try:
             self._group.renew()
+            self._group.limit(self._ground.cgroup_values(self.unit.document))
             output = f"{self._directory}/output"
             pipes.make_pipe(output)
             self._open_output(output)
@@ -219,6 +188,8 @@ class Runner:
             command = command_of(
                 service, invocation=invocation, cgroup=self._group.path, output=output,
                 notify_address=self._notify.address if self._notify else "",
+                options=self._ground.spawn_words(self.unit.document),
+                descriptors=self._ground.descriptors_of(self.unit),
             )  # fmt: skip
         except ApplianceError as exc:
             self._down_without_process(exc.message)

@@ -17,12 +17,13 @@ from appliance.schema import Finding
 from appliance.units.alarms import Alarms
 from appliance.units.decisions import Decision, decide, is_wanted, why_not
 from appliance.units.graph import build_graph
+from appliance.units.ground import Ground
 from appliance.units.health import check_health
 from appliance.units.journal import Journal, read_journal
 from appliance.units.lifecycle import State
 from appliance.units.pictures import LogLine, Publish, ReloadPlan, StateKeeper, UnitPicture, UnitsSettings
 from appliance.units.reloading import Loaded, plan_reload
-from appliance.units.runner import Ground, Runner
+from appliance.units.runner import Runner
 from appliance.units.unit_directory import (
     UnitFiles,
     graph_findings,
