@@ -86,6 +86,11 @@ class Layout:
         return self.run + "/etcd.sock"
 
     @property
+    def holder_socket(self) -> str:
+        """Where the keeper of file descriptors answers (host.holder)."""
+        return self.run + "/holder.sock"
+
+    @property
     def lock(self) -> str:
         """Held by the one daemon of this root; holds its pid as text."""
         return self.run + "/lock"
