@@ -146,8 +146,9 @@ def _from_launcher(said: dict[str, str]) -> Bundle:
 
 def _from_source() -> Bundle:
     spawn_program = _SOURCE + "/.build/launcher/spawn"
-    source = _SOURCE + "/packaging/launcher/spawn.c"
-    if not _is_newer(spawn_program, source):
+    source = _SOURCE + "/packaging/launcher"
+    names = [name for name in os.listdir(source) if name.startswith(("spawn", "hold"))]
+    if not all(_is_newer(spawn_program, f"{source}/{name}") for name in names):
         script = _SOURCE + "/packaging/launcher/build.sh"
         pid = os.posix_spawn(script, [script, "spawn"], os.environ)
         if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):

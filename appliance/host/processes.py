@@ -231,7 +231,8 @@ class Processes:
             started(child)
 
         words = [*_spawn_options(command), "--", *command.argv]
-        self._spawner.spawn(words, command.environment, (report_write, *(command.standard or ())), told)
+        passed = tuple(fd for _, fd in command.descriptors)
+        self._spawner.spawn(words, command.environment, (report_write, *(command.standard or ())), told, passed)
 
     def wait_spawned(self) -> None:
         """Until every ``spawn_soon`` has called back: a millisecond."""
@@ -386,6 +387,8 @@ def _spawn_options(command: Command) -> list[str]:
         options += ["--directory", command.directory]
     if command.umask is not None:
         options += ["--umask", f"{command.umask:o}"]
+    if command.descriptors:
+        options += ["--pass", ":".join(name for name, _ in command.descriptors)]
     return [*options, *command.options]
 
 

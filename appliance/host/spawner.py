@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import socket
@@ -16,6 +17,7 @@ from appliance.host.poller import Poller
 _REQUEST_BYTES_MAX = 100 << 10
 _ANSWER_SECONDS_MAX = 10.0
 _REPORT_FD = 3
+_OUT_OF_THE_WAY_FD = 512
 
 Answered = Callable[[int | OSError], None]  # the pid of our new child, or why there is none
 
@@ -26,6 +28,7 @@ class _Asked:
     environment: Mapping[str, str]
     fds: Sequence[int]
     told: Answered
+    passed: Sequence[int]
 
 
 class Spawner:
@@ -41,9 +44,19 @@ class Spawner:
         self._socket: socket.socket | None = None
         self._waiting: deque[_Asked] = deque()
 
-    def spawn(self, words: Sequence[str], environment: Mapping[str, str], fds: Sequence[int], told: Answered) -> None:
-        """Ask, and go on. ``fds``: for its report, and perhaps for its 0, 1, 2; they stay open until it is told."""
-        asked = _Asked(words, environment, fds, told)
+    def spawn(
+        self,
+        words: Sequence[str],
+        environment: Mapping[str, str],
+        fds: Sequence[int],
+        told: Answered,
+        passed: Sequence[int] = (),
+    ) -> None:
+        """Ask, and go on. ``fds``: its report, and perhaps its 0, 1, 2; ``passed``: those that ``--pass`` names.
+
+        They stay open until it is told.
+        """
+        asked = _Asked(words, environment, fds, told, passed)
         request = _encode(words, environment)
         if len(request) > _REQUEST_BYTES_MAX:
             _spawn_directly(self.program, asked)
@@ -51,7 +64,7 @@ class Spawner:
         try:
             if self._socket is None:
                 self._start_server()
-            self._send(request, fds)
+            self._send(request, (*fds, *passed))
         except ConnectionError:  # it was killed since we last asked
             self.close()
             _spawn_directly(self.program, asked)
@@ -134,14 +147,24 @@ class Spawner:
 
 def _spawn_directly(program: str, asked: _Asked) -> None:
     report, *standard = asked.fds
-    moves = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(standard)]
-    moves.append((os.POSIX_SPAWN_DUP2, report, _REPORT_FD))
+    moved: list[int] = []
     try:
+        for fd in asked.passed:  # out of the way of where others of them go
+            moved.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY_FD))
+        if moved:
+            report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY_FD)
+            moved.append(report)
+        moves = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(standard)]
+        moves.append((os.POSIX_SPAWN_DUP2, report, _REPORT_FD))
+        moves += [(os.POSIX_SPAWN_DUP2, fd, _REPORT_FD + 1 + number) for number, fd in enumerate(moved[:-1])]
         pid = os.posix_spawn(program, [program, *asked.words], asked.environment, file_actions=moves, setsigmask=())
     except OSError as exc:
         asked.told(exc)
     else:
         asked.told(pid)
+    finally:
+        for fd in moved:
+            os.close(fd)
 
 
 def _encode(words: Sequence[str], environment: Mapping[str, str]) -> bytes:

@@ -192,3 +192,40 @@ async def test_programs_start_when_the_server_was_killed_and_with_a_huge_environ
         stat = process_stat(child.pid)
         assert stat is None or stat.parent == os.getpid()
         assert await child.wait() == Exit(code=3)
+
+
+SHOW = """
+import os, stat
+count = int(os.environ["LISTEN_FDS"])
+assert int(os.environ["LISTEN_PID"]) == os.getpid()
+open_ones = sorted(int(one) for one in os.listdir("/proc/self/fd"))[:-1]
+print(os.environ["LISTEN_FDNAMES"], open_ones[3:], [os.read(fd, 1).decode() for fd in range(3, 3 + count)])
+"""
+
+
+@pytest.mark.parametrize("directly", [False, True])
+async def test_descriptors_are_passed_from_3_on(directly: bool) -> None:
+    pipes = [os.pipe() for _ in range(20)]
+    for number, (_, write) in enumerate(pipes):
+        os.write(write, b"%c" % (97 + number))
+    reads = [read for read, _ in pipes]
+    reads[3], reads[4] = reads[4], reads[3]  # so that one goes where another one lies
+    environment = {**PATH, **({"LONG": "x" * (110 << 10)} if directly else {})}
+    out_read, out_write = os.pipe()
+    async with reaping() as processes:
+        child = processes.spawn(
+            Command(
+                argv=[sys.executable, "-I", "-c", SHOW], environment=environment, standard=(0, out_write, 2),
+                descriptors=tuple((f"n{number}", fd) for number, fd in enumerate(reads)),
+            )
+        )  # fmt: skip
+        assert await child.wait() == Exit(code=0), child.spawn_failure
+        bad = processes.spawn(Command(argv=["/no/such"], descriptors=(("one", reads[0]),)))
+        await bad.wait()
+        assert bad.spawn_failure == "execute /no/such: No such file or directory"
+    letters = [chr(97 + number) for number in range(20)]
+    letters[3], letters[4] = letters[4], letters[3]
+    names = ":".join(f"n{number}" for number in range(20))
+    assert os.read(out_read, 9999).decode() == f"{names} {list(range(3, 23))} {letters}\n"
+    for fd in (*reads, *(write for _, write in pipes), out_read, out_write):
+        os.close(fd)

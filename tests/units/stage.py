@@ -18,18 +18,16 @@ from appliance.host.processes import Processes
 from appliance.units import Units, UnitsSettings
 
 PATIENCE_SECONDS = 40
-SOURCE = Path(__file__).parents[2] / "packaging/launcher/spawn.c"
+SOURCES = Path(__file__).parents[2] / "packaging/launcher"
 PYTHON = sys.executable
 
 
 def spawn_program() -> str:
-    """The small C program, compiled when its source is newer."""
-    built = SOURCE.parents[2] / ".build/launcher/spawn"
-    if not built.exists() or built.stat().st_mtime < SOURCE.stat().st_mtime:
-        built.parent.mkdir(parents=True, exist_ok=True)
-        temp = built.with_name(f"spawn.{os.getpid()}")
-        subprocess.run(["gcc", "-O2", "-static", "-o", str(temp), str(SOURCE)], check=True)
-        temp.rename(built)
+    """The small C program, compiled when one of its sources is newer."""
+    built = SOURCES.parents[1] / ".build/launcher/spawn"
+    newest = max(one.stat().st_mtime for one in SOURCES.iterdir())
+    if not built.exists() or built.stat().st_mtime < newest:
+        subprocess.run([SOURCES / "build.sh", "spawn"], check=True)
     return str(built)
 
 
