@@ -14,6 +14,17 @@ if TYPE_CHECKING:
     from appliance.update.offer import PRODUCT, Offer, parse_offer, target_path
     from appliance.update.pack import FOOTER_SIZE, Footer, parse_footer
     from appliance.update.picture import Gate, HistoryEntry, SlotPicture, UpdatePicture
+    from appliance.update.policy import (
+        POLICY_FIELD,
+        Policy,
+        Wave,
+        format_time,
+        parse_policy,
+        parse_time,
+        parse_waves,
+        policy_to_json,
+        waves_to_json,
+    )
     from appliance.update.record import SlotEntry, SlotRecord, format_copy, parse_copy, read_record
     from appliance.update.settings import HealthCheck, HealthSettings, UpdateSettings
     from appliance.update.trust import Repository
@@ -31,6 +42,15 @@ _ROOMS = {
     "HistoryEntry": "picture",
     "SlotPicture": "picture",
     "UpdatePicture": "picture",
+    "POLICY_FIELD": "policy",
+    "Policy": "policy",
+    "Wave": "policy",
+    "format_time": "policy",
+    "parse_policy": "policy",
+    "parse_time": "policy",
+    "parse_waves": "policy",
+    "policy_to_json": "policy",
+    "waves_to_json": "policy",
     "SlotEntry": "record",
     "SlotRecord": "record",
     "format_copy": "record",
@@ -52,6 +72,7 @@ _ROOMS = {
 
 __all__ = [
     "FOOTER_SIZE",
+    "POLICY_FIELD",
     "PRODUCT",
     "Footer",
     "Gate",
@@ -60,6 +81,7 @@ __all__ = [
     "HealthSource",
     "HistoryEntry",
     "Offer",
+    "Policy",
     "Repository",
     "SlotEntry",
     "SlotPicture",
@@ -69,14 +91,21 @@ __all__ = [
     "UpdatePicture",
     "UpdateSettings",
     "Version",
+    "Wave",
     "download",
     "format_copy",
+    "format_time",
     "parse_copy",
     "parse_footer",
     "parse_offer",
+    "parse_policy",
+    "parse_time",
     "parse_version",
+    "parse_waves",
+    "policy_to_json",
     "read_record",
     "target_path",
+    "waves_to_json",
     "work",
 ]
 

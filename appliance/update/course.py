@@ -18,10 +18,11 @@ from appliance.host.layout import Layout
 from appliance.host.processes import Processes
 from appliance.host.slots import file_size
 from appliance.update.asking import AskWorker
+from appliance.update.choosing import Choice, choose, choose_asked
 from appliance.update.explain import ROOM_BYTES_SPARE
 from appliance.update.health import HealthSource
 from appliance.update.memory import Memory
-from appliance.update.offer import Choice, Offer, choose, choose_asked, download_path, parse_offer
+from appliance.update.offer import Offer, download_path, parse_offer
 from appliance.update.picture import HistoryEntry
 from appliance.update.proving import Proving
 from appliance.update.record import SlotName, SlotRecord, other

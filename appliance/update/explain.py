@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from appliance.schema import format_duration
-from appliance.update.offer import Choice
+from appliance.update.choosing import Choice
 from appliance.update.picture import Gate
 from appliance.update.settings import UpdateSettings, without_secret
 

@@ -1,4 +1,4 @@
-"""What a channel offers, and which of it this host takes. Pure."""
+"""What a channel offers to this host. Pure; which of it is taken, ``choosing`` says."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from appliance.errors import ConflictError, InputError, NotFoundError, UntrustedError
+from appliance.errors import InputError, UntrustedError
+from appliance.update.policy import Wave, parse_waves, waves_to_json
 from appliance.update.version import parse_version
 
 PRODUCT = "appliance"
@@ -24,6 +25,9 @@ class Offer:
     length: int
     floor: str = ""
     notes: str = ""
+    waves: tuple[Wave, ...] = ()
+    paused: str = ""  # why
+    barrier: bool = False  # every older host must run this version before a newer one
 
 
 def target_path(channel: str, version: str, architecture: str) -> str:
@@ -48,18 +52,26 @@ def offer_of_target(
         floor = str(custom.get("floor") or "")
         if floor:
             parse_version(floor)
+        waves = parse_waves(custom.get("waves"))
     except InputError as exc:
         raise UntrustedError(f"cannot take {path}: its signed metadata says {exc.message}", where=path) from exc
     if path != target_path(channel, version, architecture) or not _SHA256.fullmatch(sha256):
         raise UntrustedError(f"cannot take {path}: its signed metadata says it is version {version!r}", where=path)
-    return Offer(path, version, sha256, length, floor, str(custom.get("notes") or "")[:1000])
+    return Offer(
+        path, version, sha256, length, floor, str(custom.get("notes") or "")[:1000],
+        waves, str(custom.get("paused") or "")[:1000], bool(custom.get("barrier")),
+    )  # fmt: skip
 
 
 def offer_to_json(offer: Offer) -> dict[str, Any]:
     """Plain values."""
+    said = {
+        "floor": offer.floor, "notes": offer.notes, "waves": waves_to_json(offer.waves), "paused": offer.paused,
+        "barrier": offer.barrier,
+    }  # fmt: skip
     return {
         "path": offer.path, "version": offer.version, "sha256": offer.sha256, "length": offer.length,
-        "floor": offer.floor, "notes": offer.notes,
+        **{name: value for name, value in said.items() if value},
     }  # fmt: skip
 
 
@@ -70,7 +82,8 @@ def parse_offer(value: object) -> Offer:
     try:
         offer = Offer(
             str(value["path"]), str(value["version"]), str(value["sha256"]), int(value["length"]),
-            str(value.get("floor", "")), str(value.get("notes", "")),
+            str(value.get("floor", "")), str(value.get("notes", "")), parse_waves(value.get("waves")),
+            str(value.get("paused", "")), bool(value.get("barrier")),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as exc:
         raise InputError(f"cannot read offer: {exc!r}") from exc
@@ -88,73 +101,6 @@ def newest_first(offers: Iterable[Offer]) -> list[Offer]:
 def download_path(directory: str, offer: Offer) -> str:
     """Where a fetched file lies: by its content, so that two versions never mix."""
     return f"{directory}/{offer.sha256}"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The offer to take, or why there is none; ``refused`` when the channel went backwards."""
-
-    offer: Offer | None
-    reason: str
-    refused: bool = False
-
-
-def choose(offers: Iterable[Offer], *, running: str, denied: Collection[tuple[str, str]], channel: str) -> Choice:
-    """The newest offer above the running version that is not denied and whose floor we have passed."""
-    known = newest_first(offers)
-    if not known:
-        return Choice(None, f"channel {channel} offers nothing for this host")
-    here = parse_version(running)
-    held: list[str] = []
-    for offer in known:
-        if parse_version(offer.version) <= here:
-            break
-        if is_denied(offer, denied):
-            held.append(f"{offer.version} is denied: it was rolled back here (update apply --force {offer.version})")
-        elif offer.floor and parse_version(offer.floor) > here:
-            held.append(f"{offer.version} needs {offer.floor} first")
-        else:
-            return Choice(offer, "; ".join(held))
-    if held:
-        return Choice(None, "; ".join(held))
-    newest = known[0].version
-    if parse_version(newest) < here:
-        return Choice(
-            None,
-            f"cannot take {newest} of channel {channel}: it is older than the running {running}, "
-            f"and nobody asked for a downgrade (update apply --force {newest})",
-            refused=True,
-        )
-    return Choice(None, f"{running} is the newest in channel {channel}")
-
-
-def choose_asked(
-    offers: Iterable[Offer],
-    wanted: str,
-    *,
-    running: str,
-    denied: Collection[tuple[str, str]],
-    channel: str,
-    force: bool,
-) -> Offer:
-    """The offer of exactly the version that a person asked for. ``force`` takes a denied or older one too.
-
-    Raises NotFoundError, UntrustedError (older, denied), ConflictError (floor, running already).
-    """
-    version, here = parse_version(wanted), parse_version(running)
-    found = [offer for offer in offers if parse_version(offer.version) == version]
-    if not found:
-        raise NotFoundError(f"cannot apply {wanted}: channel {channel} does not offer it")
-    offer = found[0]
-    if version == here and not force:
-        raise ConflictError(f"cannot apply {wanted}: it is running already")
-    if is_denied(offer, denied) and not force:
-        raise UntrustedError(f"cannot apply {wanted}: it is denied, it was rolled back here (--force takes it anyway)")
-    if version < here and not force:
-        raise UntrustedError(f"cannot apply {wanted}: it is older than the running {running} (--force takes it anyway)")
-    if offer.floor and parse_version(offer.floor) > here and not force:
-        raise ConflictError(f"cannot apply {wanted}: {offer.floor} must be passed first")
-    return offer
 
 
 def is_denied(offer: Offer, denied: Collection[tuple[str, str]]) -> bool:

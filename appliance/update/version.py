@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from appliance.errors import InputError
 
-_SHAPE = re.compile(r"(\d{1,9}(?:\.\d{1,9}){0,3})(?:-([0-9A-Za-z.]{1,32}))?(?:\+[0-9A-Za-z.]{1,32})?")
+_SHAPE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9}){0,3})(?:-([0-9A-Za-z.-]{1,64}))?(?:\+([0-9A-Za-z.-]{1,64}))?")
+_LENGTH_MAX = 64  # as much as a built binary's footer holds
 
 
 @functools.total_ordering
@@ -39,12 +40,16 @@ class Version:
 def parse_version(text: str) -> Version:
     """Raises InputError that says what a version looks like."""
     match = _SHAPE.fullmatch(text)
-    if not match:
+    pre_parts, build_parts = (match[number].split(".") if match and match[number] else [] for number in (2, 3))
+    if (
+        not match
+        or len(text) > _LENGTH_MAX
+        or "" in (*pre_parts, *build_parts)
+        or any(part.isdigit() and part != str(int(part)) for part in pre_parts)  # semver 2.0.0, 9: no leading zeros
+    ):
         raise InputError(f"cannot read version {text[:80]!r}: it must look like 1.2.3 or 1.2.3-rc.1")
     numbers = tuple(int(part) for part in match[1].split("."))
     pre = None
     if match[2] is not None:
-        pre = tuple(
-            (0, int(part), "") if part.isascii() and part.isdigit() else (1, 0, part) for part in match[2].split(".")
-        )
+        pre = tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in pre_parts)
     return Version(text, numbers + (0,) * (4 - len(numbers)), pre)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from appliance.errors import ApplianceError, ConflictError, InputError, NotFoundError, UnavailableError, UntrustedError
 from appliance.schema import read
 from appliance.update.answer import parse_answer
+from appliance.update.choosing import choose, choose_asked
 from appliance.update.health import Trial, Verdict, look, step
-from appliance.update.offer import Offer, choose, choose_asked, offer_of_target, offer_to_json, parse_offer
+from appliance.update.offer import Offer, offer_of_target, offer_to_json, parse_offer
 from appliance.update.pack import parse_footer
 from appliance.update.schedule import first_delay, next_delay
 from appliance.update.settings import UpdateSettings, without_secret
