@@ -6,8 +6,9 @@ import trio
 
 from appliance.errors import ApplianceError
 from appliance.host.processes import Processes
+from appliance.units.health_section import HealthSection
 from appliance.units.launch import command_of
-from appliance.units.service_section import HealthSection, ServiceSection
+from appliance.units.service_section import ServiceSection
 
 _ANSWER_BYTES_MAX = 4096
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from appliance.schema import format_duration
 from appliance.units.lifecycle import Event
-from appliance.units.service_section import RestartSection
+from appliance.units.restart_section import RestartSection
 
 _DOUBLINGS_MAX = 32  # beyond that the power would overflow a float one day
 _QUIET_SECONDS_MIN = 10.0

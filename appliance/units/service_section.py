@@ -1,4 +1,4 @@
-"""``[service]``, ``[restart]`` and ``[health]`` of a unit file: what runs, what follows its end, is it well. Pure."""
+"""``[service]`` of a unit file: what runs, as whom, when it is ready, how it ends. Pure."""
 
 from __future__ import annotations
 
@@ -9,19 +9,33 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from appliance.schema import Duration, DurationOrInfinity
+from appliance.units.command_lines import COMMAND, LINES, CommandTable, Lines, as_lines, lines_problem
+from appliance.units.signal_names import exit_code_problem, signal_problem
 
 _PATH: Mapping[str, Any] = {"pattern": r"/[^\0]*", "what": "an absolute path"}
+_FILE: Mapping[str, Any] = {
+    "pattern": r"-?/[^\0]*",
+    "what": 'an absolute path, with a "-" in front if it may be missing',
+}
+_DIRECTORY: Mapping[str, Any] = {
+    "pattern": r"-?(/[^\0]*|~)",
+    "what": 'an absolute path, or "~" for the home directory; with a "-" in front if it may be missing',
+}
 _USER: Mapping[str, Any] = {"pattern": r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?", "what": "the name or number of an account"}
+_INPUT: Mapping[str, Any] = {"pattern": r"null|file:/[^\0]*", "what": '"null" or "file:/PATH"'}
+_OUTPUT_WORDS = '"journal", "null", "file:/PATH", "append:/PATH" or "truncate:/PATH"'
+_OUTPUT: Mapping[str, Any] = {"pattern": r"journal|null|(file|append|truncate):/[^\0]*", "what": _OUTPUT_WORDS}
+_ERROR: Mapping[str, Any] = {
+    "pattern": r"inherit|journal|null|(file|append|truncate):/[^\0]*",
+    "what": f'"inherit" (as standard_output), {_OUTPUT_WORDS}',
+}
+_MODE: Mapping[str, Any] = {"pattern": "0?[0-7]{3,4}", "what": 'an octal mode such as "0755"'}
+_BELOW: Mapping[str, Any] = {
+    "pattern": r"(?!/)(?!(.*/)?\.\.(/|$))[^\0]+",
+    "what": "a path without / in front and without ..",
+}
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OURS = frozenset({"INVOCATION_ID", "NOTIFY_SOCKET", "MAINPID"})
-
-
-def _check_command(argv: tuple[str, ...]) -> str | None:
-    if not argv[0]:
-        return "found an empty program name, expected a path or a name to look up in PATH"
-    if "/" in argv[0] and not argv[0].startswith("/"):
-        return f'found the relative path "{argv[0]}", expected an absolute path or a bare name to look up in PATH'
-    return None
 
 
 def _check_environment(environment: Mapping[str, str]) -> str | None:
@@ -33,22 +47,77 @@ def _check_environment(environment: Mapping[str, str]) -> str | None:
     return None
 
 
-_COMMAND: Mapping[str, Any] = {"min": 1, "split": True, "check": _check_command, "example": '["/usr/bin/sleep", "1h"]'}
+_SIGNAL: Mapping[str, Any] = {"check": signal_problem}
+_CODES: Mapping[str, Any] = {"check": exit_code_problem}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceSection:
-    """``[service]``: what runs, as whom, and when it counts as ready."""
+    """``[service]``. The commands besides ``command`` run one after another, in the unit's own cgroup and fences."""
 
-    command: tuple[str, ...] = field(metadata=_COMMAND)
-    type: Literal["simple", "exec", "oneshot", "notify"] = "simple"
+    command: tuple[str, ...] = field(default=(), metadata=COMMAND)
+    commands: tuple[tuple[str, ...] | CommandTable, ...] = field(default=(), metadata=LINES)  # instead, of a oneshot
+    type: Literal["simple", "exec", "oneshot", "notify", "notify-reload", "forking", "idle"] = "simple"
+    remain_after_exit: bool = False
+    pid_file: str | None = field(default=None, metadata=_PATH)
+    guess_main_pid: bool = True
+    notify_access: Literal["none", "main", "exec", "all"] | None = None
+    fd_store_max: int = field(default=64, metadata={"min": 0, "max": 4096})
+
+    condition: Lines = field(default=(), metadata=LINES)  # exit code 1 to 254: not now, and that is no failure
+    pre_start: Lines = field(default=(), metadata=LINES)
+    post_start: Lines = field(default=(), metadata=LINES)
+    reload: Lines = field(default=(), metadata=LINES)
+    stop: Lines = field(default=(), metadata=LINES)
+    post_stop: Lines = field(default=(), metadata=LINES)
+    reload_signal: str | None = field(default=None, metadata=_SIGNAL)
+
     environment: Mapping[str, str] = field(default_factory=dict, metadata={"check": _check_environment})
-    working_directory: str = field(default="/", metadata=_PATH)
+    environment_file: str | tuple[str, ...] = field(default=(), metadata=_FILE)
+    unset_environment: tuple[str, ...] = ()
+    working_directory: str = field(default="/", metadata=_DIRECTORY)
     user: str | None = field(default=None, metadata=_USER)
     group: str | None = field(default=None, metadata=_USER)
+    supplementary_groups: tuple[str, ...] = field(default=(), metadata=_USER)
     umask: str = field(default="0022", metadata={"pattern": "0?[0-7]{3}", "what": 'an octal mask such as "0022"'})
+    standard_input: str = field(default="null", metadata=_INPUT)
+    standard_output: str = field(default="journal", metadata=_OUTPUT)
+    standard_error: str = field(default="inherit", metadata=_ERROR)
+
+    runtime_directory: tuple[str, ...] = field(default=(), metadata=_BELOW)  # below /run, gone when it is down
+    state_directory: tuple[str, ...] = field(default=(), metadata=_BELOW)  # /var/lib
+    cache_directory: tuple[str, ...] = field(default=(), metadata=_BELOW)  # /var/cache
+    logs_directory: tuple[str, ...] = field(default=(), metadata=_BELOW)  # /var/log
+    configuration_directory: tuple[str, ...] = field(default=(), metadata=_BELOW)  # /etc
+    runtime_directory_mode: str = field(default="0755", metadata=_MODE)
+    state_directory_mode: str = field(default="0755", metadata=_MODE)
+    cache_directory_mode: str = field(default="0755", metadata=_MODE)
+    logs_directory_mode: str = field(default="0755", metadata=_MODE)
+    configuration_directory_mode: str = field(default="0755", metadata=_MODE)
+    runtime_directory_preserve: Literal["no", "restart", "yes"] = "no"
+
     start_timeout: DurationOrInfinity | None = None
     stop_timeout: DurationOrInfinity = 10.0
+    abort_timeout: DurationOrInfinity | None = None  # after the watchdog's signal; None: stop_timeout
+    watchdog_timeout: Duration | None = None  # it must say WATCHDOG=1 at least that often
+    watchdog_signal: str = field(default="SIGABRT", metadata=_SIGNAL)
+    runtime_max: DurationOrInfinity = math.inf
+
+    kill_mode: Literal["control-group", "mixed", "process", "none"] = "control-group"
+    kill_signal: str = field(default="SIGTERM", metadata=_SIGNAL)
+    restart_kill_signal: str | None = field(default=None, metadata=_SIGNAL)  # when it is to come up again
+    final_kill_signal: str = field(default="SIGKILL", metadata=_SIGNAL)
+    send_sigkill: bool = True
+    send_sighup: bool = False
+    success_exit_codes: tuple[int | str, ...] = field(default=(), metadata=_CODES)  # signals by name, too
+    restart_prevent_exit_codes: tuple[int | str, ...] = field(default=(), metadata=_CODES)
+    restart_force_exit_codes: tuple[int | str, ...] = field(default=(), metadata=_CODES)
+
+    def lines(self, name: str) -> tuple[CommandTable, ...]:
+        """The commands under that key, whichever way they were written; of "command": those of the unit itself."""
+        if name == "command":
+            return as_lines(self.command or self.commands)
+        return as_lines(getattr(self, name))
 
     def start_seconds_max(self) -> float:
         """A oneshot may take its time unless told otherwise."""
@@ -56,50 +125,39 @@ class ServiceSection:
             return self.start_timeout
         return math.inf if self.type == "oneshot" else 90.0
 
+    def notices_from(self) -> str:
+        """Whose sd_notify(3) messages count: as written; else the main process's, where we wait for any."""
+        if self.notify_access is not None:
+            return self.notify_access
+        return "main" if self.is_notify or self.watchdog_timeout is not None else "none"
 
-@dataclass(frozen=True, kw_only=True)
-class LimitTable:
-    """``[restart] limit``: that many starts within the interval and it is given up."""
+    @property
+    def is_notify(self) -> bool:
+        """Whether it says itself when it is ready."""
+        return self.type in ("notify", "notify-reload")
 
-    burst: int = field(metadata={"min": 1, "max": 1000})
-    interval: Duration = field(metadata={"min": 0.001})
-
-
-@dataclass(frozen=True, kw_only=True)
-class RestartSection:
-    """``[restart]``: what follows an end that nobody asked for. The delay doubles up to ``delay_max``."""
-
-    policy: Literal["always", "on-failure", "no"] | None = None
-    delay: Duration = 1.0
-    delay_max: Duration = 60.0
-    limit: LimitTable | None = None
+    @property
+    def signal_of_reload(self) -> str | None:
+        """What makes it read its configuration again when there is no command for that."""
+        return self.reload_signal or ("SIGHUP" if self.type == "notify-reload" else None)
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """``delay_max`` may not be the smaller one."""
-        if self.delay_max < self.delay:
-            yield "delay_max", "is smaller than delay"
+        """Rules between keys, and what is wrong within the lists of commands."""
+        for key in ("commands", "condition", "pre_start", "post_start", "reload", "stop", "post_stop"):
+            if wrong := lines_problem(getattr(self, key)):
+                yield key, wrong
+        if self.command and self.commands:
+            yield "commands", "found command and commands, expected only one of them"
+        elif not self.command and not self.commands and not self._may_run_nothing():
+            yield "command", 'missing; expected a list of strings such as ["/usr/bin/sleep", "1h"]'
+        if len(self.commands) > 1 and self.type != "oneshot":
+            yield "commands", f'found {len(self.commands)} commands, expected one, or type = "oneshot"'
+        if self.pid_file is not None and self.type != "forking":
+            yield "pid_file", f'found a pid_file, expected type = "forking", not "{self.type}"'
+        if self.is_notify and self.notify_access == "none":
+            yield "notify_access", f'found "none", but type = "{self.type}" waits for what it says'
+        if self.reload and self.reload_signal is not None:
+            yield "reload_signal", "found reload and reload_signal, expected only one of them"
 
-
-_URL = {"pattern": r"http://[^/\s]+(/\S*)?", "what": "an address such as http://127.0.0.1:8080/healthz"}
-_ADDRESS = {"pattern": r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5}", "what": "an address such as 127.0.0.1:8080"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class HealthSection:
-    """``[health]``: one check, from outside, again and again."""
-
-    http: str | None = field(default=None, metadata=_URL)
-    tcp: str | None = field(default=None, metadata=_ADDRESS)
-    command: tuple[str, ...] | None = field(default=None, metadata=_COMMAND)
-    interval: Duration = field(default=10.0, metadata={"min": 0.1})
-    timeout: Duration = field(default=5.0, metadata={"min": 0.01})
-    threshold: int = field(default=3, metadata={"min": 1, "max": 1000})
-    on_failure: Literal["restart", "ignore"] = "restart"
-
-    def problems(self) -> Iterator[tuple[str, str]]:
-        """Exactly one kind of check."""
-        given = [name for name in ("http", "tcp", "command") if getattr(self, name) is not None]
-        if not given:
-            yield "", "says nothing to check, expected one of http, tcp, command"
-        elif len(given) > 1:
-            yield given[1], f"found {given[0]} and {given[1]}, expected only one of http, tcp, command"
+    def _may_run_nothing(self) -> bool:
+        return self.type == "oneshot" and self.remain_after_exit and bool(self.stop)

@@ -9,8 +9,9 @@ from appliance.errors import ApplianceError
 from appliance.host import files
 from appliance.schema import Finding, read
 from appliance.units.graph import Graph
+from appliance.units.restart_section import RestartSection
 from appliance.units.run_state import RunState, decode_run_state_untrusted
-from appliance.units.service_section import RestartSection, ServiceSection
+from appliance.units.service_section import ServiceSection
 from appliance.units.unit_file import Unit, UnitDocument, parse_unit, unit_name
 
 _FILE_BYTES_MAX = 1 << 20

@@ -8,26 +8,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from appliance.schema import Document, Finding, read
+from appliance.units.health_section import HealthSection
 from appliance.units.log_section import LogsSection
-from appliance.units.service_section import HealthSection, RestartSection, ServiceSection
+from appliance.units.restart_section import RestartSection
+from appliance.units.service_section import ServiceSection
+from appliance.units.unit_section import NAME, RELATIONS, WHAT_NAME, UnitSection, plain_name
 
 SUFFIX = ".toml"
-_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
-_WHAT_NAME = "the name of a unit: letters, digits, dots, dashes and underscores"
-_NAMES: Mapping[str, Any] = {"pattern": _NAME, "what": _WHAT_NAME}
 NOT_YET = frozenset(
     {
-        "unit.binds_to", "unit.part_of", "unit.conflicts", "unit.on_failure", "unit.on_success",
-        "service.pre_start", "service.post_start", "service.stop", "service.post_stop", "service.reload",
-        "service.pid_file", "service.remain_after_exit", "service.kill_signal", "service.kill_mode",
-        "service.success_exit_codes", "service.watchdog_timeout", "service.environment_file",
         "container", "timer", "socket", "path", "resources", "sandbox", "limits", "placement",
-        "restart.jitter", "health.start_period", "logs.rate", "logs.age",
+        "logs.rate", "logs.age",
     }
 )  # fmt: skip
 _STANDS_ALONE = frozenset({"unit", "container", "timer", "socket", "path"})  # a file with one of them declares a unit
@@ -35,21 +31,10 @@ _OF_A_SERVICE = ("restart", "health", "logs", "resources", "sandbox", "limits")
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnitSection:
-    """``[unit]``: who it is, and its order among the others (systemd's meanings)."""
-
-    description: str = ""
-    requires: tuple[str, ...] = field(default=(), metadata=_NAMES)
-    wants: tuple[str, ...] = field(default=(), metadata=_NAMES)
-    after: tuple[str, ...] = field(default=(), metadata=_NAMES)
-    before: tuple[str, ...] = field(default=(), metadata=_NAMES)
-
-
-@dataclass(frozen=True, kw_only=True)
 class UnitDocument:
     """A whole unit file."""
 
-    unit: UnitSection = UnitSection()
+    unit: UnitSection = field(default_factory=UnitSection)
     service: ServiceSection | None = None  # None: a target, or a trigger of another unit
     restart: RestartSection = field(default_factory=RestartSection)
     health: HealthSection | None = None
@@ -123,8 +108,8 @@ def parse_unit(text: str, file: str) -> ParsedUnit:
     findings: list[Finding] = []
     if "@" in name:
         findings.append(Finding(file, 1, 1, "", "templates (NAME@.toml) are not supported yet in this version"))
-    elif not re.fullmatch(_NAME, name):
-        message = f'the file name gives the unit the name "{name}", expected {_WHAT_NAME}'
+    elif not re.fullmatch(NAME, name):
+        message = f'the file name gives the unit the name "{name}", expected {WHAT_NAME}'
         findings.append(Finding(file, 1, 1, "", message))
     elif unit_name(file_name) is None:
         findings.append(Finding(file, 1, 1, "", f"a unit file is called NAME{SUFFIX}"))
@@ -134,6 +119,7 @@ def parse_unit(text: str, file: str) -> ParsedUnit:
     if value is not None and value.service is None:
         findings += _without_service(document)
     if value is not None:
+        value = dataclasses.replace(value, unit=_with_plain_names(value.unit))
         findings += _self_references(name, value.unit, document)
     if value is None or any(one.severity == "error" for one in findings):
         return ParsedUnit(name, None, tuple(sorted(set(findings))))
@@ -143,9 +129,6 @@ def parse_unit(text: str, file: str) -> ParsedUnit:
 def _say_not_yet(finding: Finding, document: Document[UnitDocument]) -> Finding:
     if finding.path in NOT_YET and finding.message.startswith("unknown key"):
         return dataclasses.replace(finding, message="not supported yet in this version")
-    service = document.data.get("service")
-    if finding.path == "service.type" and isinstance(service, dict) and service.get("type") == "forking":
-        return dataclasses.replace(finding, message='"forking" is not supported yet in this version; use "exec"')
     return finding
 
 
@@ -160,6 +143,11 @@ def _without_service(document: Document[UnitDocument]) -> Iterator[Finding]:
 
 
 def _self_references(name: str, section: UnitSection, document: Document[UnitDocument]) -> Iterator[Finding]:
-    for key in ("requires", "wants", "after", "before"):
+    for key in RELATIONS:
         if name in getattr(section, key):
             yield Finding(*document.place(f"unit.{key}"), f"unit.{key}", f'names the unit itself, "{name}"')
+
+
+def _with_plain_names(section: UnitSection) -> UnitSection:
+    names: dict[str, Any] = {key: tuple(dict.fromkeys(map(plain_name, getattr(section, key)))) for key in RELATIONS}
+    return dataclasses.replace(section, **names)
