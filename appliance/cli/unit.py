@@ -246,7 +246,7 @@ def _directory(args: argparse.Namespace) -> str:
 
 def _verify(args: argparse.Namespace) -> int:
     from appliance.cli.render import show
-    from appliance.units import build_graph, graph_findings, read_unit_file, read_unit_files
+    from appliance.units import graph_findings, graph_of, read_unit_file, read_unit_files
 
     if args.files:
         read = [read_unit_file(path) for path in args.files]
@@ -254,7 +254,7 @@ def _verify(args: argparse.Namespace) -> int:
         names = [name for name, _, _ in read]
     else:
         found = read_unit_files(_directory(args))
-        graph = build_graph({name: one.document.unit for name, one in found.units.items()}, found.unreadable)
+        graph = graph_of(found)
         findings = [*found.findings, *graph_findings(graph, found.units)]
         names = [*found.units, *found.unreadable]
     errors = sum(one.severity == "error" for one in findings)
@@ -270,10 +270,10 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _plan(args: argparse.Namespace) -> int:
     from appliance.cli.render import show
-    from appliance.units import build_graph, read_unit_files, start_order
+    from appliance.units import graph_of, read_unit_files, start_order
 
     found = read_unit_files(_directory(args))
-    graph = build_graph({name: one.document.unit for name, one in found.units.items()}, found.unreadable)
+    graph = graph_of(found)
     waves = start_order(graph, args.names)
     pulled = graph.pulled_in(args.names)
 

@@ -14,7 +14,7 @@ from appliance.units.pictures import (
     UnitPicture,
     UnitsSettings,
 )
-from appliance.units.unit_directory import UnitFiles, graph_findings, read_unit_file, read_unit_files
+from appliance.units.unit_directory import UnitFiles, graph_findings, graph_of, read_unit_file, read_unit_files
 from appliance.units.unit_file import ParsedUnit, Unit, UnitDocument, parse_unit
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ __all__ = [
     "UnitsSettings",
     "build_graph",
     "graph_findings",
+    "graph_of",
     "parse_unit",
     "read_unit_file",
     "read_unit_files",

@@ -17,8 +17,14 @@ class Standing:
 
     state: State = State.STOPPED
     desired: bool = True  # a person, or the reload, may say no
+    unwanted: str = ""  # why not desired, when it was not asked for by name
     restarting: bool = False  # it goes down to come up again
     tried: bool = False  # it failed since it was last up: whoever only follows it need not wait any longer
+    on_demand: bool = False  # up only while called: it has a trigger, is disabled, an instance, or transient
+    called: str = ""  # who wants an on-demand unit up; empty again when it is at rest
+    held: str = ""  # why it is down, when that came of a stop of another one that it is part of
+    lasts: bool = True  # it counts as up when its process is over: a oneshot, or remain_after_exit
+    came_up: bool = False  # since it last got in line
 
 
 class HasStanding(Protocol):
@@ -27,6 +33,9 @@ class HasStanding(Protocol):
     @property
     def standing(self) -> Standing:
         """As of now."""
+
+
+Standings = Mapping[str, HasStanding]
 
 
 class Decision(enum.Enum):
@@ -38,10 +47,26 @@ class Decision(enum.Enum):
     DROP = "drop"  # it has no process; take it off the list
 
 
-def why_not(name: str, graph: Graph, units: Mapping[str, HasStanding]) -> str:
+def is_asked(name: str, graph: Graph, units: Standings) -> bool:
+    """Whether somebody wants it up: always, unless it is on demand."""
+    standing = units[name].standing
+    if not standing.on_demand or standing.called:
+        return True
+    return any(units[other].standing.state.is_up for other in graph.upheld_by.get(name, ()))
+
+
+def why_not(name: str, graph: Graph, units: Standings) -> str:
     """Why that unit must not be up now, though nobody asked it to be down; empty when it may."""
+    return _why_not(name, graph, units, conflicts=True)
+
+
+def _why_not(name: str, graph: Graph, units: Standings, *, conflicts: bool) -> str:
     if name in graph.refused:
         return graph.refused[name]
+    if units[name].standing.held:
+        return units[name].standing.held
+    if conflicts and (winner := _beaten_by(name, graph, units)):
+        return f"it conflicts with {winner}"
     through = {name: ""}  # each unit that it requires, however far away, and the chain of words that leads there
     todo = [name]
     for one in todo:
@@ -49,32 +74,91 @@ def why_not(name: str, graph: Graph, units: Mapping[str, HasStanding]) -> str:
             if other in through:
                 continue
             through[other] = f"{through[one]}{'it' if one == name else 'which'} requires {other}, "
-            standing = units[other].standing
-            if other in graph.refused:
-                return f"{through[other]}which cannot start: {graph.refused[other]}"
-            if not standing.desired:
-                return f"{through[other]}which is stopped"
-            if standing.state is State.FAILED:
-                return f"{through[other]}which failed"
-            if standing.restarting:
-                return f"{through[other]}which is restarting"
+            if why := _why_not_with(one, other, graph, units, conflicts=conflicts):
+                return f"{through[other]}which {why}"
             todo.append(other)
     return ""
 
 
-def is_wanted(name: str, graph: Graph, units: Mapping[str, HasStanding], *, going_down: bool = False) -> bool:
+def _why_not_with(one: str, other: str, graph: Graph, units: Standings, *, conflicts: bool) -> str:
+    """What is wrong with ``other``, without which ``one`` cannot be."""
+    standing = units[other].standing
+    if other in graph.refused:
+        return f"cannot start: {graph.refused[other]}"
+    if not standing.desired or standing.held:
+        return "is stopped"
+    if standing.state is State.FAILED:
+        return "failed"
+    if standing.restarting:
+        return "is restarting"
+    if conflicts and (winner := _beaten_by(other, graph, units)):
+        return f"conflicts with {winner}"
+    is_up = units[one].standing.state.is_active
+    if other in graph.requisite.get(one, ()) and not is_up and not standing.state.is_up:
+        return "is not up already"
+    if other in graph.binds_to.get(one, ()) and not _holds(standing, is_up=is_up):
+        return f"is {standing.state.value}"
+    return ""
+
+
+def _holds(standing: Standing, *, is_up: bool) -> bool:
+    """Whether a unit bound to that one may stay up, or get in line."""
+    match standing.state:
+        case State.WAITING | State.STARTING | State.READY | State.RELOADING:
+            return True
+        case State.EXITED:
+            return standing.lasts
+        case State.STOPPED:
+            return not is_up and (not standing.on_demand or bool(standing.called))
+        case _:
+            return False
+
+
+def _beaten_by(name: str, graph: Graph, units: Standings) -> str:
+    """The unit that it conflicts with and that goes first; of two that could both start, the first by name."""
+    for other in graph.conflicts.get(name, ()):
+        if other in graph.refused or not units[other].standing.desired or not is_asked(other, graph, units):
+            continue
+        if _claims(units[other].standing):
+            if not _claims(units[name].standing) or other < name:
+                return other
+        elif other < name and not _claims(units[name].standing) and _could_start(other, graph, units):
+            return other
+    return ""
+
+
+def _claims(standing: Standing) -> bool:
+    match standing.state:
+        case State.STOPPED | State.FAILED:
+            return False
+        case State.EXITED:
+            return standing.lasts
+        case _:
+            return standing.desired and not standing.held
+
+
+def _could_start(name: str, graph: Graph, units: Standings) -> bool:
+    return units[name].standing.state is State.STOPPED and not _why_not(name, graph, units, conflicts=False)
+
+
+def is_wanted(name: str, graph: Graph, units: Standings, *, going_down: bool = False) -> bool:
     """Whether it should be up now."""
     standing = units[name].standing
-    return not going_down and standing.desired and not standing.restarting and not why_not(name, graph, units)
+    if going_down or not standing.desired or standing.restarting:
+        return False
+    return is_asked(name, graph, units) and not why_not(name, graph, units)
 
 
-def waiting_for(name: str, graph: Graph, units: Mapping[str, HasStanding]) -> tuple[str, ...]:
+def waiting_for(name: str, graph: Graph, units: Standings) -> tuple[str, ...]:
     """The units whose coming up (or going down) it must still see before it starts."""
-    required = graph.requires.get(name, ())
-    return tuple(other for other in graph.after.get(name, ()) if _is_pending(other, other in required, graph, units))
+    required, bound = graph.requires.get(name, ()), graph.binds_to.get(name, ())
+    found = [other for other in graph.after.get(name, ()) if _is_pending(other, other in required, graph, units)]
+    found += [other for other in bound if units[other].standing.state is State.STOPPED]
+    found += [other for other in graph.conflicts.get(name, ()) if units[other].standing.state.is_active]
+    return tuple(dict.fromkeys(found))
 
 
-def _is_pending(other: str, required: bool, graph: Graph, units: Mapping[str, HasStanding]) -> bool:
+def _is_pending(other: str, required: bool, graph: Graph, units: Standings) -> bool:
     standing = units[other].standing
     if standing.state is State.STOPPING:
         return True
@@ -89,7 +173,7 @@ def _is_pending(other: str, required: bool, graph: Graph, units: Mapping[str, Ha
             return False
 
 
-def decide(name: str, graph: Graph, units: Mapping[str, HasStanding], *, going_down: bool = False) -> Decision | None:
+def decide(name: str, graph: Graph, units: Standings, *, going_down: bool = False) -> Decision | None:
     """What to do with that unit; None: nothing for now."""
     standing = units[name].standing
     wanted = is_wanted(name, graph, units, going_down=going_down)
@@ -100,7 +184,7 @@ def decide(name: str, graph: Graph, units: Mapping[str, HasStanding], *, going_d
             if not wanted:
                 return Decision.DROP
             return None if waiting_for(name, graph, units) else Decision.GO
-        case State.STARTING | State.READY:
+        case State.STARTING | State.READY | State.RELOADING:
             if wanted:
                 return None
             held_by = (

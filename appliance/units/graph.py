@@ -6,7 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from appliance.errors import InputError
-from appliance.units.unit_file import UnitSection
+from appliance.units.cycles import find_cycles
+from appliance.units.unit_section import UnitSection
+
+Edges = Mapping[str, tuple[str, ...]]
+NEEDS = ("requires", "binds_to", "requisite")  # without these a unit can neither start nor stay up
 
 
 @dataclass(frozen=True)
@@ -14,29 +18,51 @@ class Graph:
     """Edges between units that exist. ``after`` holds the other units' ``before`` as well."""
 
     names: frozenset[str]
-    requires: Mapping[str, tuple[str, ...]]
-    wants: Mapping[str, tuple[str, ...]]
-    after: Mapping[str, tuple[str, ...]]
-    required_by: Mapping[str, tuple[str, ...]]
-    followers: Mapping[str, tuple[str, ...]]  # those that come after it
+    requires: Edges  # binds_to and requisite too
+    binds_to: Edges
+    requisite: Edges
+    wants: Edges  # upholds too
+    part_of: Edges
+    conflicts: Edges  # both ways
+    after: Edges
+    required_by: Edges
+    followers: Edges  # those that come after it
+    parts: Edges  # part_of, turned round
+    upheld_by: Edges
+    on_failure: Edges
+    on_success: Edges
     refused: Mapping[str, str]  # units that can never start, and why
     refused_keys: Mapping[str, str]  # the key in their file that is to blame
 
     def neighbours(self, name: str) -> Iterator[str]:
         """Units whose next step may depend on this one's state."""
-        for edges in (self.after, self.followers, self.requires, self.required_by):
+        for edges in (self.after, self.followers, self.requires, self.required_by, self.conflicts):
             yield from edges.get(name, ())
 
     def dependants(self, names: Iterable[str]) -> tuple[str, ...]:
         """All that cannot stay up without one of these, themselves excluded."""
         return closure(names, (self.required_by,))
 
+    def stopped_with(self, names: Iterable[str]) -> tuple[str, ...]:
+        """All that a stop of these takes down, themselves excluded."""
+        return closure(names, (self.required_by, self.parts))
+
     def pulled_in(self, names: Iterable[str]) -> tuple[str, ...]:
         """All that is started with these, themselves excluded."""
-        return closure(names, (self.requires, self.wants))
+        return closure(names, (self.pulls, self.wants))
+
+    @property
+    def pulls(self) -> Edges:
+        """What a start takes along and cannot do without: ``requires`` but for what has to be up already."""
+        if not self.requisite:
+            return self.requires
+        return {
+            name: tuple(one for one in others if one not in self.requisite.get(name, ()))
+            for name, others in self.requires.items()
+        }
 
 
-def closure(names: Iterable[str], edges: tuple[Mapping[str, tuple[str, ...]], ...]) -> tuple[str, ...]:
+def closure(names: Iterable[str], edges: tuple[Edges, ...]) -> tuple[str, ...]:
     """What can be reached from these along the edges, themselves excluded, nearest first."""
     first = list(names)
     seen = dict.fromkeys(first)
@@ -50,25 +76,25 @@ def closure(names: Iterable[str], edges: tuple[Mapping[str, tuple[str, ...]], ..
     return tuple(seen)[len(dict.fromkeys(first)) :]
 
 
-def build_graph(sections: Mapping[str, UnitSection], unreadable: frozenset[str] = frozenset()) -> Graph:
-    """``unreadable``: units whose file exists but is not valid."""
+def build_graph(
+    sections: Mapping[str, UnitSection],
+    unreadable: frozenset[str] = frozenset(),
+    *,
+    targets: frozenset[str] = frozenset(),
+    masked: frozenset[str] = frozenset(),
+) -> Graph:
+    """``unreadable``: units whose file exists but is not valid. ``targets``: they come after what they pull in."""
     names = frozenset(sections)
-    after: dict[str, dict[str, None]] = {name: {} for name in sections}
-    for name, section in sections.items():
-        for other in section.after:
-            if other in names:
-                after[name][other] = None
-        for other in section.before:
-            if other in names:
-                after[other][name] = None
+    ordered = _order(sections, targets)
     refused: dict[str, str] = {}
     keys: dict[str, str] = {}
     for name, section in sections.items():
-        for other in section.requires:
-            if other not in names:
-                why = "whose file is not valid" if other in unreadable else "which does not exist"
-                refused[name], keys[name] = f"it requires {other}, {why}", "unit.requires"
-    ordered = {name: tuple(others) for name, others in after.items()}
+        for key in NEEDS:
+            for other in getattr(section, key):
+                if other not in names:
+                    why = "whose file is not valid" if other in unreadable else "which does not exist"
+                    why = "which is masked" if other in masked else why
+                    refused[name], keys[name] = f"it requires {other}, {why}", f"unit.{key}"
     cycles = find_cycles(ordered)
     for cycle in cycles:
         words = " after ".join((*cycle, cycle[0]))
@@ -78,16 +104,51 @@ def build_graph(sections: Mapping[str, UnitSection], unreadable: frozenset[str] 
     in_cycle = {name for cycle in cycles for name in cycle}
     for name in in_cycle:  # or two that still run from better days would wait for each other to stop
         ordered[name] = tuple(other for other in ordered[name] if other not in in_cycle)
+
+    def edges(*attributes: str) -> dict[str, tuple[str, ...]]:
+        found = {}
+        for name, section in sections.items():
+            named = dict.fromkeys(one for key in attributes for one in getattr(section, key) if one in names)
+            if named:
+                found[name] = tuple(named)
+        return found
+
+    requires, conflicts, part_of, upholds = edges(*NEEDS), edges("conflicts"), edges("part_of"), edges("upholds")
     return Graph(
         names=names,
-        requires={name: _known(one.requires, names) for name, one in sections.items() if one.requires},
-        wants={name: _known(one.wants, names) for name, one in sections.items() if one.wants},
+        requires=requires,
+        binds_to=edges("binds_to"),
+        requisite=edges("requisite"),
+        wants=edges("wants", "upholds"),
+        part_of=part_of,
+        conflicts=_both_ways(conflicts),
         after={name: others for name, others in ordered.items() if others},
-        required_by=_reverse({name: _known(one.requires, names) for name, one in sections.items()}),
-        followers=_reverse(ordered),
+        required_by=turned(requires),
+        followers=turned(ordered),
+        parts=turned(part_of),
+        upheld_by=turned(upholds),
+        on_failure=edges("on_failure"),
+        on_success=edges("on_success"),
         refused=refused,
         refused_keys=keys,
     )
+
+
+def _order(sections: Mapping[str, UnitSection], targets: frozenset[str]) -> dict[str, tuple[str, ...]]:
+    after: dict[str, dict[str, None]] = {name: {} for name in sections}
+    for name, section in sections.items():
+        for other in section.after:
+            if other in after:
+                after[name][other] = None
+        for other in section.before:
+            if other in after:
+                after[other][name] = None
+    for name in targets & sections.keys():  # reached when what it pulls in is up, unless somebody says otherwise
+        section = sections[name]
+        for other in (*section.requires, *section.binds_to, *section.wants):
+            if other in after and name not in after[other]:
+                after[name][other] = None
+    return {name: tuple(others) for name, others in after.items()}
 
 
 def start_order(graph: Graph, names: Iterable[str]) -> tuple[tuple[str, ...], ...]:
@@ -100,92 +161,33 @@ def start_order(graph: Graph, names: Iterable[str]) -> tuple[tuple[str, ...], ..
     for name in everything:
         if name in graph.refused:
             raise InputError(f"cannot plan {name}: {graph.refused[name]}")
-    left = {name: {other for other in graph.after.get(name, ()) if other in everything} for name in everything}
-    waves = []
+    return waves({name: {other for other in graph.after.get(name, ()) if other in everything} for name in everything})
+
+
+def waves(waits_for: Mapping[str, set[str]]) -> tuple[tuple[str, ...], ...]:
+    """Each wave holds, by name, what waits only for the waves before. The order has no circle."""
+    left = {name: set(others) for name, others in waits_for.items()}
+    found = []
     while left:
         wave = tuple(sorted(name for name, others in left.items() if not others))
         assert wave, "cycles are refused before"
-        waves.append(wave)
+        found.append(wave)
         for name in wave:
             del left[name]
         for others in left.values():
             others.difference_update(wave)
-    return tuple(waves)
+    return tuple(found)
 
 
-def find_cycles(edges: Mapping[str, tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Cycles that together hold every node that is on one; each starts at its smallest name (after Tarjan)."""
-    index: dict[str, int] = {}
-    low: dict[str, int] = {}
-    stack: list[str] = []
-    on_stack: set[str] = set()
-    components: list[set[str]] = []
-    for root in sorted(edges):
-        if root in index:
-            continue
-        work: list[tuple[str, Iterator[str]]] = [(root, iter(edges.get(root, ())))]
-        index[root] = low[root] = len(index)
-        stack.append(root)
-        on_stack.add(root)
-        while work:
-            node, others = work[-1]
-            for other in others:
-                if other not in index:
-                    index[other] = low[other] = len(index)
-                    stack.append(other)
-                    on_stack.add(other)
-                    work.append((other, iter(edges.get(other, ()))))
-                    break
-                if other in on_stack:
-                    low[node] = min(low[node], index[other])
-            else:
-                work.pop()
-                if work:
-                    low[work[-1][0]] = min(low[work[-1][0]], low[node])
-                if low[node] == index[node]:
-                    component = set()
-                    while True:
-                        member = stack.pop()
-                        on_stack.discard(member)
-                        component.add(member)
-                        if member == node:
-                            break
-                    if len(component) > 1 or node in edges.get(node, ()):
-                        components.append(component)
-    return [cycle for component in components for cycle in _cover(component, edges)]
-
-
-def _cover(component: set[str], edges: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
-    """Shortest cycles through each member that no earlier one named."""
-    named: set[str] = set()
-    for start in sorted(component):
-        if start in named:
-            continue
-        came_from = {start: ""}
-        todo = [start]
-        for node in todo:
-            for other in edges.get(node, ()):
-                if other == start:
-                    path = [node]
-                    while path[-1] != start:
-                        path.append(came_from[path[-1]])
-                    path.reverse()
-                    named.update(path)
-                    yield tuple(path)
-                    todo.clear()
-                    break
-                if other in component and other not in came_from:
-                    came_from[other] = node
-                    todo.append(other)
-
-
-def _known(names: tuple[str, ...], known: frozenset[str]) -> tuple[str, ...]:
-    return tuple(name for name in names if name in known)
-
-
-def _reverse(edges: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
-    turned: dict[str, list[str]] = {}
+def turned(edges: Edges) -> Edges:
+    """The same edges, seen from the other end."""
+    found: dict[str, list[str]] = {}
     for name, others in edges.items():
         for other in others:
-            turned.setdefault(other, []).append(name)
-    return {name: tuple(others) for name, others in turned.items()}
+            found.setdefault(other, []).append(name)
+    return {name: tuple(others) for name, others in found.items()}
+
+
+def _both_ways(edges: Edges) -> Edges:
+    back = turned(edges)
+    return {name: tuple(dict.fromkeys((*edges.get(name, ()), *back.get(name, ())))) for name in {**edges, **back}}

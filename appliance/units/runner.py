@@ -25,6 +25,7 @@ from appliance.units.lifecycle import Event, State, step
 from appliance.units.notices import parse_notice_untrusted
 from appliance.units.pictures import UnitMoment, UnitPicture
 from appliance.units.restarts import decide_outcome, is_forgiven
+from appliance.units.results import Result
 from appliance.units.run_state import RunState
 from appliance.units.unit_file import Unit
 
@@ -93,7 +94,7 @@ class Runner:
         elif after in (State.BACKOFF, State.FAILED):
             self.standing.tried = True
         elif after is State.STOPPED:
-            self.standing.restarting = self.standing.tried = False
+            self.standing.tried = False
             self.failures = self.restarts = 0
         if after in (State.READY, State.EXITED, State.FAILED):
             self._remember()
@@ -301,7 +302,8 @@ class Runner:
             self.failures = self.restarts = 0
         self.failures += 1
         outcome = decide_outcome(
-            restart, self.unit.restart_policy, well=self._ended_well, reason=self._fault or self.reason,
+            restart, self.unit.restart_policy,
+            result=Result.SUCCESS if self._ended_well else Result.EXIT_CODE, reason=self._fault or self.reason,
             failures=self.failures, starts=self._starts, now=now,
         )  # fmt: skip
         self.feed(outcome.event, outcome.reason)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from appliance.errors import ApplianceError
 from appliance.host import files
 from appliance.schema import Finding, read
-from appliance.units.graph import Graph
+from appliance.units.graph import Graph, build_graph
 from appliance.units.restart_section import RestartSection
 from appliance.units.run_state import RunState, decode_run_state_untrusted
 from appliance.units.service_section import ServiceSection
@@ -62,6 +62,20 @@ def read_unit_files(directory: str) -> UnitFiles:
         else:
             units[name] = unit
     return UnitFiles(units, frozenset(unreadable), tuple(findings))
+
+
+def graph_of(found: UnitFiles) -> Graph:
+    """The graph of all that a directory declares."""
+    return link_units(found.units, found.unreadable)
+
+
+def link_units(units: Mapping[str, Unit], unreadable: frozenset[str]) -> Graph:
+    """The graph of these units."""
+    return build_graph(
+        {name: unit.document.unit for name, unit in units.items()},
+        unreadable,
+        targets=frozenset(name for name, unit in units.items() if not unit.has_process),
+    )
 
 
 def graph_findings(graph: Graph, units: Mapping[str, Unit]) -> Iterator[Finding]:

@@ -86,6 +86,11 @@ class Unit:
         """It has a process and a table that says when: it waits until that calls it."""
         return False
 
+    @property
+    def stays_when_done(self) -> bool:
+        """Whether one that was called counts as up when its process has ended well."""
+        return bool(getattr(self.service, "remain_after_exit", False))
+
 
 @dataclass(frozen=True)
 class ParsedUnit:

@@ -1,0 +1,91 @@
+"""What is loaded: a runner for each unit, the graph between them, and what is wrong with either."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from appliance.errors import ApplianceError, InputError, NotFoundError, UnavailableError
+from appliance.host.layout import Layout
+from appliance.schema import Finding
+from appliance.units.graph import Graph, build_graph
+from appliance.units.ground import Ground
+from appliance.units.pictures import Publish, StateKeeper, UnitsSettings
+from appliance.units.runner import Runner
+from appliance.units.unit_directory import UnitFiles, graph_findings, link_units
+from appliance.units.unit_section import plain_name
+
+_TROUBLES_MAX = 50
+
+
+@dataclass(kw_only=True)
+class Register:
+    """One life of the units service: made anew when ``run`` begins."""
+
+    layout: Layout
+    settings: UnitsSettings
+    keeper: StateKeeper
+    publish: Publish
+    directory: str
+    ground: Ground = field(init=False)  # set once, by whoever made this one
+    runners: dict[str, Runner] = field(default_factory=dict)
+    graph: Graph = field(default_factory=lambda: build_graph({}))
+    files: UnitFiles = field(default_factory=lambda: UnitFiles({}, frozenset(), ()))
+    findings: tuple[Finding, ...] = ()
+    troubles: deque[Finding] = field(default_factory=lambda: deque(maxlen=_TROUBLES_MAX))
+    stopped_by_hand: set[str] = field(default_factory=set)
+    going_down: bool = False
+    nursery: trio.Nursery | None = None
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether anything asked of the units will still happen."""
+        return self.nursery is not None and not self.going_down
+
+    def link(self) -> None:
+        """Make the graph anew, after units came or went or changed."""
+        units = {name: runner.unit for name, runner in self.runners.items()}
+        graph = self.graph = link_units(units, self.files.unreadable)
+        called = {one for edges in (graph.on_failure, graph.on_success) for names in edges.values() for one in names}
+        for name, runner in self.runners.items():
+            runner.standing.lasts = runner.unit.service.type == "oneshot"
+            self._set_on_demand(runner, runner.unit.triggers_itself or name in called)
+        self.findings = (*self.files.findings, *graph_findings(self.graph, units))
+
+    def _set_on_demand(self, runner: Runner, on_demand: bool) -> None:
+        standing = runner.standing
+        if on_demand and not standing.on_demand and (standing.state.is_active or standing.state.is_up):
+            standing.called = "it was up before"
+        standing.on_demand = on_demand
+
+    def runner(self, name: str) -> Runner:
+        """Raises NotFoundError, InputError (its file is not valid)."""
+        runner = self.runners.get(name) or self.runners.get(plain_name(name))
+        if runner is None:
+            raise self.unknown(name)
+        return runner
+
+    def unknown(self, name: str) -> ApplianceError:
+        """Why there is no such unit."""
+        if plain_name(name) in self.files.unreadable:
+            return InputError(f"cannot find unit {name}: its file is not valid, see appliance unit verify")
+        return NotFoundError(f"cannot find unit {name}: no file {self.directory}/{name}.toml", where=self.directory)
+
+    def trouble(self, name: str, message: str) -> None:
+        """Something could not be done about that unit (or, with an empty name, about any)."""
+        runner = self.runners.get(name)
+        where = runner.unit.file if runner is not None else self.directory
+        self.troubles.append(Finding(where, 1, 1, "", message, "warning"))
+        self.publish("unit", name, trouble=message)
+
+    async def wait(self, runner: Runner, condition: Callable[[], bool]) -> None:
+        """Until it holds; looked at whenever that unit turns. Raises UnavailableError when it goes away."""
+        while True:
+            if not self.is_serving or self.runners.get(runner.name) is not runner:
+                raise UnavailableError(f"cannot wait for {runner.name}: it is going away")
+            if condition():
+                return
+            await runner.turned.park()

@@ -1,0 +1,148 @@
+"""The loop that takes every decision that is due: the only place where a unit is begun, started, stopped, dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import trio
+
+from appliance.units.decisions import Decision, decide, is_wanted, why_not
+from appliance.units.lifecycle import State
+from appliance.units.register import Register
+from appliance.units.runner import Runner
+
+_AT_REST = (State.STOPPED, State.EXITED, State.FAILED)
+
+
+class Settling:
+    """Told of what turned, it looks again at everything whose fate hangs on that."""
+
+    def __init__(
+        self, register: Register, *, watch: Callable[[Runner], None], call: Callable[[str, str], None]
+    ) -> None:
+        self._register = register
+        self._watch = watch
+        self._call = call
+        self._marked: dict[str, None] = {}
+        self._bell = trio.Event()
+
+    def mark(self, names: Iterable[str]) -> None:
+        """Look at these again, and at all whose fate hangs on them."""
+        first = list(names)
+        self._marked.update(dict.fromkeys((*first, *self._register.graph.dependants(first))))
+        self._bell.set()
+
+    async def run(self) -> None:
+        """Take every decision that is due, until the next turn."""
+        register = self._register
+        while True:
+            await self._bell.wait()
+            self._bell = trio.Event()
+            while self._marked:
+                name = next(iter(self._marked))
+                del self._marked[name]
+                runner = register.runners.get(name)
+                if runner is None:
+                    continue
+                decision = decide(name, register.graph, register.runners, going_down=register.going_down)
+                self._act(runner, decision)
+                if decision in (Decision.GO, Decision.STOP):
+                    await trio.lowlevel.checkpoint()  # a thousand starts in a row must not hold up the API
+
+    def _act(self, runner: Runner, decision: Decision | None) -> None:
+        match decision:
+            case None:
+                if runner.state is not State.STOPPED:
+                    return
+                if runner.vanished:
+                    self._remove(runner)
+                elif runner.standing.called and not self._comes_back(runner):
+                    runner.standing.called = ""  # it cannot be: the next call is a new one
+                    runner.turned.unpark_all()
+            case Decision.BEGIN:
+                runner.standing.came_up = False
+                self._pull_in(runner)
+                runner.begin("in line to start")
+            case Decision.GO:
+                runner.start()
+            case Decision.STOP | Decision.DROP:
+                why = self.why_down(runner.name)
+                if not self._comes_back(runner):
+                    runner.standing.called = ""
+                if decision is Decision.STOP:
+                    runner.ask_stop(why)
+                else:
+                    runner.drop(why)
+
+    def _remove(self, runner: Runner) -> None:
+        del self._register.runners[runner.name]
+        self._register.link()
+        self._register.publish("unit", runner.name, state="removed", reason=runner.reason)
+        runner.turned.unpark_all()
+
+    def _pull_in(self, runner: Runner) -> None:
+        """Units on demand that it needs or wants are called with it."""
+        register = self._register
+        for other in register.graph.pulled_in((runner.name,)):
+            it = register.runners[other]
+            if it.standing.on_demand and it.standing.desired and not it.standing.called:
+                it.standing.called = f"{runner.name} pulls it in"
+                self.mark((other,))
+
+    def _comes_back(self, runner: Runner) -> bool:
+        """Whether it goes down only for a moment: it, or what it requires, is restarted; or the appliance is."""
+        register = self._register
+        if register.going_down or runner.standing.restarting:
+            return True
+        if not runner.standing.desired or runner.standing.held:
+            return False
+        why = why_not(runner.name, register.graph, register.runners)
+        return not why or why.endswith("which is restarting")
+
+    def why_down(self, name: str) -> str:
+        """Why that unit is taken down, for people."""
+        register = self._register
+        runner = register.runners[name]
+        if register.going_down:
+            return "the appliance stops"
+        if runner.vanished:
+            return "its file is gone"
+        if runner.standing.restarting:
+            return "restart"
+        if not runner.standing.desired:
+            return runner.standing.unwanted or "stopped by hand"
+        return why_not(name, register.graph, register.runners) or "nobody needs it any more"
+
+    def is_wanted(self, name: str) -> bool:
+        """Whether it should be up now."""
+        register = self._register
+        return is_wanted(name, register.graph, register.runners, going_down=register.going_down)
+
+    def on_turn(self, runner: Runner) -> None:
+        """That unit came into another state."""
+        register = self._register
+        standing = runner.standing
+        standing.came_up |= standing.state.is_up
+        if standing.on_demand and (
+            standing.state is State.FAILED or (standing.state is State.EXITED and not runner.unit.stays_when_done)
+        ):
+            standing.called = ""
+        self._marked.update(dict.fromkeys(register.graph.neighbours(runner.name)))
+        self.mark((runner.name,))
+        register.publish("unit", runner.name, state=standing.state.value, reason=runner.reason)
+        self._watch(runner)
+        self._call_others(runner)
+        if standing.state is State.STOPPED:
+            standing.restarting = False
+
+    def _call_others(self, runner: Runner) -> None:
+        graph, name = self._register.graph, runner.name
+        before = runner.history[-2].state if len(runner.history) > 1 else ""
+        if self._register.going_down or runner.state not in _AT_REST:
+            return
+        if runner.state is State.FAILED:
+            for other in graph.on_failure.get(name, ()):
+                self._call(other, f"{name} failed")
+        elif before == State.STOPPING.value and not runner.standing.restarting:
+            for other in graph.on_success.get(name, ()):
+                self._call(other, f"{name} is done")
