@@ -28,6 +28,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -44,6 +45,16 @@ void fail(const char *step, const char *object)
     int cause = errno;
     dprintf(report, "%s %s: %s\n", step, object, strerror(cause));
     _exit(127);
+}
+
+static int lenient;
+
+void fail_fence(const char *step, const char *object)
+{
+    if (!lenient)
+        fail(step, object);
+    dprintf(STDERR_FILENO, "appliance: going on without a fence (sandbox.lenient): cannot %s %s: %s\n", step, object,
+            strerror(errno));
 }
 
 void refuse(const char *what, const char *object)
@@ -83,7 +94,7 @@ static void enter_cgroup(const char *directory)
 }
 
 /* What an ordinary program expects to find: default signals, none blocked, a select(2)-safe limit of open files. */
-static void restore_defaults(void)
+static void restore_defaults(int files_are_set)
 {
     for (int number_ = 1; number_ < NSIG; number_++)
         signal(number_, SIG_DFL); /* fails for SIGKILL, SIGSTOP and libc's own: they are at their default anyway */
@@ -91,18 +102,32 @@ static void restore_defaults(void)
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     struct rlimit files;
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur > FILES_SOFT) {
+    if (!files_are_set && getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur > FILES_SOFT) {
         files.rlim_cur = FILES_SOFT;
         setrlimit(RLIMIT_NOFILE, &files);
     }
 }
 
+const char *next_option(const struct options *o, const char *name, int *at)
+{
+    for (*at += *at ? 2 : 1; *at + 1 < o->words_end; *at += 2)
+        if (strcmp(o->words[*at], name) == 0)
+            return o->words[*at + 1];
+    return NULL;
+}
+
 static int read_options(int argc, char **argv, struct options *o)
 {
+    const char *many; /* looked up by those who want them */
     const struct { const char *name; const char **place; } known[] = {
         {"--cgroup", &o->cgroup}, {"--output", &o->output}, {"--output-size", &o->output_size},
         {"--directory", &o->directory}, {"--umask", &o->umask}, {"--uid", &o->uid}, {"--gid", &o->gid},
         {"--groups", &o->groups}, {"--input", &o->input}, {"--pass", &o->pass},
+        {"--lenient", &o->lenient}, {"--oom-score-adjust", &o->oom_score_adjust}, {"--nice", &o->nice},
+        {"--scheduling", &o->scheduling}, {"--io-scheduling", &o->io_scheduling}, {"--cpus", &o->cpus},
+        {"--namespaces", &o->namespaces}, {"--root", &o->root}, {"--bounding", &o->bounding},
+        {"--ambient", &o->ambient}, {"--no-new-privileges", &o->no_new_privileges}, {"--seccomp", &o->seccomp},
+        {"--limit", &many}, {"--source", &many}, {"--mount", &many}, {"--landlock", &many},
     };
     int at = 1;
     while (at < argc && strcmp(argv[at], "--") != 0) {
@@ -114,7 +139,19 @@ static int read_options(int argc, char **argv, struct options *o)
         *known[which].place = argv[at + 1];
         at += 2;
     }
+    o->words = argv;
+    o->words_end = at;
+    lenient = o->lenient != NULL;
     return at + 1; /* behind "--" */
+}
+
+static int limits_files(const struct options *o)
+{
+    int at = 0;
+    for (const char *limit; (limit = next_option(o, "--limit", &at)); )
+        if (strtol(limit, NULL, 10) == RLIMIT_NOFILE)
+            return 1;
+    return 0;
 }
 
 _Noreturn void become_program(int argc, char **argv, int in_cgroup)
@@ -133,13 +170,33 @@ _Noreturn void become_program(int argc, char **argv, int in_cgroup)
         open_input(o.input);
     if (o.output)
         open_output(o.output, o.output_size, o.uid);
+    set_priorities(&o);
+    set_limits(&o);
+    int privileged = geteuid() == 0;
+    if (!privileged) /* without it we may do nothing of what follows */
+        enter_user_namespace(&o, privileged);
+    if (o.namespaces)
+        enter_namespaces(o.namespaces);
+    if (wants_mounts(&o))
+        arrange_mounts(&o);
+    if (o.bounding)
+        drop_bounding(o.bounding);
+    if (o.groups)
+        set_groups(o.groups);
+    if (privileged) /* last of the namespaces: the others are the host's business */
+        enter_user_namespace(&o, privileged);
     become(&o);
     if (o.directory && chdir(o.directory) < 0) /* as the user it will be */
         fail("enter directory", o.directory);
     if (o.umask)
         umask(number(o.umask, 8, "read umask"));
+    if (o.no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        fail("forbid", "new privileges");
+    restrict_paths(&o);
     close_rest(o.pass);
-    restore_defaults();
+    restore_defaults(limits_files(&o));
+    if (o.seccomp)
+        filter_system_calls(o.seccomp); /* last: it may forbid any of the above */
     execvp(argv[program], argv + program);
     fail("execute", argv[program]);
 }

@@ -17,17 +17,36 @@ struct options {
     const char *groups;    /* numbers with commas, "" for none */
     const char *input;     /* file for 0 */
     const char *pass;      /* names with colons of the descriptors from 4 on, which become 3, 4, ... */
+
+    /* Fences. Numbers and lists are made by the daemon (appliance/units/fences.py). */
+    const char *lenient;          /* a fence that cannot be put up is told on stderr, and left out */
+    const char *oom_score_adjust;
+    const char *nice;
+    const char *scheduling;       /* POLICY:PRIORITY, POLICY with SCHED_RESET_ON_FORK perhaps */
+    const char *io_scheduling;    /* CLASS:LEVEL */
+    const char *cpus;             /* numbers with commas */
+    const char *namespaces;       /* CLONE_NEW* flags, hexadecimal: all but the mount namespace */
+    const char *root;             /* becomes "/" */
+    const char *bounding;         /* capabilities that may remain, hexadecimal */
+    const char *ambient;          /* capabilities that are kept over the change of user, hexadecimal */
+    const char *no_new_privileges;
+    const char *seccomp;          /* struct sock_filter[], hexadecimal bytes */
+
+    char **words;                 /* all options, for those that may come more than once: --limit, --mount, --landlock */
+    int words_end;
 };
 
 extern int report; /* where a failure is told; stderr when nobody listens */
 
 _Noreturn void fail(const char *step, const char *object);   /* with the reason in errno */
+void fail_fence(const char *step, const char *object);       /* the same; comes back where that is allowed */
 _Noreturn void refuse(const char *what, const char *object); /* a request that makes no sense */
 unsigned long number(const char *text, int radix, const char *what);
 
 /* spawn.c */
 _Noreturn void become_program(int argc, char **argv, int in_cgroup);
 unsigned names_in(const char *pass);
+const char *next_option(const struct options *o, const char *name, int *at); /* *at is 0 at first */
 
 /* spawn_serve.c */
 _Noreturn void serve(void);
@@ -39,4 +58,24 @@ void pass_descriptors(const char *names);
 void close_rest(const char *names);
 
 /* spawn_user.c */
+void drop_bounding(const char *mask);
+void set_groups(const char *groups);
 void become(const struct options *o);
+
+/* spawn_limits.c */
+void set_limits(const struct options *o);
+void set_priorities(const struct options *o);
+
+/* spawn_namespaces.c */
+void enter_namespaces(const char *flags);
+void enter_user_namespace(const struct options *o, int privileged);
+
+/* spawn_mounts.c */
+int wants_mounts(const struct options *o);
+void arrange_mounts(const struct options *o);
+
+/* spawn_landlock.c */
+void restrict_paths(const struct options *o);
+
+/* spawn_seccomp.c */
+void filter_system_calls(const char *program);
