@@ -12,10 +12,13 @@ import hashlib
 import os
 import re
 import struct
-import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
+
+import pyfastcdc
+import zstandard
 
 HOUSE = Path(__file__).resolve().parents[1]
 LAUNCHER = HOUSE / ".build/launcher/launcher"
@@ -25,6 +28,7 @@ FOOTER = struct.Struct("<QQQ64s64s16s")
 EXECUTABLE, RELOCATE = 1, 2
 INTERPRETER = "/@@INTERPRETER@@".ljust(400, "@")  # room for the real paths, filled in by launcher/unpack.c
 LIBRARIES = "/@@LIBRARIES@@".ljust(800, "@")
+FRAME_BYTES = 64 << 10  # about; smaller ones would make an update's download smaller and the file larger
 
 
 def source_version() -> str:
@@ -32,6 +36,14 @@ def source_version() -> str:
     found = re.search(r'^version = "(.+)"$', (HOUSE / "pyproject.toml").read_text(), re.MULTILINE)
     assert found, "pyproject.toml has no version"
     return found[1]
+
+
+def built() -> int:
+    """When the release was made, in seconds since 1970: the same for two builds of one source."""
+    found = re.search(r'^released = "(.+)"', (HOUSE / "pyproject.toml").read_text(), re.MULTILINE)
+    assert found, "pyproject.toml does not say when it was released"
+    said = int(datetime.fromisoformat(f"{found[1]}T00:00:00+00:00").timestamp())
+    return max(said, int(os.environ.get("SOURCE_DATE_EPOCH", "0")))
 
 
 def _entry(kind: bytes, path: str, data: bytes = b"", *, executable: bool = False) -> Iterator[bytes]:
@@ -55,6 +67,37 @@ def archive(directory: Path, added: Mapping[str, bytes], removed: Iterable[str] 
     yield from _entry(b"e", "")
 
 
+class Stream:
+    """Pieces as the stream that pyfastcdc reads."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self._rest, self.length = pieces, memoryview(b""), 0
+
+    def read(self, size: int) -> bytes:
+        while not self._rest:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return b""
+            self._rest = memoryview(piece)
+        data, self._rest = bytes(self._rest[:size]), self._rest[size:]
+        self.length += len(data)
+        return data
+
+
+def frames(stream: Stream, level: int) -> bytes:
+    """One zstd frame after the other, cut by content: what did not change gives the same frame in every version.
+
+    So an update fetches the frames that changed (appliance/payload). Whoever unpacks them reads one stream.
+    """
+    cutter = pyfastcdc.FastCDC(FRAME_BYTES)
+
+    def compress(chunk: bytes) -> bytes:
+        return zstandard.ZstdCompressor(level=level, write_checksum=True).compress(chunk)
+
+    with ThreadPoolExecutor(os.cpu_count()) as workers:
+        return b"".join(workers.map(compress, [bytes(chunk.data) for chunk in cutter.cut_stream(stream)]))
+
+
 def pack(
     directory: Path,
     out: Path,
@@ -68,15 +111,11 @@ def pack(
     """Writes ``out``, whole or not at all."""
     program = launcher.read_bytes()
     program += b"\0" * (-len(program) % 4096)
-    with tempfile.TemporaryDirectory() as scratch:
-        plain, packed = Path(scratch, "plain"), Path(scratch, "packed")
-        with plain.open("wb") as file:
-            for piece in archive(directory, {"VERSION": f"{version}\n".encode(), **added}, removed):
-                file.write(piece)
-        unpacked_length = plain.stat().st_size
-        # Two workers wherever it runs: their number changes the bytes.
-        subprocess.run(["zstd", "-q", "-f", "-T2", "--check", f"-{level}", plain, "-o", packed], check=True)
-        payload = packed.read_bytes()
+    stream = Stream(
+        archive(directory, {"VERSION": f"{version}\n".encode(), "BUILT": f"{built()}\n".encode(), **added}, removed)
+    )
+    payload = frames(stream, level)
+    unpacked_length = stream.length
     payload_id = hashlib.sha256(payload).hexdigest().encode()
     footer = FOOTER.pack(len(program), len(payload), unpacked_length, payload_id, version.encode(), MAGIC)
     out.parent.mkdir(parents=True, exist_ok=True)

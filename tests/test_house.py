@@ -12,8 +12,8 @@ import pytest
 HOUSE = Path(__file__).parents[1] / "appliance"
 FLOORS = (  # ground floor first; rooms on one floor do not know each other
     {"__init__", "errors", "version"},
-    {"host", "schema", "bolt"},
-    {"supervisor", "store"},
+    {"host", "schema", "bolt", "payload"},
+    {"supervisor", "store", "machine"},
     {"containers", "migration", "external"},
     {"units", "etcdapi", "provision"},
     {"update"},

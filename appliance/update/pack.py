@@ -1,32 +1,5 @@
-"""The last bytes of a built binary: its payload and its version (packaging/launcher/archive.h)."""
+"""Who a built binary is; it is read in ``payload``."""
 
-from __future__ import annotations
+from appliance.payload import FOOTER_SIZE, Footer, parse_footer
 
-import struct
-from dataclasses import dataclass
-
-from appliance.errors import InputError
-
-FOOTER_SIZE = 168
-_FOOTER = struct.Struct("<QQQ64s64s16s")
-_MAGIC = b"APPLIANCE-PACK-1"
-
-
-@dataclass(frozen=True)
-class Footer:
-    """Who a binary is."""
-
-    payload_id: str
-    version: str
-
-
-def parse_footer(tail: bytes, *, file: str) -> Footer:
-    """From the last FOOTER_SIZE bytes of ``file``. Raises InputError when it is no binary of ours."""
-    if len(tail) == FOOTER_SIZE:
-        _, _, _, payload_id, version, magic = _FOOTER.unpack(tail)
-        if magic == _MAGIC:
-            try:
-                return Footer(payload_id.decode("ascii"), version.rstrip(b"\0").decode("ascii"))
-            except UnicodeDecodeError:
-                pass
-    raise InputError(f"cannot read {file}: it is no appliance binary (no pack footer at its end)", where=file)
+__all__ = ["FOOTER_SIZE", "Footer", "parse_footer"]
