@@ -18,3 +18,20 @@ def version() -> str:
             if line.startswith("version = "):
                 return line.split('"')[1]
     raise AssertionError("pyproject.toml has no version")
+
+
+def built_seconds() -> float:
+    """When this version was made (seconds since 1970): it is later than that now, whatever the clock says."""
+    if directory := getattr(sys, "_MEIPASS", ""):
+        try:
+            with open(directory + "/../BUILT") as file:
+                return float(file.read())
+        except (OSError, ValueError):  # packed by something else
+            return 0.0
+    from datetime import datetime
+
+    with open(__file__.removesuffix("appliance/version.py") + "pyproject.toml") as file:
+        for line in file:
+            if line.startswith("released = "):
+                return datetime.fromisoformat(line.split('"')[1] + "T00:00:00+00:00").timestamp()
+    raise AssertionError("pyproject.toml does not say when it was released")

@@ -75,7 +75,7 @@ def parse_waves(value: object) -> tuple[Wave, ...]:
         return ()
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) > _WAVES_MAX:
         raise InputError(f"cannot read waves: they must be a list of at most {_WAVES_MAX}")
-    waves = []
+    waves: list[Wave] = []
     for one in value:
         try:
             wave = Wave(parse_time(one["start"]), float(one["fraction"]))
