@@ -38,6 +38,7 @@ class Exit:
 
     code: int | None = None
     signal: int | None = None
+    core: bool = False  # a core was dumped
 
     @property
     def clean(self) -> bool:
@@ -46,7 +47,7 @@ class Exit:
 
     def __str__(self) -> str:
         if self.signal is not None:
-            return f"killed by {signal_name(self.signal)}"
+            return f"killed by {signal_name(self.signal)}{' (core dumped)' if self.core else ''}"
         return "ended, nobody saw how" if self.code is None else f"exited with code {self.code}"
 
 
@@ -394,7 +395,7 @@ def _spawn_options(command: Command) -> list[str]:
 
 def _exit(status: int) -> Exit:
     if os.WIFSIGNALED(status):
-        return Exit(signal=os.WTERMSIG(status))
+        return Exit(signal=os.WTERMSIG(status), core=os.WCOREDUMP(status))
     return Exit(code=os.WEXITSTATUS(status))
 
 

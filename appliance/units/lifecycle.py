@@ -12,6 +12,7 @@ class State(enum.Enum):
     WAITING = "waiting"  # for what it is ordered after
     STARTING = "starting"  # its process runs, or is about to; not ready yet
     READY = "ready"
+    RELOADING = "reloading"  # ready, and reading its configuration again
     EXITED = "exited"  # ended well and stays so: a oneshot that is done counts as ready
     STOPPING = "stopping"  # going down, for whatever reason, until nothing of it is left
     BACKOFF = "backoff"  # failed; a restart is due
@@ -21,12 +22,12 @@ class State(enum.Enum):
     @property
     def is_active(self) -> bool:
         """Whether processes of it may exist."""
-        return self in (State.STARTING, State.READY, State.STOPPING)
+        return self in (State.STARTING, State.READY, State.RELOADING, State.STOPPING)
 
     @property
     def is_up(self) -> bool:
         """Whether those that require it may start."""
-        return self in (State.READY, State.EXITED)
+        return self in (State.READY, State.RELOADING, State.EXITED)
 
 
 class Event(enum.Enum):
@@ -35,6 +36,9 @@ class Event(enum.Enum):
     WANTED = "wanted"
     NEEDS_MET = "needs met"
     CAME_UP = "came up"
+    REMAINS = "remains"  # its process is over, and it stays up without (remain_after_exit)
+    RELOADS = "reloads"
+    RELOADED = "reloaded"  # well or not: it goes on
     ENDING = "ending"  # its main process ended, or a stop was asked, or it was found unwell
     GONE = "gone"  # nothing of it is left, and it is not to come back by itself
     GONE_WELL = "gone well"
@@ -50,9 +54,10 @@ class IllegalTransition(AssertionError):
 
 TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
     State.WAITING: {Event.NEEDS_MET: State.STARTING, Event.DROPPED: State.STOPPED},
-    State.STARTING: {Event.CAME_UP: State.READY, Event.ENDING: State.STOPPING},
-    State.READY: {Event.ENDING: State.STOPPING},
-    State.EXITED: {Event.DROPPED: State.STOPPED},
+    State.STARTING: {Event.CAME_UP: State.READY, Event.REMAINS: State.EXITED, Event.ENDING: State.STOPPING},
+    State.READY: {Event.RELOADS: State.RELOADING, Event.REMAINS: State.EXITED, Event.ENDING: State.STOPPING},
+    State.RELOADING: {Event.RELOADED: State.READY, Event.REMAINS: State.EXITED, Event.ENDING: State.STOPPING},
+    State.EXITED: {Event.RELOADS: State.RELOADING, Event.ENDING: State.STOPPING, Event.DROPPED: State.STOPPED},
     State.STOPPING: {
         Event.GONE: State.STOPPED,
         Event.GONE_WELL: State.EXITED,

@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 
 from appliance.errors import InputError
 from appliance.units import parse_unit
+from appliance.units.cycles import find_cycles
 from appliance.units.decisions import Decision, Standing, decide, is_wanted
-from appliance.units.graph import Graph, build_graph, find_cycles, start_order
+from appliance.units.graph import Graph, build_graph, start_order
 from appliance.units.lifecycle import TRANSITIONS, Event, IllegalTransition, State, step
 from appliance.units.notices import parse_notice_untrusted
-from appliance.units.restarts import backoff_seconds, decide_outcome, is_forgiven
+from appliance.units.restart_section import LimitTable, RestartSection
+from appliance.units.restarts import backoff_seconds, decide_outcome, is_flapping, is_forgiven, restarts_within
+from appliance.units.results import Result
 from appliance.units.run_state import RunState, decode_run_state_untrusted
-from appliance.units.service_section import LimitTable, RestartSection
-from appliance.units.unit_file import UnitSection
+from appliance.units.unit_section import UnitSection
 
 NAMES = "abcdef"
 
@@ -176,20 +178,46 @@ def test_the_delay_grows_to_its_cap_and_never_overflows(delay: float, more: floa
     assert backoff_seconds(restart, 1) == delay
 
 
-@pytest.mark.parametrize(
-    ("policy", "well", "event"),
-    [
-        ("always", True, Event.GONE_BADLY),
-        ("always", False, Event.GONE_BADLY),
-        ("on-failure", True, Event.GONE_WELL),
-        ("on-failure", False, Event.GONE_BADLY),
-        ("no", True, Event.GONE_WELL),
-        ("no", False, Event.GAVE_UP),
-    ],
-)
-def test_policies(policy: str, well: bool, event: Event) -> None:
-    outcome = decide_outcome(RestartSection(), policy, well=well, reason="x", failures=1, starts=(), now=0)
-    assert outcome.event is event
+@given(st.floats(0, 100), st.floats(0, 1), st.integers(1, 100))
+def test_jitter_comes_on_top_of_the_capped_delay(jitter: float, chance: float, failures: int) -> None:
+    restart = RestartSection(delay=1, delay_max=4, jitter=jitter)
+    plain = backoff_seconds(restart, failures)
+    assert plain <= backoff_seconds(restart, failures, chance) <= plain + jitter
+
+
+def test_three_restarts_in_ten_minutes_are_flapping() -> None:
+    assert not is_flapping((0.0, 500.0), 600.0)
+    assert is_flapping((1.0, 500.0, 501.0), 600.0)
+    assert not is_flapping((1.0, 500.0, 501.0), 602.0)
+    assert restarts_within((1.0, 500.0, 501.0), 602.0) == 2
+
+
+ABNORMAL = ("signal", "core-dump", "timeout", "watchdog", "oom-kill", "protocol", "resources")
+SYSTEMD = {  # systemd.service(5), "Exit causes and the effect of the Restart= settings"
+    "no": (),
+    "always": ("success", "exit-code", *ABNORMAL),
+    "on-success": ("success",),
+    "on-failure": ("exit-code", *ABNORMAL),
+    "on-abnormal": ABNORMAL,
+    "on-abort": ("signal", "core-dump"),
+    "on-watchdog": ("watchdog",),
+}
+
+
+@pytest.mark.parametrize("policy", SYSTEMD)
+@pytest.mark.parametrize("result", [one for one in Result if one is not Result.UNHEALTHY])
+def test_policies(policy: str, result: Result) -> None:
+    outcome = decide_outcome(RestartSection(), policy, result=result, reason="x", failures=1, starts=(), now=0)
+    if result.value in SYSTEMD[policy]:
+        assert outcome.event is Event.GONE_BADLY
+    else:
+        well = result in (Result.SUCCESS, Result.CONDITION)
+        assert outcome.event is (Event.GONE_WELL if well else Event.GAVE_UP)
+    for forced in (True, False):
+        again = decide_outcome(
+            RestartSection(), policy, result=result, reason="x", failures=1, starts=(), now=0, forced=forced
+        )
+        assert (again.event is Event.GONE_BADLY) is forced
 
 
 def test_the_burst_counts_only_starts_within_the_interval() -> None:
@@ -199,7 +227,9 @@ def test_the_burst_counts_only_starts_within_the_interval() -> None:
         ((0.0, 1.0, 2.0), Event.GAVE_UP),
         ((-20.0, 1.0, 2.0), Event.GONE_BADLY),
     ):
-        outcome = decide_outcome(restart, "always", well=False, reason="x", failures=1, starts=starts, now=5.0)
+        outcome = decide_outcome(
+            restart, "always", result=Result.SIGNAL, reason="x", failures=1, starts=starts, now=5.0
+        )
         assert outcome.event is event, starts
 
 
