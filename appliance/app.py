@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -35,6 +35,10 @@ from appliance.store import Store
 from appliance.supervisor import EventBus, Restart, Service, State, Subscription, Supervisor
 from appliance.units import Units
 from appliance.update import Update
+from appliance.version import built_seconds
+
+if TYPE_CHECKING:
+    from appliance.machine import Machine
 
 SWITCH_SECONDS = 0.0005  # the thread that syncs the store waits for the interpreter no longer than that
 EXIT_FORCED = 1
@@ -54,8 +58,10 @@ def run(layout: Layout, config_file: str | None, signals: Signals) -> int:
     """The node until it is stopped; returns the exit code. Raises ConflictError when this root has one already."""
     bundle = host_bundle.take()
     notifier = Notifier(process_self.environment())
+    machine = None
     if process_self.is_init():
         process_self.settle_as_init()
+        machine = take_machine()
     sys.setswitchinterval(SWITCH_SECONDS)
     lock = files.lock(layout.lock)
     try:
@@ -69,9 +75,11 @@ def run(layout: Layout, config_file: str | None, signals: Signals) -> int:
         if not loaded.files:
             say(f"no settings file ({layout.settings_file}): every setting has its default")
         while True:
-            node = Node(layout, config_file, loaded, bundle, notifier, signals)
+            node = Node(layout, config_file, loaded, bundle, notifier, signals, machine)
             code = trio.run(node.main)
             if node.goal is not Goal.SWITCH:
+                if machine is not None and node.goal is Goal.STOP:
+                    machine.end()
                 return code
             signals.hold_back()
             if not signals.pending:  # else it was asked to stop meanwhile: live on as we are, and obey
@@ -80,6 +88,14 @@ def run(layout: Layout, config_file: str | None, signals: Signals) -> int:
             loaded = node.loaded
     finally:
         lock.release()
+
+
+def take_machine() -> Machine | None:
+    """On our own image: make the machine one that we can run on. None on any other host, where its init has done so."""
+    from appliance.machine import Machine, read_boot_facts, start_machine
+
+    facts = read_boot_facts()
+    return Machine(start_machine(facts, say=say, built=built_seconds()), say=say) if facts is not None else None
 
 
 def _become_launcher(bundle: Bundle, layout: Layout, notifier: Notifier) -> None:
@@ -118,12 +134,14 @@ class Node:
         bundle: Bundle,
         notifier: Notifier,
         signals: Signals,
+        machine: Machine | None = None,
     ) -> None:
         self.layout = layout
         self.config_file = config_file
         self.bundle = bundle
         self.notifier = notifier
         self.signals = signals
+        self.machine = machine
         self.settings: Settings = loaded.require()  # in force
         self.loaded = loaded  # where those came from
         self.latest = loaded  # as last read, good or not
@@ -192,6 +210,7 @@ class Node:
             *([] if self.external else [etcdapi]),
             Service(name="settings", main=self._run_settings, restart=patient, essential=False),
             Service(name="parent", main=self._run_parent, restart=patient, essential=False),
+            *([] if self.machine is None else self.machine.services(press=lambda: self.end(Goal.STOP, "power button"))),
         ]
 
     def _subjects(self) -> Subjects:

@@ -13,8 +13,8 @@ HOUSE = Path(__file__).parents[1] / "appliance"
 FLOORS = (  # ground floor first; rooms on one floor do not know each other
     {"__init__", "errors", "version"},
     {"host", "schema", "bolt", "payload"},
-    {"supervisor", "store", "machine"},
-    {"containers", "migration", "external"},
+    {"supervisor", "store"},
+    {"containers", "migration", "external", "machine"},
     {"units", "etcdapi", "provision"},
     {"update"},
     {"release", "cluster"},

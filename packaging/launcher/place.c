@@ -42,6 +42,7 @@ static void list_bases(void) {
     bool root = geteuid() == 0;
     base_count = 0;
     add_base(true, getenv("APPLIANCE_CACHE"), "");
+    add_base(false, "/usr/lib/appliance", "");  // where our own OS image holds it unpacked
     add_base(root, "/var/cache/appliance", "");
     add_base(root, "/run/appliance-cache", "");
     if (root) {

@@ -1,0 +1,144 @@
+"""From a bare kernel to a machine that the appliance can run on. Before trio; each step may fail, none ends the start.
+
+A state partition that cannot be mended is not touched further: the machine comes up on memory, says so, and can be
+looked at through its control API (emergency).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from appliance.errors import ApplianceError, NotFoundError
+from appliance.host import block_devices, clock, entropy, files, gpt, kernel_modules, machine_state, mounts
+from appliance.machine.boot_facts import BootFacts
+
+_MOUNTS = (
+    ("devpts", "/dev/pts", "devpts", mounts.NO_SUID | mounts.NO_EXEC, "gid=5,mode=0620,ptmxmode=0666"),
+    ("shm", "/dev/shm", "tmpfs", mounts.NO_SUID | mounts.NO_DEVICES, "mode=1777"),
+    ("mqueue", "/dev/mqueue", "mqueue", mounts.NO_SUID | mounts.NO_DEVICES | mounts.NO_EXEC, ""),
+    ("tmp", "/tmp", "tmpfs", mounts.NO_SUID | mounts.NO_DEVICES, "mode=1777,size=50%"),
+    ("cgroup2", "/sys/fs/cgroup", "cgroup2", mounts.NO_SUID | mounts.NO_DEVICES | mounts.NO_EXEC, "nsdelegate"),
+    ("securityfs", "/sys/kernel/security", "securityfs", mounts.NO_SUID | mounts.NO_DEVICES | mounts.NO_EXEC, ""),
+)
+_STATE = "/var"
+_KEPT = ("/var/etc/appliance", "/var/lib/appliance/identity", "/var/cache", "/var/log", "/var/tmp")
+# The kernel's own hardening switches (Documentation/admin-guide/sysctl); nothing here breaks a service or a container.
+SYSCTL = {
+    "kernel.kptr_restrict": "2",
+    "kernel.dmesg_restrict": "1",
+    "kernel.unprivileged_bpf_disabled": "1",
+    "kernel.yama.ptrace_scope": "1",
+    "kernel.sysrq": "0",
+    "kernel.kexec_load_disabled": "1",
+    "kernel.panic": "-1",
+    "kernel.panic_on_oops": "1",
+    "net.core.bpf_jit_harden": "2",
+    "net.ipv4.conf.all.rp_filter": "2",
+    "net.ipv4.conf.all.accept_redirects": "0",
+    "net.ipv4.conf.all.send_redirects": "0",
+    "net.ipv4.tcp_syncookies": "1",
+    "net.ipv6.conf.all.accept_redirects": "0",
+    "fs.protected_hardlinks": "1",
+    "fs.protected_symlinks": "1",
+    "fs.protected_fifos": "2",
+    "fs.protected_regular": "2",
+    "fs.suid_dumpable": "0",
+    "vm.mmap_min_addr": "65536",
+}
+
+
+@dataclass
+class Started:
+    """What came of it."""
+
+    facts: BootFacts
+    emergency: str = ""  # why the state is only in memory
+    troubles: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def start_machine(facts: BootFacts, *, say: Callable[[str], None], built: float) -> Started:
+    """``built``: seconds since 1970 before which it cannot be, whatever the machine's clock thinks."""
+    started = Started(facts)
+
+    def attempt(what: Callable[[], object]) -> bool:
+        try:
+            what()
+        except ApplianceError as exc:
+            started.troubles.append(exc.message)
+            say(exc.message)
+            return False
+        return True
+
+    for source, target, kind, flags, data in _MOUNTS:
+        machine_state.make_directories(target)
+        attempt(lambda: mounts.mount(source, target, kind, flags, data))  # noqa: B023
+    attempt(machine_state.loopback_up)
+    _mount_state(facts, started, say)
+    machine_state.make_directories(*_KEPT)
+    attempt(lambda: mounts.mount("/var/etc/appliance", "/etc/appliance", "", mounts.BIND))
+    started.notes += machine_state.set_sysctl(SYSCTL)
+    if clock.wall_seconds() < built:
+        attempt(lambda: machine_state.set_clock(built))
+        started.notes.append("the machine's clock was before our own build date: set to it")
+    attempt(_give_identity)
+    index = kernel_modules.read_index()
+    started.troubles += kernel_modules.load(index, index.for_hardware(kernel_modules.modaliases()))
+    return started
+
+
+def _mount_state(facts: BootFacts, started: Started, say: Callable[[str], None]) -> None:
+    device = f"/dev/{facts.state}"
+    try:
+        if not facts.state:
+            raise NotFoundError("cannot mount the state: the disk has no partition by that name")
+        if mended := block_devices.check_ext4(device):
+            say(f"state: {mended}")
+            started.notes.append(f"state: mended by fsck: {mended}")
+        _grow_partition(facts, started)
+        flags = mounts.NO_SUID | mounts.NO_DEVICES
+        mounts.mount(device, _STATE, "ext4", flags, "errors=remount-ro")
+    except ApplianceError as exc:
+        started.emergency = exc.message
+        say(f"{exc.message}: going on with the state in memory")
+        mounts.mount("state", _STATE, "tmpfs", mounts.NO_SUID | mounts.NO_DEVICES, "mode=0755,size=50%")
+        return
+    try:
+        block_devices.grow_ext4(_STATE, device)
+    except ApplianceError as exc:
+        started.troubles.append(exc.message)
+
+
+def _grow_partition(facts: BootFacts, started: Started) -> None:
+    """Up to the end of the disk, when that is larger than the table knows."""
+    disk = f"/dev/{facts.disk}"
+    try:
+        table = block_devices.read_table(disk)
+        grown = gpt.grow_last(table, block_devices.device_size(disk))
+        before, after = table.find("state"), grown.find("state")
+        if before is None or after is None or after.size - before.size < gpt.ALIGNMENT:
+            return
+        block_devices.write_table(disk, grown)
+        block_devices.resize_partition(disk, after)
+        started.notes.append(f"state: grown from {before.size >> 20} to {after.size >> 20} MiB")
+    except ApplianceError as exc:  # it works as small as it is
+        started.troubles.append(exc.message)
+
+
+def _give_identity() -> None:
+    """Machine id and random seed, kept; the host name is the settings' matter."""
+    place = "/var/lib/appliance/identity"
+    try:
+        machine_id = files.read_text(f"{place}/machine-id").strip()
+    except NotFoundError:
+        machine_id = entropy.token(16)
+        files.write_atomic(f"{place}/machine-id", f"{machine_id}\n".encode())
+    files.write_atomic("/run/appliance/machine-id", f"{machine_id}\n".encode(), durable=False)
+    with contextlib.suppress(NotFoundError):
+        machine_state.stir_entropy(files.read_bytes(f"{place}/random-seed"))
+    files.write_atomic(f"{place}/random-seed", machine_state.new_seed(), mode=0o600)
+    name = f"appliance-{machine_id[:8]}"
+    files.write_atomic("/run/appliance/hostname", f"{name}\n".encode(), durable=False)
+    machine_state.set_host_name(name)

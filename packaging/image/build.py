@@ -1,0 +1,124 @@
+#!/usr/bin/env python3
+"""Builds dist/appliance-VERSION.img, .os, .vmlinuz and .initrd from dist/appliance. Unprivileged, reproducible."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+HOUSE = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(HOUSE / "packaging"), str(HOUSE)]
+
+from pack import source_version  # noqa: E402
+
+from image.cpio import Cpio  # noqa: E402
+from image.disk import build_disk  # noqa: E402
+from image.kernel import Kernel, fetch_kernel, load_order  # noqa: E402
+from image.root import Root, build_root, os_release  # noqa: E402
+from image.uki import build_uki  # noqa: E402
+
+BUILD = HOUSE / ".build/image"
+STUB = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
+# To find and mount the root on the machines of the field; what else there is, is loaded from the root by its aliases.
+MODULES = [
+    "virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod", "ahci", "ata_piix", "nvme", "hv_storvsc", "xen_blkfront",
+    "dm_verity", "erofs", "vfat", "nls_ascii", "nls_cp437", "efivarfs", "i6300esb", "sha256_ssse3",
+]  # fmt: skip
+COMMAND_LINE = "console=tty0 console=ttyS0,115200 panic=-1 oops=panic ro quiet loglevel=4 lockdown=integrity"
+WATCHDOG_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What one version is made of."""
+
+    version: str
+    root: Root
+    uki: bytes
+    initrd: bytes
+    kernel: Path
+    command_line: str
+
+
+def build_init() -> bytes:
+    """init.c, static."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    out = BUILD / "init"
+    flags = ["-std=gnu17", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s", "-fno-ident", "-Wl,--build-id=none"]
+    subprocess.run(["gcc", *flags, "-o", out, "init.c"], check=True, cwd=Path(__file__).parent)
+    return out.read_bytes()
+
+
+def build_initrd(kernel: Kernel, init: bytes) -> bytes:
+    """zstd, as the kernel unpacks it fastest."""
+    archive = Cpio()
+    for directory in ("dev", "proc", "sys", "run", "sysroot", "mnt", "modules"):
+        archive.directory(directory)
+    archive.character_device("dev/console", 5, 1)
+    archive.character_device("dev/kmsg", 1, 11)
+    archive.character_device("dev/null", 1, 3, 0o666)
+    order = []
+    for number, (name, module) in enumerate(load_order(kernel, MODULES)):
+        order.append(f"{number:02d}-{name}.ko")
+        archive.file(f"modules/{order[-1]}", module)
+    archive.file("modules/order", ("\n".join(order) + "\n").encode())
+    archive.file("init", init, 0o755)
+    packed = subprocess.run(["zstd", "-q", "-19", "-T1", "-c"], input=archive.finish(), capture_output=True, check=True)
+    return packed.stdout
+
+
+def build_parts(
+    out: Path, *, version: str, binary: Path, staged: Path, extra: Path | None = None, init: bytes | None = None,
+    arguments: str = "",
+) -> Parts:  # fmt: skip
+    """Root and kernel image of a version; ``out``: the root's file. ``extra``, ``init``, ``arguments``: for tests."""
+    kernel = fetch_kernel(HOUSE / ".build/kernel")
+    root = build_root(out, version=version, binary=binary, staged=staged, kernel=kernel, extra=extra)
+    initrd = build_initrd(kernel, init or build_init())
+    own = f"appliance.watchdog={WATCHDOG_SECONDS} appliance.version={version}"
+    command_line = f"{COMMAND_LINE} {own} {root.arguments()} {arguments}".strip()
+    sections = {
+        ".osrel": os_release(version).encode(),
+        ".cmdline": command_line.encode(),
+        ".initrd": initrd,
+        ".linux": kernel.image.read_bytes(),
+    }
+    uki = build_uki(STUB.read_bytes(), sections)
+    return Parts(version, root, uki, initrd, kernel.image, command_line)
+
+
+def main() -> None:
+    """Prints what it made, and how long each step took."""
+    parser = argparse.ArgumentParser(description="Build the image of our own OS.")
+    parser.add_argument("--version", default=source_version())
+    parser.add_argument("--out", type=Path, default=HOUSE / "dist")
+    parser.add_argument("--binary", type=Path, default=HOUSE / "dist/appliance")
+    parser.add_argument("--staged", type=Path, default=HOUSE / ".build/staged")
+    parser.add_argument("--arguments", default="", help="more words for the kernel's command line")
+    args = parser.parse_args()
+    started = time.monotonic()
+    args.out.mkdir(parents=True, exist_ok=True)
+    BUILD.mkdir(parents=True, exist_ok=True)
+    root = BUILD / f"root-{args.version}"
+    parts = build_parts(
+        root, version=args.version, binary=args.binary, staged=args.staged, arguments=args.arguments
+    )
+    name = f"appliance-{args.version}"
+    build_disk(args.out / f"{name}.img", root=root, uki=parts.uki, entry=f"appliance_{args.version}.efi")
+    (args.out / f"{name}.efi").write_bytes(parts.uki)
+    (args.out / f"{name}.initrd").write_bytes(parts.initrd)
+    (args.out / f"{name}.vmlinuz").write_bytes(parts.kernel.read_bytes())
+    seconds = time.monotonic() - started
+    for suffix in ("img", "efi", "initrd", "vmlinuz"):
+        file = args.out / f"{name}.{suffix}"
+        used = file.stat().st_blocks * 512
+        print(f"{file}  {file.stat().st_size / 1e6:.1f} MB, {used / 1e6:.1f} MB on disk")
+    print(f"root {root.stat().st_size / 1e6:.1f} MB, built in {seconds:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""The read-only root of a slot: our file, its program unpacked, kernel modules, fsck; erofs with a dm-verity tree."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pack import FOOTER, INTERPRETER, LIBRARIES
+
+from image.kernel import Kernel, module_bytes, module_facts
+
+EPOCH = "1700000000"
+BLOCK = 4096
+NAMESPACE = uuid.UUID("6f1f9f0e-1c5b-4b60-8f1f-7d2f6a3b9a01")
+DIRECTORIES = (
+    "proc", "sys", "dev", "run", "tmp", "var", "boot", "mnt", "root", "etc/appliance", "etc/ssl/certs",
+    "usr/bin", "usr/sbin", "usr/lib/appliance", "usr/lib/modules",
+)  # fmt: skip
+FSCK = Path("/sbin/e2fsck.static")
+AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
+# A host with no keyboard, no sound and no screen but a text console; hardware for networks and disks stays.
+LEFT_OUT = ("drivers/gpu", "drivers/media", "drivers/infiniband", "drivers/staging", "sound", "drivers/isdn")
+LINKS = {"etc/resolv.conf": "/run/appliance/resolv.conf", "etc/hostname": "/run/appliance/hostname"}
+LINKS |= {"etc/machine-id": "/run/appliance/machine-id", "sbin": "usr/sbin", "bin": "usr/bin", "lib": "usr/lib"}
+TEXTS = {
+    "etc/passwd": "root:x:0:0:root:/root:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
+    "etc/group": "root:x:0:\nappliance:x:990:\nnogroup:x:65534:\n",
+    "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
+    "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+}
+
+
+@dataclass(frozen=True)
+class Root:
+    """A finished root image."""
+
+    file: Path
+    blocks: int
+    root_hash: str
+    salt: str
+    identity: uuid.UUID
+
+    def arguments(self) -> str:
+        """For the kernel's command line; packaging/image/init.c reads them."""
+        return f"roothash={self.root_hash} appliance.verity={self.blocks}:{self.salt}:{self.identity}"
+
+
+def payload_id(binary: bytes) -> str:
+    """Of a built file: the name of the directory that it unpacks to."""
+    return FOOTER.unpack(binary[-FOOTER.size :])[3].decode()
+
+
+def build_root(
+    out: Path, *, version: str, binary: Path, staged: Path, kernel: Kernel, extra: Path | None = None
+) -> Root:
+    """``extra``: a tree laid over it. Written to ``out``."""
+    tree = out.with_name(f"{out.name}.tree.{os.getpid()}")
+    shutil.rmtree(tree, ignore_errors=True)
+    try:
+        _fill(tree, version, binary, staged, kernel)
+        if extra is not None:
+            shutil.copytree(extra, tree, symlinks=True, dirs_exist_ok=True)
+        for path in (tree, *tree.rglob("*")):
+            if not path.is_symlink():
+                path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+        return _seal(tree, out, version)
+    finally:
+        shutil.rmtree(tree, ignore_errors=True)
+
+
+def _fill(tree: Path, version: str, binary: Path, staged: Path, kernel: Kernel) -> None:
+    for directory in DIRECTORIES:
+        (tree / directory).mkdir(parents=True)
+    for name, target in LINKS.items():
+        (tree / name).symlink_to(target)
+    for name, text in TEXTS.items():
+        (tree / name).write_text(text)
+    (tree / "etc/os-release").write_text(os_release(version))
+    shutil.copy(AUTHORITIES, tree / "etc/ssl/certs/ca-certificates.crt")
+    shutil.copy(FSCK, tree / "usr/sbin/e2fsck")
+    shutil.copy(binary, tree / "usr/bin/appliance")
+    _unpack(tree, staged, payload_id(binary.read_bytes()), version)
+    _copy_modules(tree / "usr/lib/modules" / kernel.release, kernel)
+
+
+def os_release(version: str) -> str:
+    """systemd-boot sorts by IMAGE_ID, then by IMAGE_VERSION."""
+    return (
+        f'ID=appliance\nNAME=Appliance\nIMAGE_ID=appliance\nVERSION_ID={version}\nIMAGE_VERSION={version}\n'
+        f'PRETTY_NAME="Appliance {version}"\n'
+    )
+
+
+def _unpack(tree: Path, staged: Path, identity: str, version: str) -> None:
+    """As launcher/unpack.c would, so that nothing is unpacked into memory at boot (launcher/place.c looks here)."""
+    place = f"/usr/lib/appliance/{identity}"
+    target = tree / place.lstrip("/")
+    shutil.copytree(staged, target, symlinks=True)
+    (target / "VERSION").write_text(f"{version}\n")
+    for room, path in ((INTERPRETER, f"{place}/lib/ld.so"), (LIBRARIES, f"{place}/lib:{place}/_internal")):
+        program = (target / "appliance").read_bytes()
+        assert program.count(room.encode()) == 1, "the program has no room for its paths"
+        (target / "appliance").write_bytes(program.replace(room.encode(), path.encode().ljust(len(room), b"\0")))
+
+
+def _copy_modules(target: Path, kernel: Kernel) -> None:
+    """And an index for host/modules.py: "module NAME FILE NEEDS", "alias PATTERN NAME"."""
+    lines = []
+    for name, path in kernel.module_files().items():
+        relative = str(path.relative_to(kernel.modules / "kernel"))
+        if relative.startswith(LEFT_OUT):
+            continue
+        (target / relative).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target / relative)
+        facts = module_facts(module_bytes(path))
+        needs = ",".join(need.replace("-", "_") for need in ",".join(facts.get("depends", [])).split(",") if need)
+        lines.append(f"module {name} {relative} {needs}".rstrip())
+        lines += [f"alias {pattern} {name}" for pattern in facts.get("alias", []) if " " not in pattern]
+    (target / "index").write_text("\n".join(lines) + "\n")
+
+
+def _seal(tree: Path, out: Path, version: str) -> Root:
+    contents = hashlib.sha256()
+    for path in sorted(tree.rglob("*")):
+        what = os.readlink(path).encode() if path.is_symlink() else path.read_bytes() if path.is_file() else b""
+        contents.update(f"{path.relative_to(tree)}\0{len(what)}\0".encode() + what)
+    identity = uuid.uuid5(NAMESPACE, contents.hexdigest())
+    salt = hashlib.sha256(f"salt {contents.hexdigest()}".encode()).hexdigest()
+    out.unlink(missing_ok=True)
+    make = ["mkfs.erofs", "-zlz4hc", "--all-root", f"-T{EPOCH}", "-U", str(identity), "--quiet", out, tree]
+    subprocess.run(make, check=True, capture_output=True)
+    size = out.stat().st_size
+    assert size % BLOCK == 0
+    verity = ["veritysetup", "format", f"--hash-offset={size}", f"--data-blocks={size // BLOCK}", f"--salt={salt}"]
+    verity += [f"--uuid={identity}", str(out), str(out)]
+    printed = subprocess.run(verity, check=True, capture_output=True, text=True).stdout
+    root_hash = next(line.split()[-1] for line in printed.splitlines() if line.startswith("Root hash:"))
+    return Root(out, size // BLOCK, root_hash, salt, identity)
