@@ -154,6 +154,37 @@ class RealSlotCalls:
         return os.path.lexists(path)
 
 
+class Reading:
+    """An open file, read anywhere."""
+
+    def __init__(self, fd: int, path: str) -> None:
+        self._fd, self.path = fd, path
+        self.size = os.fstat(fd).st_size
+
+    def at(self, offset: int, size: int) -> bytes:
+        """That many bytes, fewer only at the end. Raises UnavailableError: the disk cannot be read."""
+        try:
+            data = os.pread(self._fd, size, offset)
+            while len(data) < size and (more := os.pread(self._fd, size - len(data), offset + len(data))):
+                data += more
+            return data
+        except OSError as exc:
+            raise translate(exc, "read", self.path) from exc
+
+
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[Reading]:
+    """The file, open for as long as the block lasts."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as exc:
+        raise translate(exc, "read", path) from exc
+    try:
+        yield Reading(fd, path)
+    finally:
+        os.close(fd)
+
+
 def file_size(path: str) -> int:
     """0 when it is missing."""
     try:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from appliance.errors import ConflictError, InputError, NotFoundError
 from appliance.host import files
 from appliance.host.slots import RealSlotCalls, link_or_copy, read_tail
+from appliance.release.indexing import INDEX, PACK, Part, make_parts
 from appliance.release.repository import CHANNELS, Contents, load, target_file
 from appliance.update import FOOTER_SIZE, parse_footer, parse_version
 
@@ -24,6 +25,18 @@ class Staged:
     length: int
     floor: str = ""
     notes: str = ""
+    index_sha256: str = ""  # a small file has none
+    index_length: int = 0
+    pack_sha256: str = ""  # when its chunks lie in a file of their own; it is not served whole then
+    pack_length: int = 0
+
+    def parts(self) -> tuple[Part, ...]:
+        """The files that are served and signed for it."""
+        whole = Part("", self.sha256, self.length)
+        index = (Part(INDEX, self.index_sha256, self.index_length),) if self.index_sha256 else ()
+        if not self.pack_sha256:
+            return (whole, *index)
+        return (Part(PACK, self.pack_sha256, self.pack_length), *index)
 
 
 def staging_directory(directory: str) -> str:
@@ -61,8 +74,12 @@ def stage_file(
     version: str = "",
     floor: str = "",
     notes: str = "",
+    packed: bool = False,
 ) -> Staged:
-    """Take a built binary in. Raises InputError (no binary, backwards), ConflictError (changed, twice)."""
+    """Take a built binary in. Raises InputError (no binary, backwards), ConflictError (changed, twice).
+
+    ``packed``: its chunks are served compressed, in a file of their own. A binary is compressed already.
+    """
     contents = load(directory)
     version = _version_of(file, version)
     if floor:
@@ -94,6 +111,11 @@ def stage_file(
     except (InputError, ConflictError):
         calls.remove(temp)
         raise
+    for part in make_parts(
+        temp, sha256=release.sha256, length=length, layout="pack" if packed else "file",
+        folder=staging_directory(directory),
+    ):  # fmt: skip
+        release = _with_part(release, part)
     calls.rename(temp, staged_file(directory, release.sha256))
     _add(directory, release)
     return release
@@ -114,10 +136,14 @@ def stage_promotion(directory: str, version: str, source: str, target: str) -> l
             length=found["length"], floor=found["floor"], notes=found["notes"],
         )  # fmt: skip
         _check_forward(directory, contents, release)
-        path = staged_file(directory, release.sha256)
-        if not files.exists(path):
-            files.make_directory(staging_directory(directory))
-            link_or_copy(target_file(directory, found["path"], release.sha256), path)
+        for suffix in (INDEX, PACK):
+            if part := contents.channels[source].targets.get(found["path"] + suffix):
+                release = _with_part(release, Part(suffix, part.hashes["sha256"], part.length))
+        files.make_directory(staging_directory(directory))
+        for one in release.parts():
+            path = staged_file(directory, one.sha256)
+            if not files.exists(path):
+                link_or_copy(target_file(directory, found["path"] + one.suffix, one.sha256), path)
         _add(directory, release)
         staged.append(release)
     if not staged:
@@ -129,6 +155,12 @@ def forget_staged(directory: str) -> None:
     """After a publish: the list first, so that nothing is published twice."""
     files.remove(_changes_file(directory))
     files.remove_tree(staging_directory(directory))
+
+
+def _with_part(release: Staged, part: Part) -> Staged:
+    if part.suffix == INDEX:
+        return replace(release, index_sha256=part.sha256, index_length=part.length)
+    return replace(release, pack_sha256=part.sha256, pack_length=part.length)
 
 
 def _add(directory: str, release: Staged) -> None:
