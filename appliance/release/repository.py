@@ -26,6 +26,7 @@ from tuf.api.metadata import Metadata
 
 from appliance.errors import ConflictError, CorruptError, InputError
 from appliance.host import files
+from appliance.release.indexing import INDEX, PACK
 from appliance.release.keys import KeyRing
 
 CHANNELS = ("alpha", "beta", "stable")
@@ -65,6 +66,8 @@ class Contents:
         found = []
         for channel, role in self.channels.items():
             for path, target in role.targets.items():
+                if path.endswith((INDEX, PACK)):
+                    continue  # parts of a release
                 custom = target.custom if isinstance(target.custom, Mapping) else {}
                 found.append(
                     {
