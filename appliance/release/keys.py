@@ -41,8 +41,9 @@ _SIZE_MAX = 1 << 16
 class KeyRing:
     """The keys below one directory."""
 
-    def __init__(self, directory: str, *, passphrase: Passphrase = lambda _: None) -> None:
+    def __init__(self, directory: str, *, passphrase: Passphrase = lambda _: None, new_passphrase: bytes = b"") -> None:
         self.directory = directory
+        self._new_passphrase = new_passphrase  # of keys that are made
         self._passphrase = passphrase
         self._signers: dict[str, KeySigner] = {}
         self.names: dict[str, str] = {}  # key id -> file name
@@ -99,9 +100,10 @@ class KeyRing:
             if files.exists(path):
                 raise ConflictError(f"cannot make key {path}: it exists", where=path)
 
-    def make(self, name: str, *, passphrase: bytes = b"") -> SSlibKey:
+    def make(self, name: str) -> SSlibKey:
         """A new ed25519 key. Raises ConflictError: keys are never written over."""
         self.check_free(name)
+        passphrase = self._new_passphrase
         path = f"{self.directory}/{name}.pem"
         files.make_directory(self.directory, mode=0o700)
         private = Ed25519PrivateKey.generate()

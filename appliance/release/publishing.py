@@ -1,99 +1,231 @@
-"""Sign what changed, write it beside what is published, and make it the published state by one rename: the timestamp.
-
-Every other file has a name that nothing refers to yet, so an attempt that fails leaves the repository as it was.
-"""
+"""What a publisher does to a repository, each under one lock and in one commit: publish, renew, change."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from tuf.api._payload import MetaFile, TargetFile
-from tuf.api.metadata import Metadata
+from securesystemslib.signer._key import Key
+from tuf.api._payload import TargetFile
 
-from appliance.errors import ApplianceError, ConflictError, CorruptError, InputError, NotFoundError
-from appliance.host import clock, files
-from appliance.host.slots import RealSlotCalls, link_or_copy
+from appliance.errors import ConflictError, InputError, NotFoundError
+from appliance.host import files
+from appliance.release.committing import Expiry, commit, publishing_time
 from appliance.release.keys import KeyRing
-from appliance.release.repository import CHANNELS, Contents, load, metadata_path, target_file
-from appliance.release.staging import Staged, forget_staged, staged_file, staged_releases
+from appliance.release.repository import Contents, load
+from appliance.release.staging import Staged, forget_staged, staged_releases
 from appliance.update import PRODUCT, target_path
 
-_DAY = 86400.0
-_RENEW_SECONDS = 30 * _DAY  # what expires sooner is signed again, if its keys are here
+_RENEW_SECONDS = 30 * 86400.0  # what expires sooner is signed again, if its keys are here
+_NO_EXPIRY = Expiry()
+Change = Callable[[Contents], set[str]]
+"""Changes metadata in memory; answers which roles must be signed for that."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Expiry:
-    """For how long each kind of metadata is believed, in seconds."""
-
-    root: float = 365 * _DAY
-    targets: float = 365 * _DAY
-    channel: float = 365 * _DAY
-    snapshot: float = 30 * _DAY
-    timestamp: float = 30 * _DAY
-
-    def of(self, role: str) -> float:
-        """By role."""
-        return self.channel if role in CHANNELS else float(getattr(self, role))
+@contextmanager
+def publishing(directory: str) -> Iterator[None]:
+    """One publisher at a time. Raises ConflictError that names the other's pid."""
+    lock = files.lock(f"{directory}/.publishing")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def publish(
-    directory: str, keys: KeyRing, *, expiry: Expiry = Expiry(), fresh: Contents | None = None, now: float | None = None
+    directory: str,
+    keys: KeyRing,
+    *,
+    expiry: Expiry = _NO_EXPIRY,
+    fresh: Contents | None = None,
+    now: float | None = None,
+    dry_run: bool = False,
 ) -> list[Staged]:
     """Publish what is staged, and believe the rest anew. ``fresh`` is a repository that ``create`` made.
 
     Raises InputError (keys missing), CorruptError (staged bytes damaged); the repository is unchanged then.
     """
-    lock = files.lock(f"{directory}/.publishing")
-    try:
-        moment = clock.wall_seconds() if now is None else now
+    with publishing(directory):
+        moment = publishing_time() if now is None else now
         contents = fresh or load(directory)
         staged = staged_releases(directory)
         changed: set[str] = {"root", "targets", *contents.channels} if fresh else set()
         new = [release for release in staged if _put_target(contents, release)]
-        changed |= {release.channel for release in new}
-        for name in ("root", "targets", *contents.channels):
-            role, payload = contents.role(name), contents.payload(name)
-            if payload.expires.timestamp() - moment < _RENEW_SECONDS and keys.may_sign(role.keyids, role.threshold):
-                changed.add(name)
-        _publish(contents, keys, changed, new, expiry=expiry, now=moment, first=fresh is not None)
-        forget_staged(directory)
+        changed |= {release.channel for release in new} | due(contents, keys, moment)
+        commit(
+            contents, keys, changed, new, expiry=expiry, now=moment, first=fresh is not None, dry_run=dry_run
+        )  # fmt: skip
+        if not dry_run:
+            forget_staged(directory)
         return new
-    finally:
-        lock.release()
 
 
-def rotate(directory: str, keys: KeyRing, key_name: str, *, expiry: Expiry = Expiry()) -> str:
-    """Replace a role's key (``root-2`` for one of root's) by a new one; returns the new key's name."""
-    lock = files.lock(f"{directory}/.publishing")
-    try:
+def refresh(
+    directory: str,
+    keys: KeyRing,
+    *,
+    expiry: Expiry = _NO_EXPIRY,
+    within: float = _RENEW_SECONDS,
+    now: float | None = None,
+    dry_run: bool = False,
+) -> list[str]:
+    """Sign the timestamp and the snapshot anew, and what else expires ``within``, if its keys are here; for cron.
+
+    Returns the roles that are signed anew.
+    """
+    with publishing(directory):
+        moment = publishing_time() if now is None else now
         contents = load(directory)
-        old = keys.named(key_name)
-        role = "root" if key_name.startswith("root-") else key_name.partition("_")[0]
+        changed = due(contents, keys, moment, within)
+        commit(contents, keys, changed, expiry=expiry, now=moment, dry_run=dry_run)
+        return [name for name in ("root", "targets", *contents.channels) if name in changed] + ["snapshot", "timestamp"]
+
+
+def change(
+    directory: str, keys: KeyRing, how: Change, *, expiry: Expiry = _NO_EXPIRY, dry_run: bool = False
+) -> Contents:
+    """Load, change, sign, publish."""
+    with publishing(directory):
+        contents = load(directory)
+        changed = how(contents)
+        commit(contents, keys, changed, expiry=expiry, now=publishing_time(), dry_run=dry_run)
+        return contents
+
+
+def due(contents: Contents, keys: KeyRing, now: float, within: float = _RENEW_SECONDS) -> set[str]:
+    """What expires soon and can be signed anew by the keys that are here."""
+    found = set()
+    for name in ("root", "targets", *contents.channels):
+        role, payload = contents.role(name), contents.payload(name)
+        if payload.expires.timestamp() - now < within and keys.may_sign(role.keyids, role.threshold):
+            found.add(name)
+    return found
+
+
+def rotate(directory: str, keys: KeyRing, key_name: str, *, expiry: Expiry = _NO_EXPIRY, dry_run: bool = False) -> str:
+    """Replace a role's key (``root-2`` for one of root's) by a new one; returns the new key's name."""
+    old = keys.named(key_name)
+    role = "root" if key_name.startswith("root-") else key_name.partition("_")[0]
+    number = 2
+    while any(files.exists(f"{keys.directory}/{role}_{number}.{ending}") for ending in ("pem", "pub", "signer")):
+        number += 1
+    new_name = f"{role}_{number}"
+
+    def how(contents: Contents) -> set[str]:
         try:
             keyids = contents.role(role).keyids
         except ValueError as exc:
             raise InputError(f"cannot rotate {key_name}: there is no role {role}") from exc
         if old is None or old.keyid not in keyids:
             raise NotFoundError(f"cannot rotate {key_name}: {keys.directory} holds no such key that signs {role} now")
-        number = 2
-        while files.exists(f"{keys.directory}/{role}_{number}.pem"):
-            number += 1
-        new_name = f"{role}_{number}"
-        if role not in contents.channels:
-            contents.previous_root = load(directory).root
+        _prepare(contents, role)
         key = keys.make(new_name)
-        delegator = contents.targets if role in contents.channels else contents.root
-        delegator.revoke_key(old.keyid, role)
-        delegator.add_key(key, role)
-        changed = {role, "targets"} if role in contents.channels else {role, "root"}
-        _publish(contents, keys, changed - {"snapshot", "timestamp"}, [], expiry=expiry, now=clock.wall_seconds())
-        return new_name
+        revoke_key(contents, role, old.keyid, threshold=0)
+        return add_key(contents, role, key, threshold=0)
+
+    with _made_key(keys, new_name, dry_run=dry_run):
+        change(directory, keys, how, expiry=expiry, dry_run=dry_run)
+    return new_name
+
+
+def add_role_key(
+    directory: str,
+    keys: KeyRing,
+    role: str,
+    name: str,
+    make: Callable[[], Key],
+    *,
+    threshold: int = 0,
+    expiry: Expiry = _NO_EXPIRY,
+    dry_run: bool = False,
+) -> None:
+    """One more key for a role: ``make`` makes or connects it, named ``name``. ``threshold`` 0 leaves that as it is."""
+    keys.check_free(name)
+
+    def how(contents: Contents) -> set[str]:
+        _prepare(contents, role)
+        return add_key(contents, role, make(), threshold=threshold)
+
+    with _made_key(keys, name, dry_run=dry_run):
+        change(directory, keys, how, expiry=expiry, dry_run=dry_run)
+
+
+def revoke_role_key(
+    directory: str,
+    keys: KeyRing,
+    role: str,
+    key: str,
+    *,
+    threshold: int = 0,
+    expiry: Expiry = _NO_EXPIRY,
+    dry_run: bool = False,
+) -> str:
+    """Take a key (its file's name, its id or the start of that) from a role; returns its id."""
+    taken = ""
+
+    def how(contents: Contents) -> set[str]:
+        nonlocal taken
+        _prepare(contents, role)
+        taken = find_key(contents, role, key, keys)
+        return revoke_key(contents, role, taken, threshold=threshold)
+
+    change(directory, keys, how, expiry=expiry, dry_run=dry_run)
+    return taken
+
+
+def find_key(contents: Contents, role: str, key: str, keys: KeyRing | None = None) -> str:
+    """The id of a key that signs the role. Raises NotFoundError."""
+    named = keys.named(key) if keys is not None else None
+    found = [
+        keyid for keyid in contents.role(role).keyids
+        if (named is not None and keyid == named.keyid) or (len(key) >= 6 and keyid.startswith(key))
+    ]  # fmt: skip
+    if len(found) != 1:
+        raise NotFoundError(f"cannot revoke {key}: {len(found)} keys of {role} are called so (release key list)")
+    return found[0]
+
+
+def _prepare(contents: Contents, role: str) -> None:
+    """Before a role's keys change: remember the root that hosts have now."""
+    if role not in ("root", "targets", "snapshot", "timestamp", *contents.channels):
+        raise InputError(f"cannot change the keys of {role}: there is no role {role}")
+    if role not in contents.channels and contents.previous_root is None:
+        contents.previous_root = copy.deepcopy(contents.root)
+
+
+def add_key(contents: Contents, role: str, key: Key, *, threshold: int) -> set[str]:
+    """In memory. Raises InputError for a threshold that cannot be reached."""
+    delegator = contents.targets if role in contents.channels else contents.root
+    delegator.add_key(key, role)
+    return _set_threshold(contents, role, threshold)
+
+
+def revoke_key(contents: Contents, role: str, keyid: str, *, threshold: int) -> set[str]:
+    """In memory. Raises InputError when too few keys are left (unless one is added next, as ``rotate`` does)."""
+    delegator = contents.targets if role in contents.channels else contents.root
+    delegator.revoke_key(keyid, role)
+    return _set_threshold(contents, role, threshold) if threshold or contents.role(role).keyids else set()
+
+
+def _set_threshold(contents: Contents, role: str, threshold: int) -> set[str]:
+    found = contents.role(role)
+    found.threshold = threshold or found.threshold
+    return {role, "targets" if role in contents.channels else "root"} - {"snapshot", "timestamp"}
+
+
+@contextmanager
+def _made_key(keys: KeyRing, name: str, *, dry_run: bool) -> Iterator[None]:
+    """A key that was made for a change that did not come to pass is removed again."""
+    before = keys.named(name)
+    done = False
+    try:
+        yield
+        done = not dry_run
     finally:
-        lock.release()
+        if not done and before is None and keys.named(name) is not None:
+            keys.forget(name)
 
 
 def _put_target(contents: Contents, release: Staged) -> bool:
@@ -104,90 +236,14 @@ def _put_target(contents: Contents, release: Staged) -> bool:
         if there.hashes.get("sha256") != release.sha256:
             raise ConflictError(f"cannot publish {path}: it is published with other bytes")
         return False
-    custom = {
+    custom: dict[str, Any] = {
         "product": PRODUCT, "version": release.version, "architecture": release.architecture, "kind": "binary",
-        "notes": release.notes, **({"floor": release.floor} if release.floor else {}),
+        "notes": release.notes, **({"floor": release.floor} if release.floor else {}), **release.rules,
     }  # fmt: skip
     target = TargetFile(release.length, {"sha256": release.sha256}, path, {"custom": custom})
     contents.channels[release.channel].targets[path] = target
+    for part in release.parts():
+        if part.suffix:
+            beside = TargetFile(part.length, {"sha256": part.sha256}, path + part.suffix)
+            contents.channels[release.channel].targets[path + part.suffix] = beside
     return True
-
-
-def _publish(
-    contents: Contents,
-    keys: KeyRing,
-    changed: Iterable[str],
-    new: Iterable[Staged],
-    *,
-    expiry: Expiry,
-    now: float,
-    first: bool = False,
-) -> None:
-    calls = RealSlotCalls()
-    directory = contents.directory
-    order = [name for name in ("root", "targets", *contents.channels) if name in set(changed)]
-    signed: dict[str, bytes] = {}
-
-    def sign(name: str) -> None:
-        payload = contents.payload(name)
-        payload.version += 0 if first else 1
-        payload.expires = datetime.fromtimestamp(now + expiry.of(name), UTC).replace(microsecond=0)
-        signed[name] = _signed(name, payload, contents, keys)
-
-    for name in order:  # all signing before any writing: a key that is missing changes nothing
-        sign(name)
-    metas = contents.snapshot.meta
-    for name in ("targets", *contents.channels):
-        if name in signed:
-            metas[f"{name}.json"] = MetaFile.from_data(contents.payload(name).version, signed[name], ["sha256"])
-    sign("snapshot")
-    contents.timestamp.snapshot_meta = MetaFile.from_data(
-        contents.snapshot.version, signed["snapshot"], ["sha256"]
-    )  # fmt: skip
-    sign("timestamp")
-
-    written: list[str] = []
-    try:
-        for release in new:
-            source = staged_file(directory, release.sha256)
-            _check_bytes(calls, source, release)
-            path = target_path(release.channel, release.version, release.architecture)
-            target = target_file(directory, path, release.sha256)
-            try:
-                link_or_copy(source, target)
-                written.append(target)
-            except ConflictError:
-                _check_bytes(calls, target, release)  # an attempt that was cut off wrote it
-            calls.sync(target)
-            folder = target.rpartition("/")[0]
-            while folder != directory:
-                calls.sync_directory(folder)
-                folder = folder.rpartition("/")[0]
-        # Hosts look for the next root by number: it comes last but one.
-        for name in [*(name for name in order if name != "root"), "snapshot", *(["root"] if "root" in order else [])]:
-            path = metadata_path(directory, name, contents.payload(name).version)
-            written.append(path)
-            files.write_atomic(path, signed[name])
-        files.write_atomic(metadata_path(directory, "timestamp", 0), signed["timestamp"])
-    except ApplianceError:
-        for path in reversed(written):
-            calls.remove(path)
-        raise
-
-
-def _signed(name: str, payload: Any, contents: Contents, keys: KeyRing) -> bytes:
-    metadata = Metadata(payload)
-    role = contents.role(name)
-    signers = {signer.public_key.keyid: signer for signer in keys.signers(name, role.keyids, role.threshold)}
-    if name == "root" and contents.previous_root is not None:
-        before = contents.previous_root.get_delegated_role("root")
-        for signer in keys.signers("root (by the keys before)", before.keyids, before.threshold):
-            signers[signer.public_key.keyid] = signer
-    for signer in signers.values():
-        metadata.sign(signer, append=True)
-    return metadata.to_bytes()
-
-
-def _check_bytes(calls: RealSlotCalls, path: str, release: Staged) -> None:
-    if files.sha256_file(path) != release.sha256 or files.file_stat(path).size != release.length:
-        raise CorruptError(f"cannot publish {release.version}: {path} is not what was added", where=path)

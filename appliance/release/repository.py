@@ -28,6 +28,7 @@ from appliance.errors import ConflictError, CorruptError, InputError
 from appliance.host import files
 from appliance.release.indexing import INDEX, PACK
 from appliance.release.keys import KeyRing
+from appliance.update import POLICY_FIELD, Policy, parse_policy, policy_to_json
 
 CHANNELS = ("alpha", "beta", "stable")
 ROLES = ("root", "targets", *CHANNELS, "snapshot", "timestamp")
@@ -61,10 +62,21 @@ class Contents:
         }  # fmt: skip
         return tops[name]
 
+    def policy(self, channel: str) -> Policy:
+        """The channel's rules. Raises InputError: no such channel."""
+        if channel not in self.channels:
+            raise InputError(f'cannot use channel "{channel}": allowed are {", ".join(self.channels)}')
+        return parse_policy(self.channels[channel].unrecognized_fields.get(POLICY_FIELD))
+
+    def set_policy(self, channel: str, policy: Policy) -> None:
+        """In memory."""
+        self.channels[channel].unrecognized_fields[POLICY_FIELD] = policy_to_json(policy)
+
     def releases(self) -> list[dict[str, Any]]:
         """Every published release, newest target last within a channel."""
         found = []
         for channel, role in self.channels.items():
+            policy = self.policy(channel)
             for path, target in role.targets.items():
                 if path.endswith((INDEX, PACK)):
                     continue  # parts of a release
@@ -75,6 +87,9 @@ class Contents:
                         "architecture": str(custom.get("architecture", "")), "sha256": target.hashes["sha256"],
                         "length": target.length, "floor": str(custom.get("floor", "")),
                         "notes": str(custom.get("notes", "")), "path": path,
+                        "waves": list(custom.get("waves") or ()), "paused": str(custom.get("paused") or ""),
+                        "barrier": bool(custom.get("barrier")),
+                        "yanked": policy.yanked_why(str(custom.get("version", "0"))),
                     }
                 )  # fmt: skip
         return found
@@ -157,4 +172,7 @@ def listing(directory: str) -> dict[str, Any]:
             for name in ("root", "targets", *contents.channels, "snapshot", "timestamp")
         ],
         "releases": contents.releases(),
+        "rules": {
+            channel: rules for channel in contents.channels if (rules := policy_to_json(contents.policy(channel)))
+        },
     }  # fmt: skip

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from appliance.errors import ConflictError, InputError, NotFoundError
 from appliance.host import files
@@ -25,6 +26,7 @@ class Staged:
     length: int
     floor: str = ""
     notes: str = ""
+    rules: dict[str, Any] = field(default_factory=dict)  # signed beside these: waves, barrier
     index_sha256: str = ""  # a small file has none
     index_length: int = 0
     pack_sha256: str = ""  # when its chunks lie in a file of their own; it is not served whole then
@@ -74,6 +76,7 @@ def stage_file(
     version: str = "",
     floor: str = "",
     notes: str = "",
+    rules: dict[str, Any] | None = None,
     packed: bool = False,
 ) -> Staged:
     """Take a built binary in. Raises InputError (no binary, backwards), ConflictError (changed, twice).
@@ -83,7 +86,7 @@ def stage_file(
     contents = load(directory)
     version = _version_of(file, version)
     if floor:
-        parse_version(floor)
+        check_floor(version, floor)
     _check_channel(channel)
     files.make_directory(staging_directory(directory))
     calls = RealSlotCalls()
@@ -104,7 +107,7 @@ def stage_file(
     calls.sync(temp)
     release = Staged(
         channel=channel, version=version, architecture=architecture, sha256=digest.hexdigest(), length=length,
-        floor=floor, notes=notes,
+        floor=floor, notes=notes, rules=rules or {},
     )  # fmt: skip
     try:
         _check_forward(directory, contents, release)
@@ -128,12 +131,16 @@ def stage_promotion(directory: str, version: str, source: str, target: str) -> l
     _check_channel(target)
     wanted = parse_version(version)
     staged = []
+    for channel in (source, target):
+        if why := contents.policy(channel).yanked_why(version):
+            raise ConflictError(f"cannot promote {version}: it was withdrawn from {channel}: {why}")
     for found in contents.releases():
         if found["channel"] != source or parse_version(found["version"]) != wanted:
             continue
         release = Staged(
             channel=target, version=found["version"], architecture=found["architecture"], sha256=found["sha256"],
             length=found["length"], floor=found["floor"], notes=found["notes"],
+            rules={"barrier": True} if found["barrier"] else {},
         )  # fmt: skip
         _check_forward(directory, contents, release)
         for suffix in (INDEX, PACK):
@@ -180,6 +187,12 @@ def _version_of(file: str, said: str) -> str:
     if said and parse_version(said) != parse_version(found):
         raise InputError(f"cannot add {file} as {said}: it calls itself {found}", where=file)
     return str(parse_version(found))
+
+
+def check_floor(version: str, floor: str) -> None:
+    """Raises InputError: a floor is an older version."""
+    if parse_version(floor) >= parse_version(version):
+        raise InputError(f"cannot set floor {floor} for {version}: a floor is a version that comes before it")
 
 
 def _check_channel(channel: str) -> None:

@@ -20,6 +20,7 @@ from appliance.update.answer import parse_answer
 from tests.update.conftest import Publisher, Server
 
 DAY = 86400.0
+NOW = clock.wall_seconds()
 
 
 def ask(layout: Layout, repository: str, verb: str = "refresh", *, path: str = "", channel: str = "alpha") -> Any:
@@ -97,14 +98,14 @@ def forge(publisher: Publisher, wrong: KeyRing) -> None:
     """Sign what is staged by a key that the delegation does not name, everything else as it should be."""
     from tuf.api.metadata import Metadata
 
-    from appliance.release import publishing
-    from appliance.release.publishing import _publish, _put_target
+    from appliance.release import committing
+    from appliance.release.publishing import _put_target
     from appliance.release.repository import load
     from appliance.release.staging import staged_releases
 
     contents = load(str(publisher.directory))
     staged = [release for release in staged_releases(str(publisher.directory)) if _put_target(contents, release)]
-    honest = publishing._signed
+    honest = committing.sign_role
 
     def sign(name: str, payload: Any, contents: Any, keys: KeyRing) -> bytes:
         if name != "alpha":
@@ -114,11 +115,11 @@ def forge(publisher: Publisher, wrong: KeyRing) -> None:
         metadata.sign(signer)
         return metadata.to_bytes()
 
-    publishing._signed = sign
+    committing.sign_role = sign
     try:
-        _publish(contents, KeyRing(str(publisher.keys)), {"alpha"}, staged, expiry=Expiry(), now=2e9)
+        committing.commit(contents, KeyRing(str(publisher.keys)), {"alpha"}, staged, expiry=Expiry(), now=NOW)
     finally:
-        publishing._signed = honest
+        committing.sign_role = honest
 
 
 def test_a_flipped_byte_is_refused_and_left_nowhere(publisher: Publisher, layout: Layout, server: Server) -> None:
@@ -333,7 +334,7 @@ def test_a_channel_cannot_speak_for_another(publisher: Publisher, layout: Layout
     """alpha's key signs a target below stable/: no host takes it."""
     from tuf.api.metadata import TargetFile
 
-    from appliance.release.publishing import _publish
+    from appliance.release.committing import commit
     from appliance.release.repository import load
 
     publisher.release("1.0.0")
@@ -341,7 +342,7 @@ def test_a_channel_cannot_speak_for_another(publisher: Publisher, layout: Layout
     path = path_of("9.0.0", "stable")
     custom = {"product": "appliance", "kind": "binary", "version": "9.0.0", "architecture": architecture()}
     contents.channels["alpha"].targets[path] = TargetFile(5, {"sha256": "f" * 64}, path, {"custom": custom})
-    _publish(contents, KeyRing(str(publisher.keys)), {"alpha"}, [], expiry=Expiry(), now=2e9)
+    commit(contents, KeyRing(str(publisher.keys)), {"alpha"}, expiry=Expiry(), now=NOW)
     assert versions(layout, str(publisher.directory)) == ["1.0.0"]
     assert versions(layout, str(publisher.directory), "stable") == []
 
