@@ -8,9 +8,10 @@ import trio
 
 from appliance.errors import ApplianceError
 from appliance.etcdapi.statuses import refused
-from appliance.store import Delete, Put, Store, Txn, TxnResult
+from appliance.store import Delete, Put, PutResult, Store, Txn, TxnResult
 
 Done = Callable[[TxnResult | ApplianceError], None]
+PutDone = Callable[[PutResult | ApplianceError], None]
 WAITING_BYTES_MAX = 64 << 20  # of requests whose writes wait for the disk, of all clients together
 
 
@@ -44,6 +45,23 @@ class Backend:
                 self._flush()
 
         self._store.submit(request, settled)
+
+    def submit_put(self, put: Put, size: int, done: PutDone) -> None:
+        """The same for what is asked most often."""
+        if self._waiting_bytes + size > WAITING_BYTES_MAX:
+            raise refused("too many requests")
+        self._waiting += 1
+        self._waiting_bytes += size
+
+        def settled(result: PutResult | ApplianceError) -> None:
+            self._waiting -= 1
+            self._waiting_bytes -= size
+            done(result)
+            if not self._waiting:
+                self._idle.set()
+                self._flush()
+
+        self._store.submit_put(put, settled)
 
     def submit_facts(self, facts: Mapping[bytes, bytes], done: Callable[[ApplianceError | None], None]) -> None:
         """What is kept beside the keys; ``done`` is called once, when it is durable or refused."""

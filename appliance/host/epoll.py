@@ -79,12 +79,17 @@ class Loop:
     we have something to say, or says nothing whole for ``young_seconds`` after it came, is hung up on.
     """
 
-    def __init__(self, *, young_seconds: float = 30, stalled_seconds: float = 120) -> None:
+    def __init__(
+        self, *, young_seconds: float = 30, stalled_seconds: float = 120,
+        before: Callable[[], None] | None = None, after: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
+        """``before`` and ``after`` are called around each pass over all that is ready."""
         self._epoll = select.epoll()
         self._links: dict[int, _Link] = {}
         self._listeners: dict[int, Begin] = {}
         self._dirty: list[_Link] = []
         self._passing = False
+        self._before, self._after = before, after
         self._flusher = trio.lowlevel.ParkingLot()
         self._patience = {"young": young_seconds, "stalled": stalled_seconds}
         self._deadlines: dict[str, dict[_Link, float]] = {"young": {}, "stalled": {}}  # each in order of time
@@ -152,6 +157,8 @@ class Loop:
     def _pass(self) -> list[int]:
         paused: list[int] = []
         self._passing = True
+        if self._before is not None:
+            self._before()
         try:
             for descriptor, ready in self._epoll.poll(0):
                 link = self._links.get(descriptor)
@@ -164,9 +171,13 @@ class Loop:
                     self._send(link)
                 if ready & ~_WRITE and link.descriptor in self._links:
                     self._receive(link)
-            self.flush()
         finally:
-            self._passing = False
+            try:
+                if self._after is not None:
+                    self._after()
+                self.flush()
+            finally:
+                self._passing = False
         return paused
 
     def _accept(self, descriptor: int) -> bool:

@@ -39,19 +39,37 @@ class Worker:
         For ``patience`` seconds the loop stands still, unless that was in vain of late. There may be no checkpoint.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        assert not self._busy, f"{self._name} has a call already"
-        if self._thread is None:
-            self._begin()
         if self._skip:
             self._skip -= 1
             patience = 0.0
-        self._busy = True
-        self._asleep = not patience
-        self._calls.put((function, args))
-        if not (patience and self._over.acquire(timeout=patience)):
+        if not self._start(function, args, patience):
             if patience:
                 self._skip = _MISSES_SKIPPED
             await self._sleep()
+        return self._outcome()
+
+    def call_now(self, function: Callable[..., Any], *args: Any, patience: float) -> bool:
+        """Run it in the thread while the whole loop waits. False: it is not over, go on with ``finish``."""
+        if not self._start(function, args, patience):
+            return False
+        self._outcome()
+        return True
+
+    async def finish(self) -> Any:
+        """Wait for the call that ``call_now`` did not see the end of."""
+        await self._sleep()
+        return self._outcome()
+
+    def _start(self, function: Callable[..., Any], args: tuple[Any, ...], patience: float) -> bool:
+        assert not self._busy, f"{self._name} has a call already"
+        if self._thread is None:
+            self._begin()
+        self._busy = True
+        self._asleep = not patience
+        self._calls.put((function, args))
+        return bool(patience) and self._over.acquire(timeout=patience)
+
+    def _outcome(self) -> Any:
         self._busy = False
         result, error = self._result, self._error
         self._result = self._error = None

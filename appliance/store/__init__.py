@@ -18,12 +18,14 @@ from appliance.store.faults import (
 )  # fmt: skip
 from appliance.store.importing import backup_of
 from appliance.store.requests import (
+    LIMITS,
     OPERATIONS_MAX,
     REQUEST_BYTES_MAX,
     Compare,
     CompareResult,
     CompareTarget,
     Delete,
+    Limits,
     Operation,
     Put,
     Range,
@@ -44,14 +46,14 @@ from appliance.store.results import (
     WatchBatch,
 )  # fmt: skip
 from appliance.store.retention import Retention
-from appliance.store.store import Sizes, Store
+from appliance.store.store import NO_SPACE, Sizes, Store
 from appliance.store.watching import Watcher
 
 __all__ = [
-    "OPERATIONS_MAX", "REQUEST_BYTES_MAX", "Change", "CheckReport", "CompactedError", "Compare", "CompareResult",
-    "CompareTarget", "Delete", "DeleteResult", "DuplicateKeyError", "EmptyKeyError", "Event", "EventKind", "Export",
-    "FutureRevisionError", "KeyNotFoundError", "KeyValue", "NoSpaceError", "Operation", "Put", "PutResult", "Range",
-    "RangeResult", "Retention", "Sizes", "SortOrder", "SortTarget", "Store", "StoreStatus", "TooLargeError",
-    "TooManyOperationsError", "Txn", "TxnResult", "WatchBatch", "Watcher", "backup_of", "check", "check_backup",
-    "prefix_end", "restore",
+    "LIMITS", "NO_SPACE", "OPERATIONS_MAX", "REQUEST_BYTES_MAX", "Change", "CheckReport", "CompactedError",
+    "Compare", "CompareResult", "CompareTarget", "Delete", "DeleteResult", "DuplicateKeyError", "EmptyKeyError",
+    "Event", "EventKind", "Export", "FutureRevisionError", "KeyNotFoundError", "KeyValue", "Limits", "NoSpaceError",
+    "Operation", "Put", "PutResult", "Range", "RangeResult", "Retention", "Sizes", "SortOrder", "SortTarget",
+    "Store", "StoreStatus", "TooLargeError", "TooManyOperationsError", "Txn", "TxnResult", "WatchBatch", "Watcher",
+    "backup_of", "check", "check_backup", "prefix_end", "restore",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import trio
 
@@ -59,7 +60,7 @@ class Batch:
     drops: dict[int, int] = field(default_factory=dict)  # segment -> records that this batch makes garbage
     last_revision: int = 0
     done: trio.Event = field(default_factory=trio.Event)
-    callbacks: list[Callable[[], None]] = field(default_factory=list)  # called when it is done, after ``error`` is set
+    callbacks: list[tuple[Callable[[Any], None], object]] = field(default_factory=list)  # with that result, or an error
     waiting: int = 0
     error: str = ""
 

@@ -8,9 +8,21 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import NamedTuple
 
 OPERATIONS_MAX = 128  # per list of a transaction, as etcd's --max-txn-ops
 REQUEST_BYTES_MAX = 3 << 19  # 1.5 MiB, as etcd's --max-request-bytes
+
+
+@dataclass(frozen=True)
+class Limits:
+    """``operations`` per list of a transaction, ``request_bytes`` of one request."""
+
+    operations: int = OPERATIONS_MAX
+    request_bytes: int = REQUEST_BYTES_MAX
+
+
+LIMITS = Limits()
 
 
 class SortTarget(enum.IntEnum):
@@ -68,8 +80,7 @@ class Range:
     max_create_revision: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(NamedTuple):
     """Write a key. ``ignore_value`` keeps the value it has, ``ignore_lease`` the lease; both need the key to exist."""
 
     key: bytes

@@ -9,12 +9,12 @@ from appliance.errors import InputError
 from appliance.store.faults import DuplicateKeyError, EmptyKeyError, TooLargeError, TooManyOperationsError
 from appliance.store.frames import RECORD_HEADER_SIZE
 from appliance.store.requests import (
-    OPERATIONS_MAX,
-    REQUEST_BYTES_MAX,
+    LIMITS,
     Compare,
     CompareResult,
     CompareTarget,
     Delete,
+    Limits,
     Operation,
     Put,
     Range,
@@ -118,12 +118,12 @@ def cost(operation: Operation) -> int:
         case Put():
             return RECORD_HEADER_SIZE + len(operation.key) + len(operation.value)
         case Txn():
-            return sum(map(cost, operation.success)) + sum(map(cost, operation.failure))
+            return max(sum(map(cost, operation.success)), sum(map(cost, operation.failure)))
         case _:
             return 0
 
 
-def check_put(put: Put) -> None:
+def check_put(put: Put, limits: Limits = LIMITS) -> None:
     """Refuse what etcd refuses before it looks at the store."""
     if not put.key:
         raise EmptyKeyError("cannot put: the key is empty")
@@ -131,19 +131,19 @@ def check_put(put: Put) -> None:
         raise InputError(f"cannot put {put.key!r}: a value is given, and ignore_value too")
     if put.ignore_lease and put.lease:
         raise InputError(f"cannot put {put.key!r}: a lease is given, and ignore_lease too")
-    if len(put.key) + len(put.value) > REQUEST_BYTES_MAX:
+    if len(put.key) + len(put.value) > limits.request_bytes:
         raise TooLargeError(
             f"cannot put {put.key[:64]!r}: key and value are {len(put.key) + len(put.value)} bytes, "
-            f"at most {REQUEST_BYTES_MAX} are allowed"
+            f"at most {limits.request_bytes} are allowed"
         )
 
 
-def check_txn(txn: Txn) -> None:
+def check_txn(txn: Txn, limits: Limits = LIMITS) -> None:
     """Refuse a transaction that is too long, names no key, or changes one key twice."""
     for what, listed in (("compares", txn.compares), ("success", txn.success), ("failure", txn.failure)):
-        if len(listed) > OPERATIONS_MAX:
+        if len(listed) > limits.operations:
             raise TooManyOperationsError(
-                f"cannot run transaction: {len(listed)} entries in {what}, at most {OPERATIONS_MAX} are allowed"
+                f"cannot run transaction: {len(listed)} entries in {what}, at most {limits.operations} are allowed"
             )
     for compare in txn.compares:
         if not compare.key:
@@ -155,16 +155,17 @@ def check_txn(txn: Txn) -> None:
     for operation in (*txn.success, *txn.failure):
         match operation:
             case Put():
-                check_put(operation)
+                check_put(operation, limits)
             case Range() | Delete():
                 if not operation.key:
                     raise EmptyKeyError(f"cannot {type(operation).__name__.lower()} in transaction: the key is empty")
             case Txn():
-                check_txn(operation)
+                check_txn(operation, limits)
             case _:
                 assert_never(operation)
-    _changes(txn.success)
-    _changes(txn.failure)
+    for operations in (txn.success, txn.failure):
+        if len(operations) > 1:
+            _changes(operations)
 
 
 def _changes(operations: Sequence[Operation]) -> tuple[set[bytes], list[Delete]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 import trio
@@ -15,22 +14,24 @@ from appliance.host import entropy
 from appliance.host.disk import Disk, DiskFile
 from appliance.host.worker import Worker
 from appliance.store import rules
+from appliance.store.alone import Alone
 from appliance.store.backing_up import backup_chunks
-from appliance.store.committing import Committer, InThread, Write
+from appliance.store.committing import Committer, InThread, Writer
 from appliance.store.exporting import Export
 from appliance.store.faults import CompactedError, EmptyKeyError, FutureRevisionError, NoSpaceError
 from appliance.store.frames import COMPACT, FACT
 from appliance.store.log import Batch
 from appliance.store.opening import Opened, open_tree
-from appliance.store.requests import Compare, Delete, Operation, Put, Range, SortOrder, SortTarget, Txn
+from appliance.store.requests import LIMITS, Compare, Delete, Limits, Operation, Put, Range, SortOrder, SortTarget, Txn
 from appliance.store.results import DeleteResult, PutResult, RangeResult, StoreStatus, TxnResult
 from appliance.store.retention import EVERYTHING, Historian, Retention
-from appliance.store.transaction import read_range, run_alone, run_txn
+from appliance.store.transaction import read_range, run_put, run_txn
 from appliance.store.tree import Tree
 from appliance.store.upkeep import Upkeep
 from appliance.store.watching import Watcher, WatchHub
 
 Done = Callable[[TxnResult | ApplianceError], None]
+PutDone = Callable[[PutResult | ApplianceError], None]
 Settled = Callable[[ApplianceError | None], None]
 NO_SPACE = b"alarm/nospace"  # the fact that the quota was reached
 
@@ -66,15 +67,19 @@ class Store:
 
     def __init__(
         self, disk: Disk, *, publish: Publish | None = None, sizes: Sizes | None = None,
-        retention: Retention = EVERYTHING, quota: int = 0, in_thread: InThread | None = None,
+        retention: Retention = EVERYTHING, quota: int = 0, limits: Limits = LIMITS, in_thread: InThread | None = None,
+        alone: bool = False,
     ) -> None:  # fmt: skip
+        """``alone``: nothing else lives in this loop, so that it may stand still for a lone writer's sync."""
         self._disk = disk
         self._publish = publish
         self._sizes = sizes or Sizes()
         self._retention = retention
+        self.limits = limits
         self.quota = quota  # bytes of log from which on an alarm refuses what needs room; 0: none; may be changed
         self._in_thread = in_thread or trio.to_thread.run_sync
-        self._commit_elsewhere = in_thread is None
+        self._commit_by = in_thread
+        self._alone = alone
         self._hub = WatchHub()
         self._engine: _Engine | None = None
         self._accepting = False
@@ -91,7 +96,8 @@ class Store:
         """
         opened = await self._in_thread(self._open)
         worker = Worker("store")
-        engine = self._start(opened, worker.call if self._commit_elsewhere else self._write)
+        alone = self._alone or self._commit_by is not None
+        engine = self._start(opened, Alone(self._commit_by or worker.call) if alone else worker)
         tree, committer = engine.tree, engine.committer
         failure: ApplianceError | None = None
 
@@ -134,11 +140,11 @@ class Store:
         segment_bytes = min(sizes.segment_bytes, part)
         return open_tree(self._disk, segment_bytes=segment_bytes, reserve_bytes=sizes.reserve_bytes)
 
-    def _start(self, opened: Opened, write: Write) -> _Engine:
+    def _start(self, opened: Opened, writer: Writer) -> _Engine:
         if self._engine is not None:
             self._engine.tree.log.close()
         tree = opened.tree
-        committer = Committer(tree, self._hub, write, self._committed)
+        committer = Committer(tree, self._hub, writer, self._committed)
         upkeep = Upkeep(
             self._disk, tree, committer, self._in_thread, checkpoint_records=self._sizes.checkpoint_records,
             replayed=opened.replayed, checkpoint_revision=opened.checkpoint_revision, tell=self._tell,
@@ -151,9 +157,6 @@ class Store:
             self._tell("repaired", note)
         self._tell("opened", f"revision {tree.revision}, {opened.replayed} records replayed")
         return self._engine
-
-    async def _write(self, function: Callable[[Batch], None], batch: Batch, /, *, patience: float) -> None:
-        await self._in_thread(function, batch)
 
     async def _last_checkpoint(self, engine: _Engine) -> None:
         if engine.upkeep.checkpoint_revision == engine.tree.revision:
@@ -233,12 +236,11 @@ class Store:
     ) -> PutResult:  # fmt: skip
         """Returns when the write is durable. Cancelled while it waits, the write may be done or not."""
         request = Put(key, value, lease, prev_kv, ignore_value, ignore_lease)
-        rules.check_put(request)
+        rules.check_put(request, self.limits)
         engine = await self._writing()
         self._check_room(engine, rules.cost(request))
-        result = run_alone(engine.tree, request)
+        result = run_put(engine.tree, request)
         await engine.committer.settled()
-        assert isinstance(result, PutResult)
         return result
 
     async def delete(self, key: bytes, range_end: bytes | None = None, *, prev_kv: bool = False) -> DeleteResult:
@@ -246,7 +248,7 @@ class Store:
         if not key:
             raise EmptyKeyError("cannot delete: the key is empty")
         engine = await self._writing()
-        result = run_alone(engine.tree, Delete(key, range_end, prev_kv))
+        result = run_txn(engine.tree, Txn(success=(Delete(key, range_end, prev_kv),))).responses[0]
         await engine.committer.settled()
         assert isinstance(result, DeleteResult)
         return result
@@ -256,7 +258,7 @@ class Store:
     ) -> TxnResult:
         """One of the two branches, at one revision. Returns when it, and what it saw, is durable."""
         txn = Txn(tuple(compares), tuple(success), tuple(failure))
-        rules.check_txn(txn)
+        rules.check_txn(txn, self.limits)
         engine = await self._writing()
         self._check_room(engine, rules.cost(txn))
         result = run_txn(engine.tree, txn)
@@ -267,14 +269,15 @@ class Store:
         """What is kept beside the keys under names that begin so; what is still being written is there already."""
         return {name: value for name, value in self._reading().facts.items() if name.startswith(prefix)}
 
-    def submit_facts(self, facts: Mapping[bytes, bytes], done: Settled) -> None:
+    def submit_facts(self, facts: Mapping[bytes, bytes], done: Settled, *, always: bool = False) -> None:
         """Keep them, an empty one no longer: all or none, without a revision. ``done`` is called once, when durable.
 
-        They are in memory and in every checkpoint, so they should be small and few.
+        They are in memory and in every checkpoint, so they should be small and few. ``always``: over the quota, too.
         """
         try:
             engine = self._engine_for_writing()
-            self._check_room(engine, sum(len(name) + len(value) for name, value in facts.items() if value))
+            if not always:
+                self._check_room(engine, sum(len(name) + len(value) for name, value in facts.items() if value))
         except ApplianceError as exc:
             done(exc)
             return
@@ -317,14 +320,14 @@ class Store:
         if batch is None:
             done(None)
             return
-        batch.callbacks.append(lambda: done(UnavailableError(batch.error) if batch.error else None))
+        batch.callbacks.append((done, None))
         engine.committer.kick()
 
     def submit(self, request: Put | Delete | Txn, done: Done) -> None:
         """The same without a task: ``done`` is called once, with the result or the error, of a Txn in any case."""
         txn = request if isinstance(request, Txn) else Txn(success=(request,))
         try:
-            rules.check_txn(txn)
+            rules.check_txn(txn, self.limits)
             engine = self._engine_for_writing()
             self._check_room(engine, rules.cost(txn))
             result = run_txn(engine.tree, txn)
@@ -335,8 +338,34 @@ class Store:
         if batch is None:
             done(result)
             return
-        batch.callbacks.append(partial(_finish, batch, result, done))
+        batch.callbacks.append((done, result))
         engine.committer.kick()
+
+    def submit_put(self, put: Put, done: PutDone) -> None:
+        """``submit`` for what is asked most often."""
+        try:
+            rules.check_put(put, self.limits)
+            engine = self._engine_for_writing()
+            if self.quota:
+                self._check_room(engine, rules.cost(put))
+            result = run_put(engine.tree, put)
+        except ApplianceError as exc:
+            done(exc)
+            return
+        batch = engine.tree.log.open_batch
+        assert batch is not None
+        batch.callbacks.append((done, result))
+        engine.committer.kick()
+
+    def hold_commits(self) -> None:
+        """Whoever calls ``submit`` for many says so before, and ``let_commits_go`` after, in the same step."""
+        if self._engine is not None:
+            self._engine.committer.hold()
+
+    def let_commits_go(self) -> None:
+        """What was submitted since is written now."""
+        if self._engine is not None:
+            self._engine.committer.go()
 
     async def compact(self, revision: int, *, physical: bool = False) -> None:
         """Forget what was overwritten or deleted before ``revision``; ``physical``: wait for the space too."""
@@ -454,7 +483,3 @@ class Store:
         finally:
             file.close()
             self._disk.remove(name)
-
-
-def _finish(batch: Batch, result: TxnResult, done: Done) -> None:
-    done(UnavailableError(batch.error) if batch.error else result)

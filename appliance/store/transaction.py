@@ -131,6 +131,8 @@ def _check(tree: Tree, branch: Branch) -> None:
         match operation:
             case Range():
                 check_range(tree, operation, tree.revision)
+                if operation.revision < 0 < tree.compacted_revision:  # alone it means now; an etcd is that fine
+                    raise CompactedError("cannot read at a negative revision", tree.compacted_revision)
             case Put() if operation.ignore_value or operation.ignore_lease:
                 if not tree.get(operation.key, tree.revision):
                     raise KeyNotFoundError(f"cannot put {operation.key!r}: key not found")
@@ -156,18 +158,18 @@ def _run(tree: Tree, branch: Branch, revision: int) -> TxnResult:
     return TxnResult(tree.revision, branch.succeeded, tuple(responses))
 
 
-def run_alone(tree: Tree, operation: Put | Delete) -> PutResult | DeleteResult:
-    """A put or delete that is a whole transaction: the fast way."""
-    if isinstance(operation, Put) and not operation.ignore_value and not operation.ignore_lease:
-        point = _savepoint(tree)
-        try:
-            return _put(tree, operation, tree.revision + 1)
-        except BaseException:
-            _go_back(tree, point)
-            raise
-    response = run_txn(tree, Txn(success=(operation,))).responses[0]
-    assert isinstance(response, PutResult | DeleteResult)
-    return response
+def run_put(tree: Tree, put: Put) -> PutResult:
+    """A put that is a whole transaction: the fast way."""
+    if put.ignore_value or put.ignore_lease:
+        response = run_txn(tree, Txn(success=(put,))).responses[0]
+        assert isinstance(response, PutResult)
+        return response
+    point = _savepoint(tree)
+    try:
+        return _put(tree, put, tree.revision + 1)
+    except BaseException:
+        _go_back(tree, point)
+        raise
 
 
 def _put(tree: Tree, put: Put, revision: int) -> PutResult:

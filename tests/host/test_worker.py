@@ -74,3 +74,16 @@ async def test_a_call_that_began_is_waited_for() -> None:
         await worker.call(ended.clear)
     assert ended == [True]
     worker.close()
+
+
+async def test_a_call_that_the_loop_waits_for_may_go_on_without_it() -> None:
+    worker = Worker("test")
+    proceed = threading.Event()
+    assert worker.call_now(lambda: None, patience=60)
+    with pytest.raises(ZeroDivisionError):
+        worker.call_now(lambda: 1 // 0, patience=60)
+    assert not worker.call_now(proceed.wait, 60, patience=0.001)
+    proceed.set()
+    assert await worker.finish() is True
+    assert await worker.call(lambda: 5) == 5
+    worker.close()

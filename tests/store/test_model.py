@@ -42,7 +42,7 @@ KEYS = st.one_of(
 ENDS = st.one_of(st.none(), st.just(b"\0"), KEYS)
 VALUES = st.one_of(st.binary(max_size=4), st.integers(0, 400).map(bytes))
 LEASES = st.sampled_from([0, 0, 7])
-puts = st.builds(Put, KEYS, VALUES, LEASES, st.booleans())
+puts = st.builds(Put, KEYS, VALUES, LEASES, st.booleans(), st.just(False), st.just(False))
 more_puts = st.builds(Put, KEYS, st.just(b""), st.just(0), st.booleans(), st.booleans(), st.booleans())
 deletes = st.builds(Delete, KEYS, ENDS, st.booleans())
 ranges = st.builds(
