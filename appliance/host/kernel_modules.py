@@ -7,9 +7,11 @@ import errno
 import fnmatch
 import os
 import platform
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+_WILDCARD = re.compile(r"[*?\[]")
 _COMPRESSED = 4  # MODULE_INIT_COMPRESSED_FILE
 _SYS_FINIT_MODULE = {"x86_64": 313, "aarch64": 273}
 
@@ -37,15 +39,17 @@ class ModuleIndex:
         return tuple(ordered)
 
     def for_hardware(self, modaliases: Iterable[str]) -> tuple[str, ...]:
-        """Names of the modules that claim one of these devices."""
-        by_bus: dict[str, list[tuple[str, str]]] = {}
+        """Names of the modules that claim one of these devices. By what stands before a pattern's first wildcard."""
+        starts: dict[str, list[tuple[str, str]]] = {}
         for pattern, name in self.aliases:
-            by_bus.setdefault(pattern.partition(":")[0], []).append((pattern, name))
+            starts.setdefault(_WILDCARD.split(pattern, maxsplit=1)[0], []).append((pattern, name))
+        lengths = sorted({len(start) for start in starts})
         found: dict[str, None] = {}
         for modalias in modaliases:
-            for pattern, name in by_bus.get(modalias.partition(":")[0], ()):
-                if fnmatch.fnmatchcase(modalias, pattern):
-                    found[name] = None
+            for length in lengths:
+                for pattern, name in starts.get(modalias[:length], ()) if length <= len(modalias) else ():
+                    if fnmatch.fnmatchcase(modalias, pattern):
+                        found[name] = None
         return tuple(found)
 
 

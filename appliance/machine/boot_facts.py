@@ -24,7 +24,7 @@ class BootFacts:
     state: str = ""
     entry: str = ""
     seconds_kernel: str = ""
-    seconds_modules: str = ""
+    seconds_drivers: str = ""
     seconds_verity: str = ""
 
 

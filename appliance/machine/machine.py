@@ -7,7 +7,7 @@ from collections.abc import Callable
 import trio
 
 from appliance.errors import UnavailableError
-from appliance.host import power
+from appliance.host import kernel_modules, power
 from appliance.host.power import End
 from appliance.machine.starting import Started
 from appliance.supervisor import Restart, Service
@@ -33,7 +33,10 @@ class Machine:
         async def button(*, stopping: trio.Event, task_status: trio.TaskStatus[None]) -> None:
             await self._watch_button(press, stopping, task_status)
 
-        found = [Service(name="power-button", main=button, restart=patient, essential=False)]
+        found = [
+            Service(name="hardware", main=self._load_modules, restart=patient, essential=False, start_timeout=120.0),
+            Service(name="power-button", main=button, needs=frozenset({"hardware"}), restart=patient, essential=False),
+        ]
         if self._watchdog is not None:
             found.append(Service(name="watchdog", main=self._feed, restart=Restart(first_delay=0.1, delay_max=1.0)))
         return found
@@ -45,6 +48,13 @@ class Machine:
             self._say(trouble)
         self._say(f"{self.how.name.lower().replace('_', ' ')}")
         power.end_machine(self.how)
+
+    async def _load_modules(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None]) -> None:
+        """Drivers for what the initramfs had no need of; nothing waits for them but who needs them."""
+        for trouble in await trio.to_thread.run_sync(_load_for_hardware):
+            self._say(trouble)
+        task_status.started()
+        await stopping.wait()
 
     async def _feed(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None]) -> None:
         """Goes on while stopping, too: an end that hangs is cut off by the hardware, counted from our last word."""
@@ -79,3 +89,8 @@ class Machine:
             raise UnavailableError(f"cannot watch the power button: {exc.strerror}") from exc
         finally:
             power.close(descriptor)
+
+
+def _load_for_hardware() -> tuple[str, ...]:
+    index = kernel_modules.read_index()
+    return kernel_modules.load(index, index.for_hardware(kernel_modules.modaliases()))

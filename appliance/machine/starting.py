@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from appliance.errors import ApplianceError, NotFoundError
-from appliance.host import block_devices, clock, entropy, files, gpt, kernel_modules, machine_state, mounts
+from appliance.host import block_devices, clock, entropy, files, gpt, machine_state, mounts
 from appliance.machine.boot_facts import BootFacts
 
 _MOUNTS = (
@@ -57,11 +57,15 @@ class Started:
     emergency: str = ""  # why the state is only in memory
     troubles: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)  # since the kernel started, at the end of each step
 
 
 def start_machine(facts: BootFacts, *, say: Callable[[str], None], built: float) -> Started:
     """``built``: seconds since 1970 before which it cannot be, whatever the machine's clock thinks."""
     started = Started(facts)
+    for step in ("kernel", "drivers", "verity"):
+        started.seconds[step] = float(getattr(facts, f"seconds_{step}") or 0)
+    started.seconds["program"] = clock.boot_seconds()
 
     def attempt(what: Callable[[], object]) -> bool:
         try:
@@ -76,7 +80,9 @@ def start_machine(facts: BootFacts, *, say: Callable[[str], None], built: float)
         machine_state.make_directories(target)
         attempt(lambda: mounts.mount(source, target, kind, flags, data))  # noqa: B023
     attempt(machine_state.loopback_up)
+    started.seconds["mounts"] = clock.boot_seconds()
     _mount_state(facts, started, say)
+    started.seconds["state"] = clock.boot_seconds()
     machine_state.make_directories(*_KEPT)
     attempt(lambda: mounts.mount("/var/etc/appliance", "/etc/appliance", "", mounts.BIND))
     started.notes += machine_state.set_sysctl(SYSCTL)
@@ -84,8 +90,9 @@ def start_machine(facts: BootFacts, *, say: Callable[[str], None], built: float)
         attempt(lambda: machine_state.set_clock(built))
         started.notes.append("the machine's clock was before our own build date: set to it")
     attempt(_give_identity)
-    index = kernel_modules.read_index()
-    started.troubles += kernel_modules.load(index, index.for_hardware(kernel_modules.modaliases()))
+    started.seconds["identity"] = clock.boot_seconds()
+    steps = ", ".join(f"{name} {seconds:.2f}" for name, seconds in started.seconds.items())
+    say(f"machine made ready, seconds since the kernel started: {steps}")
     return started
 
 

@@ -104,7 +104,7 @@ static void load_modules(void) {
     for (char *name = strtok(order, "\n"); name; name = strtok(NULL, "\n")) {
         snprintf(path, sizeof path, "/modules/%s", name);
         int fd = open(path, O_RDONLY | O_CLOEXEC);
-        if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) && errno != EEXIST && errno != ENODEV))
+        if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) && errno != EEXIST && errno != ENODEV && errno != ENOENT))
             say("cannot load %s: %s", name, strerror(errno));
         close(fd);
         unlink(path);
@@ -416,9 +416,9 @@ int main(void) {
     mkdir("/run/appliance", 0755);
     write_file("/run/appliance/boot",
                "version=%s\nslot=%c\nroothash=%s\ndisk=%s\nesp=%s\nroot_a=%s\nroot_b=%s\nstate=%s\nentry=%s\n"
-               "seconds_kernel=%.3f\nseconds_modules=%.3f\nseconds_verity=%.3f\n",
+               "seconds_kernel=%.3f\nseconds_drivers=%.3f\nseconds_verity=%.3f\n",
                version, 'a' + slot, hash, disk.parent, disk.esp, disk.root[0], disk.root[1], disk.state,
-               strrchr(entry, '/') ? strrchr(entry, '/') + 1 : entry, started, looked - started, uptime() - looked);
+               strrchr(entry, '/') ? strrchr(entry, '/') + 1 : entry, started, looked, uptime());
     say("version %s, slot %c, verified", version, 'a' + slot);
     if (mapper >= 0)
         close(mapper);

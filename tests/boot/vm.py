@@ -1,0 +1,202 @@
+"""A machine in QEMU (TCG): its serial line by line, its events by QMP, its power to cut. notes/boot-qemu.md, section 10."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
+VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+GONE = "<<the machine is gone>>"
+_COLOURS = re.compile(rb"\x1b(\[[0-9;=?]*[a-zA-Z]|\([A-Z0-9])")
+
+
+class MachineGone(AssertionError):
+    """QEMU ended while something was waited for."""
+
+
+class VM:
+    """One disk, one power switch. Lines are numbered from the first start on; ``wait`` goes on after its last match."""
+
+    def __init__(
+        self, disk: Path | None, work: Path, *, name: str = "vm", memory: int = 512, forwards: dict[int, int] | None = None,
+        extra: Sequence[str] = (), drive: Sequence[str] | None = None,
+    ) -> None:  # fmt: skip
+        self.disk, self.work, self.name, self.memory = disk, work, name, memory
+        self.forwards, self.extra, self.drive = forwards or {}, list(extra), drive
+        self.variables = work / f"{name}.vars"
+        if not self.variables.exists():
+            shutil.copy(VARIABLES, self.variables)
+        self.lines: list[str] = []
+        self.times: list[float] = []
+        self.events: list[dict[str, Any]] = []
+        self.log = (work / f"{name}.serial.log").open("ab")
+        self._position = 0
+        self._changed = threading.Condition()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._sockets: list[socket.socket] = []
+        self._answers: dict[int, dict[str, Any]] = {}
+        self._asked = 0
+
+    def start(self, *, kernel: Path | None = None, initrd: Path | None = None, append: str = "") -> VM:
+        """Power on. We listen and QEMU connects: not a byte is lost."""
+        listeners = []
+        for kind in ("serial", "qmp"):
+            path = self.work / f"{self.name}.{kind}"
+            path.unlink(missing_ok=True)
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(str(path))
+            listener.listen(1)
+            listener.settimeout(60)
+            listeners.append(listener)
+        command = [
+            "qemu-system-x86_64", "-accel", "tcg,thread=multi,tb-size=32", "-cpu", "max", "-smp", "2",
+            "-m", str(self.memory), "-display", "none", "-nodefaults", "-rtc", "base=utc",
+            "-chardev", f"socket,id=serial,path={self.work}/{self.name}.serial", "-serial", "chardev:serial",
+            "-chardev", f"socket,id=qmp,path={self.work}/{self.name}.qmp", "-mon", "chardev=qmp,mode=control",
+            "-device", "virtio-rng-pci",
+        ]  # fmt: skip
+        forwards = "".join(f",hostfwd=tcp:127.0.0.1:{ours}-:{theirs}" for ours, theirs in self.forwards.items())
+        command += ["-netdev", f"user,id=n0{forwards}", "-device", "virtio-net-pci,netdev=n0,romfile="]
+        if kernel is not None:
+            command += ["-M", "q35", "-kernel", str(kernel), "-initrd", str(initrd), "-append", append]
+        else:
+            command += ["-M", "q35,smm=off"]
+            command += ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={CODE}"]
+            command += ["-drive", f"if=pflash,unit=1,format=raw,file={self.variables}"]
+        if self.drive is not None:
+            command += self.drive
+        elif self.disk is not None:
+            command += ["-drive", f"if=none,id=d0,format=raw,file={self.disk}"]
+            command += ["-device", "virtio-blk-pci,drive=d0,bootindex=0"]
+        self._process = subprocess.Popen(
+            [*command, *self.extra], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.log
+        )
+        serial, qmp = (listener.accept()[0] for listener in listeners)
+        for listener in listeners:
+            listener.close()
+        self._sockets = [serial, qmp]
+        threading.Thread(target=self._read_serial, args=(serial,), daemon=True).start()
+        self._qmp = qmp.makefile("rwb")
+        self._qmp.readline()
+        threading.Thread(target=self._read_qmp, daemon=True).start()
+        self.ask("qmp_capabilities")
+        return self
+
+    def wait(self, pattern: str, timeout: float = 180) -> str:
+        """The next line that matches. Raises TimeoutError, MachineGone."""
+        wanted, limit = re.compile(pattern), time.monotonic() + timeout
+        with self._changed:
+            while True:
+                while self._position < len(self.lines):
+                    line = self.lines[self._position]
+                    self._position += 1
+                    if wanted.search(line):
+                        return line
+                    if line == GONE:
+                        raise MachineGone(f"while waiting for {pattern!r}; last: {self.last()}")
+                if not self._changed.wait(max(0.0, limit - time.monotonic())) and time.monotonic() >= limit:
+                    raise TimeoutError(f"no {pattern!r} within {timeout} s; last: {self.last()}")
+
+    def last(self, count: int = 8) -> str:
+        """The end of its serial output."""
+        return " | ".join(self.lines[-count:])
+
+    def resets(self) -> int:
+        """How often it restarted."""
+        return self.count("RESET")
+
+    def count(self, event: str) -> int:
+        """QMP events of that name so far."""
+        return sum(one["event"] == event for one in self.events)
+
+    def ask(self, command: str, timeout: float = 60, **arguments: object) -> dict[str, Any]:
+        """One QMP command. Raises TimeoutError."""
+        with self._changed:
+            self._asked += 1
+            number = self._asked
+            request = {"execute": command, "arguments": arguments, "id": number}
+            self._qmp.write(json.dumps(request).encode() + b"\n")
+            self._qmp.flush()
+            if not self._changed.wait_for(lambda: number in self._answers, timeout):
+                raise TimeoutError(f"QEMU does not answer {command}")
+            return self._answers.pop(number)
+
+    def type(self, text: str) -> None:
+        """Into the serial console."""
+        self._sockets[0].sendall(text.encode())
+
+    def cut_power(self) -> None:
+        """At once; what the guest had not flushed is for the test to decide (crash.py)."""
+        assert self._process is not None
+        self._process.kill()
+        self.wait_off()
+
+    def wait_off(self, timeout: float = 120) -> None:
+        """Until it has powered itself off."""
+        assert self._process is not None
+        self._process.wait(timeout)
+        for one in self._sockets:
+            one.close()
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self.lines) and self.lines[-1] == GONE, 10)
+            self._position = len(self.lines)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether QEMU runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def cpu_seconds(self) -> float:
+        """Used by QEMU so far: the stable measure on a shared host."""
+        assert self._process is not None
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def _read_serial(self, serial: socket.socket) -> None:
+        rest, started = b"", time.monotonic()
+        while True:
+            try:
+                data = serial.recv(1 << 16)
+            except OSError:
+                data = b""
+            if not data:
+                break
+            *lines, rest = (rest + data).split(b"\n")
+            for raw in lines:
+                line = _COLOURS.sub(b"", raw.replace(b"\r", b"")).decode("utf-8", "replace")
+                self.log.write(f"[{time.monotonic() - started:8.2f}] {line}\n".encode())
+                self._add(line)
+            self.log.flush()
+        self._add(GONE)
+
+    def _add(self, line: str) -> None:
+        with self._changed:
+            self.lines.append(line)
+            self.times.append(time.monotonic())
+            self._changed.notify_all()
+
+    def _read_qmp(self) -> None:
+        while True:
+            try:
+                line = self._qmp.readline()
+            except (OSError, ValueError):
+                return
+            if not line:
+                return
+            message = json.loads(line)
+            with self._changed:
+                if "event" in message:
+                    self.events.append(message)
+                elif "id" in message:
+                    self._answers[message["id"]] = message
+                self._changed.notify_all()
