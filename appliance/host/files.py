@@ -123,9 +123,21 @@ def list_directory(path: str) -> list[str]:
             return []
 
 
+def walk(path: str) -> Iterator[str]:
+    """Every file below it, links not followed; none when it does not exist."""
+    for folder, folders, names in os.walk(path):
+        folders.sort()
+        yield from (os.path.join(folder, name) for name in sorted(names))
+
+
 def exists(path: str) -> bool:
     """Whether there is anything by that name (a dangling link counts)."""
     return os.path.lexists(path)
+
+
+def is_file(path: str) -> bool:
+    """Whether it is a regular file, or a link to one."""
+    return os.path.isfile(path)
 
 
 def join(*parts: str) -> str:

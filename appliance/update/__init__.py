@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from appliance.update.agent import Update
+    from appliance.update.choosing import Choice, Held, choose
     from appliance.update.health import HealthSource
-    from appliance.update.offer import PRODUCT, Offer, parse_offer, target_path
+    from appliance.update.offer import PRODUCT, Offer, newest_first, parse_offer, target_path
     from appliance.update.pack import FOOTER_SIZE, Footer, parse_footer
     from appliance.update.picture import Gate, HistoryEntry, SlotPicture, UpdatePicture
     from appliance.update.policy import (
@@ -33,10 +34,14 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "Update": "agent",
+    "Choice": "choosing",
+    "Held": "choosing",
+    "choose": "choosing",
     "HealthSource": "health",
     "Offer": "offer",
     "PRODUCT": "offer",
     "target_path": "offer",
+    "newest_first": "offer",
     "parse_offer": "offer",
     "Gate": "picture",
     "HistoryEntry": "picture",
@@ -74,11 +79,13 @@ __all__ = [
     "FOOTER_SIZE",
     "POLICY_FIELD",
     "PRODUCT",
+    "Choice",
     "Footer",
     "Gate",
     "HealthCheck",
     "HealthSettings",
     "HealthSource",
+    "Held",
     "HistoryEntry",
     "Offer",
     "Policy",
@@ -92,9 +99,11 @@ __all__ = [
     "UpdateSettings",
     "Version",
     "Wave",
+    "choose",
     "download",
     "format_copy",
     "format_time",
+    "newest_first",
     "parse_copy",
     "parse_footer",
     "parse_offer",
