@@ -11,12 +11,12 @@ from functools import partial
 import trio
 
 from appliance.errors import ApplianceError, ConflictError
-from appliance.etcdapi import EtcdApi, Listen, identity_of
+from appliance.etcdapi import API_DEFAULTS, ApiOptions, EtcdApi, Listen, identity_of
 from appliance.host import clock, files, process_self
 from appliance.host.disk import FileDisk
 from appliance.host.signals import HANGUP, Signals
 from appliance.host.signals import name as signal_name
-from appliance.store import CompactedError, Store
+from appliance.store import LIMITS, CompactedError, Limits, Store
 
 SWITCH_SECONDS = 0.0005  # as in app
 REVISION_MODE_SECONDS = 300.0
@@ -36,7 +36,8 @@ class EtcdOptions:
     peer_urls: tuple[str, ...] = ()
     compact_every_seconds: float = 0.0  # keep what is younger
     compact_revisions: int = 0  # keep that many
-    token_seconds: float = 300.0
+    api: ApiOptions = API_DEFAULTS
+    quota: int = 0  # bytes; 0: none
     to_stdout: bool = False
     notes: tuple[str, ...] = ()  # about flags, for the log
 
@@ -89,11 +90,13 @@ async def _main(options: EtcdOptions, signals: Signals) -> None:
     log = Log(to_stdout=options.to_stdout)
     for note in options.notes:
         log.say("warn", note)
-    store = Store(FileDisk(files.join(options.data_dir, "store")), publish=log.publish)
+    asked = options.api.limits
+    limits = Limits(max(asked.operations, LIMITS.operations), max(asked.request_bytes, LIMITS.request_bytes))
+    disk = FileDisk(files.join(options.data_dir, "store"))
+    # Which of ours may be larger.
+    store = Store(disk, publish=log.publish, quota=options.quota, limits=limits, alone=True)
     identity = identity_of(options.name, client_urls=options.client_urls, peer_urls=options.peer_urls)
-    api = EtcdApi(
-        store, identity, unix_path=options.unix_path, listen=options.listen, token_seconds=options.token_seconds
-    )
+    api = EtcdApi(store, identity, unix_path=options.unix_path, listen=options.listen, options=options.api)
     stop_api, api_over, stop_store = trio.Event(), trio.Event(), trio.Event()
 
     async def serve(task_status: trio.TaskStatus[None]) -> None:

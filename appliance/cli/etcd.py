@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 from appliance.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from appliance.etcd_app import EtcdOptions
-    from appliance.etcdapi import Listen
+    from appliance.etcdapi import ApiOptions, Listen
+    from appliance.etcdapi.tokens import Tokens
     from appliance.host.tls import TlsFiles
 
 _EPILOG = """Takes etcd's flags and its ETCD_* variables; those that mean nothing for one member are accepted and
@@ -18,6 +21,7 @@ noted in the log. It serves the v3 API only, and is one member: for more, run et
 
 Examples:
   appliance etcd --data-dir /tmp/data
+  appliance etcd --config-file /etc/etcd.yaml
   appliance etcd --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379
 """
 _CLIENT_URL, _PEER_URL = "http://localhost:2379", "http://localhost:2380"
@@ -29,18 +33,20 @@ _USED = {
     "auto-compaction-mode": "periodic", "auto-compaction-retention": "0", "log-outputs": "default",
     "log-output": "default", "unsafe-no-fsync": "false", "client-crl-file": "",
     "client-cert-allowed-hostname": "", "max-txn-ops": "128", "max-request-bytes": "1572864",
+    "quota-backend-bytes": "0", "cors": "", "bcrypt-cost": "10",
+    "experimental-watch-progress-notify-interval": "10m",
 }  # fmt: skip
 _HARMLESS = (
     "listen-peer-urls", "initial-cluster-state", "initial-cluster-token", "snapshot-count", "heartbeat-interval",
     "election-timeout", "initial-election-tick-advance", "max-snapshots", "max-wals", "wal-dir",
     "strict-reconfig-check", "pre-vote", "logger", "log-level", "debug", "log-package-levels", "enable-grpc-gateway",
     "grpc-keepalive-min-time", "grpc-keepalive-interval", "grpc-keepalive-timeout", "max-concurrent-streams",
-    "backend-batch-interval", "backend-batch-limit", "bcrypt-cost", "metrics", "log-format",
+    "backend-batch-interval", "backend-batch-limit", "metrics", "log-format",
     "log-rotation-config-json", "socket-reuse-port", "socket-reuse-address", "tls-min-version", "tls-max-version",
     "enable-log-rotation",
 )  # fmt: skip
 _WITHOUT_EFFECT = (
-    "quota-backend-bytes", "cors", "host-whitelist", "enable-v2", "enable-pprof", "force-new-cluster",
+    "host-whitelist", "enable-v2", "enable-pprof", "force-new-cluster",
     "cipher-suites", "peer-cert-file", "peer-key-file", "peer-client-cert-auth", "peer-trusted-ca-file",
     "peer-auto-tls", "peer-crl-file", "peer-cert-allowed-cn", "peer-cert-allowed-hostname", "discovery-fallback",
     "discovery-proxy", "discovery-srv-name", "proxy-failure-wait", "proxy-refresh-interval", "proxy-dial-timeout",
@@ -48,7 +54,7 @@ _WITHOUT_EFFECT = (
     "experimental-initial-corrupt-check", "experimental-corrupt-check-time", "experimental-enable-v2v3",
     "experimental-backend-bbolt-freelist-type", "experimental-enable-lease-checkpoint",
     "experimental-enable-lease-checkpoint-persist", "experimental-compaction-batch-limit",
-    "experimental-watch-progress-notify-interval", "experimental-warning-apply-duration",
+    "experimental-warning-apply-duration",
     "experimental-peer-skip-client-san-verification", "experimental-memory-mlock", "experimental-max-learners",
     "experimental-txn-mode-write-with-shared-buffer", "experimental-enable-distributed-tracing",
     "experimental-bootstrap-defrag-threshold-megabytes", "experimental-compact-hash-check-enabled",
@@ -58,6 +64,8 @@ _WITHOUT_EFFECT = (
 )  # fmt: skip
 _NOT_FLAGS = {"ETCD_UNSUPPORTED_ARCH", "ETCDCTL_API"}
 _TRUE = {"true", "1", "t", "T", "TRUE", "True"}
+_QUOTA_BYTES = 2 << 30  # etcd's, when none is given
+_ANY_HOST = ("0.0.0.0", "::")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -88,6 +96,9 @@ def options_of(flags: dict[str, object], environment: dict[str, str]) -> EtcdOpt
     from appliance.etcd_app import EtcdOptions
 
     notes: list[str] = []
+    file = str(flags.get("config-file") or environment.get("ETCD_CONFIG_FILE", ""))
+    if file:  # an etcd then looks at nothing else
+        flags, environment = _from_file(file, notes), {}
     known = {f"ETCD_{flag.upper().replace('-', '_')}": flag for flag in (*_USED, *_HARMLESS, *_WITHOUT_EFFECT)}
     given: dict[str, str] = {}
     for variable, text in environment.items():
@@ -98,22 +109,24 @@ def options_of(flags: dict[str, object], environment: dict[str, str]) -> EtcdOpt
     given |= {name: str(each) for name, each in flags.items() if name in known.values()}
     notes += [f"--{flag} has no effect here" for flag in given if flag in _WITHOUT_EFFECT]
     value = {**_USED, **given}
+    data_dir = os.path.abspath(value["data-dir"] or f"{value['name']}.etcd")
     _refuse_what_we_are_not(value, notes)
-    tls = _tls(value)
+    tls = _tls(value, data_dir)
     listen, unix_path = _listeners(value, tls, notes)
     mode, retention = value["auto-compaction-mode"], value["auto-compaction-retention"]
     if mode not in ("periodic", "revision"):
         raise InputError(f'cannot use --auto-compaction-mode "{mode}": it is "periodic" or "revision"')
     return EtcdOptions(
         name=value["name"],
-        data_dir=os.path.abspath(value["data-dir"] or f"{value['name']}.etcd"),
+        data_dir=data_dir,
         listen=listen,
         unix_path=unix_path,
         client_urls=_urls(value["advertise-client-urls"]),
         peer_urls=_urls(value["initial-advertise-peer-urls"]),
-        compact_every_seconds=_seconds(retention, hours=True) if mode == "periodic" else 0.0,
+        compact_every_seconds=_seconds("auto-compaction-retention", retention) if mode == "periodic" else 0.0,
         compact_revisions=_whole("auto-compaction-retention", retention) if mode == "revision" else 0,
-        token_seconds=float(_whole("auth-token-ttl", value["auth-token-ttl"])),
+        api=_api(value),
+        quota=_quota(value["quota-backend-bytes"]),
         to_stdout="stdout" in value["log-outputs"] + value["log-output"],
         notes=tuple(notes),
     )
@@ -131,38 +144,98 @@ def _refuse_what_we_are_not(value: dict[str, str], notes: list[str]) -> None:
             raise InputError(f"cannot use --{flag}: it finds other members, and we are one; for a cluster run etcd")
     if value["proxy"] != "off":
         raise InputError("cannot use --proxy: we are a member, not a proxy")
-    if value["config-file"]:
-        raise InputError("cannot use --config-file: give its settings as flags or ETCD_* variables")
-    if value["auth-token"].partition(",")[0] != "simple":
-        raise InputError(f'cannot use --auth-token "{value["auth-token"]}": only "simple" tokens are made here')
-    for flag in ("client-crl-file", "client-cert-allowed-hostname"):
-        if value[flag]:
-            raise InputError(f"cannot use --{flag}: it would let fewer clients in, and we do not check it")
-    for flag in ("max-txn-ops", "max-request-bytes"):
-        if value[flag] != _USED[flag]:
-            notes.append(f"--{flag} has no effect here: it is {_USED[flag]}")
+    if value["client-cert-allowed-hostname"]:
+        raise InputError(
+            "cannot use --client-cert-allowed-hostname: it would let fewer clients in, and we do not check it"
+        )
     if value["unsafe-no-fsync"] in _TRUE:
         notes.append("--unsafe-no-fsync has no effect here: what is acknowledged is on the disk")
 
 
-def _tls(value: dict[str, str]) -> TlsFiles | None:
+def _from_file(path: str, notes: list[str]) -> dict[str, object]:
+    from appliance.cli.etcd_config import flags_of
+    from appliance.host import files
+
+    found = flags_of(files.read_text(path), path)
+    known = {*_USED, *_HARMLESS, *_WITHOUT_EFFECT}
+    notes += [f"{path}: {name} is not known, and has no effect" for name in found if name not in known]
+    return {name: text for name, text in found.items() if name in known}
+
+
+def _api(value: dict[str, str]) -> ApiOptions:
+    """What shapes the API. Raises InputError."""
+    from appliance.etcdapi import ApiOptions
+    from appliance.store import Limits
+
+    cost = _whole("bcrypt-cost", value["bcrypt-cost"])
+    if not 4 <= cost <= 31:
+        raise InputError(f"cannot use --bcrypt-cost {cost}: it is from 4 to 31")
+    interval = "experimental-watch-progress-notify-interval"
+    return ApiOptions(
+        limits=Limits(
+            _whole("max-txn-ops", value["max-txn-ops"]), _whole("max-request-bytes", value["max-request-bytes"])
+        ),
+        token_seconds=float(_whole("auth-token-ttl", value["auth-token-ttl"])),
+        tokens=_tokens(value["auth-token"]),
+        bcrypt_cost=cost,
+        cors=frozenset(_urls(value["cors"])),
+        progress_seconds=_seconds(interval, value[interval]) or 600.0,
+    )
+
+
+def _tokens(text: str) -> Callable[[], Tokens] | None:
+    """``simple``, or ``jwt,pub-key=FILE,priv-key=FILE,sign-method=RS256,ttl=10m``."""
+    kind, _, rest = text.partition(",")
+    if kind == "simple":
+        return None
+    if kind != "jwt":
+        raise InputError(f'cannot use --auth-token "{text}": it is "simple" or "jwt,..."')
+    known = {"pub-key": "", "priv-key": "", "sign-method": "", "ttl": "5m"}
+    for each in rest.split(","):
+        name, is_given, word = each.partition("=")
+        if name not in known or not is_given:
+            raise InputError(f'cannot use --auth-token "{text}": after jwt come {", ".join(known)}')
+        known[name] = word
+    from appliance.etcdapi.jwt import JwtTokens
+
+    tokens = JwtTokens(
+        known["sign-method"], public_key=known["pub-key"], private_key=known["priv-key"],
+        seconds=_seconds("auth-token", known["ttl"]),
+    )  # fmt: skip
+    return lambda: tokens
+
+
+def _quota(text: str) -> int:
+    """0 is etcd's own, less is none."""
+    if text.startswith("-"):
+        _whole("quota-backend-bytes", text[1:])
+        return 0
+    return _whole("quota-backend-bytes", text) or _QUOTA_BYTES
+
+
+def _tls(value: dict[str, str], data_dir: str) -> TlsFiles | None:
     from appliance.host.tls import TlsFiles
 
     cert, key, authority = value["cert-file"], value["key-file"], value["trusted-ca-file"]
-    if value["auto-tls"] in _TRUE and not cert:
-        raise InputError("cannot use --auto-tls: give --cert-file and --key-file")
+    if value["auto-tls"] in _TRUE and not cert and not key:
+        from urllib.parse import urlsplit
+
+        from appliance.host.self_signed import make_self_signed
+
+        hosts = [urlsplit(url).hostname or "" for url in _urls(value["listen-client-urls"])]
+        hosts = [host for host in hosts if host and host not in _ANY_HOST] or ["127.0.0.1"]
+        cert, key = make_self_signed(os.path.join(data_dir, "fixtures", "client"), [*hosts, "localhost"])
     if value["client-cert-auth"] in _TRUE and not authority:
         raise InputError("cannot use --client-cert-auth without --trusted-ca-file: say whose certificates count")
     if bool(cert) != bool(key):
         raise InputError(f"cannot use --{'cert' if cert else 'key'}-file alone: --cert-file and --key-file go together")
     if not cert:
         return None
-    return TlsFiles(os.path.abspath(cert), os.path.abspath(key), os.path.abspath(authority) if authority else None)
+    others = (os.path.abspath(path) if path else None for path in (authority, value["client-crl-file"]))
+    return TlsFiles(os.path.abspath(cert), os.path.abspath(key), *others)
 
 
-def _listeners(
-    value: dict[str, str], tls: TlsFiles | None, notes: list[str]
-) -> tuple[tuple[Listen, ...], str | None]:
+def _listeners(value: dict[str, str], tls: TlsFiles | None, notes: list[str]) -> tuple[tuple[Listen, ...], str | None]:
     from appliance.etcdapi import Listen
     from appliance.host.sockets import parse_address
 
@@ -198,12 +271,12 @@ def _whole(flag: str, text: str) -> int:
     return int(text)
 
 
-def _seconds(text: str, *, hours: bool) -> float:
+def _seconds(flag: str, text: str) -> float:
     """Go's durations; a bare number is hours, as etcd takes it."""
     import re
 
-    if text.isascii() and text.isdigit() and hours:
+    if text.isascii() and text.isdigit():
         return int(text) * 3600.0
     if not re.fullmatch(r"([0-9.]+(ns|us|ms|s|m|h))+", text):
-        raise InputError(f'cannot use --auto-compaction-retention "{text}": write "1h", "30m" or a number of hours')
+        raise InputError(f'cannot use --{flag} "{text}": write "1h", "30m" or a number of hours')
     return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([0-9.]+)(ns|us|ms|s|m|h)", text))

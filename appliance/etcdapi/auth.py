@@ -13,14 +13,14 @@ from appliance.errors import ApplianceError
 from appliance.etcdapi import passwords
 from appliance.etcdapi.auth_book import READ, WRITE, Book, Interval, decoded, interval
 from appliance.etcdapi.grpc import Call, Code, RefusedError
+from appliance.etcdapi.options import DEFAULTS, ApiOptions
 from appliance.etcdapi.statuses import refused
-from appliance.host import entropy
+from appliance.etcdapi.tokens import SimpleTokens, Tokens
+from appliance.migration import BOOK_FACT
 from appliance.store import Store
 
 R = TypeVar("R")
-TOKEN_SECONDS = 300.0  # since it was used last
 WAITING_MAX = 64  # for a turn at hashing a password
-BOOK_FACT = b"auth/book"
 _TRIES = 8
 
 
@@ -54,26 +54,25 @@ class StoreKeeper:
                 faults.append(fault)
             settled.set()
 
-        self._store.submit_facts({BOOK_FACT: data}, done)
+        self._store.submit_facts({BOOK_FACT: data}, done, always=True)
         await settled.wait()
         if faults:
             raise faults[0]
 
 
 class Auth:
-    """``book`` is in force. Tokens are forgotten when we stop: clients ask for new ones by themselves."""
+    """``book`` is in force."""
 
-    def __init__(self, keeper: Keeper | None, *, token_seconds: float = TOKEN_SECONDS) -> None:
+    def __init__(self, keeper: Keeper | None, options: ApiOptions = DEFAULTS) -> None:
         """Without a keeper nothing outlives us. Raises CorruptError: then nobody may be let in."""
         self._keeper = keeper
-        self._token_seconds = token_seconds
+        self._bcrypt_cost = options.bcrypt_cost
+        self._tokens: Tokens = options.tokens() if options.tokens else SimpleTokens(options.token_seconds)
         data = keeper.read() if keeper is not None else None
         self.book = decoded(data) if data is not None else Book()
         self._changing = trio.Lock()
         self._hashing = trio.CapacityLimiter(1)
         self._waiting = 0
-        self._tokens: dict[bytes, tuple[str, float]] = {}  # user, until
-        self._given = 0
         self._permits: dict[tuple[str, int], tuple[Interval, ...]] = {}
 
     # Asking
@@ -83,13 +82,7 @@ class Auth:
         token = call.token
         if not token:
             return call.common_name
-        now = trio.current_time()
-        user, until = self._tokens.get(token, ("", 0.0))
-        if until <= now:
-            self._tokens.pop(token, None)
-            raise refused("invalid auth token")
-        self._tokens[token] = (user, now + self._token_seconds)
-        return user
+        return self._tokens.user_of(token, self.book.revision)
 
     def require(self, user: str, key: bytes, range_end: bytes | None, kind: int) -> None:
         """Raises RefusedError unless this user may READ or WRITE all of the range."""
@@ -132,11 +125,11 @@ class Auth:
                 self._tokens.clear()
             for name, user in old.users.items():
                 if name not in new.users or new.users[name].secret != user.secret:
-                    self._tokens = {token: it for token, it in self._tokens.items() if it[0] != name}
+                    self._tokens.forget(name)
 
     async def secret_of(self, password: str) -> str:
         """For the book. Raises RefusedError when too many wait for a turn."""
-        return await self._in_turn(lambda: passwords.secret_of(password))
+        return await self._in_turn(lambda: passwords.secret_of(password, self._bcrypt_cost))
 
     async def authenticate(self, name: str, password: str) -> bytes:
         """A token. Raises RefusedError."""
@@ -156,16 +149,8 @@ class Auth:
                 continue  # changed while we computed
             if not good:
                 raise refused("authentication failed")
-            return self._give_token(name)
+            return self._tokens.give(name, self.book.revision)
         raise refused("auth revision old")
-
-    def _give_token(self, name: str) -> bytes:
-        now = trio.current_time()
-        self._tokens = {token: it for token, it in self._tokens.items() if it[1] > now}
-        self._given += 1
-        token = f"{entropy.token(16)}.{self._given}".encode()
-        self._tokens[token] = (name, now + self._token_seconds)
-        return token
 
     async def _in_turn(self, compute: Callable[[], R]) -> R:
         if self._waiting >= WAITING_MAX:

@@ -14,8 +14,6 @@ from appliance.etcdapi.grpc import Methods
 if TYPE_CHECKING:
     from appliance.etcdapi.verbs import Verbs
 
-BODY_MAX = 4 << 20  # JSON and base64 of a request of 1.5 MiB
-
 
 class Http1:
     """One connection; requests are answered one after the other."""
@@ -28,6 +26,7 @@ class Http1:
         self._size = 0
         self._request: h11.Request | None = None
         self._body = bytearray()
+        self._body_max = 2 * verbs.options.message_bytes  # as JSON and base64
         self._reply: Reply | None = None
         self._served = 0
         self.closing = False
@@ -70,8 +69,8 @@ class Http1:
                     self._put(self._h11.send(h11.InformationalResponse(status_code=100, headers=[])))
             elif isinstance(event, h11.Data):
                 self._body += event.data
-                if len(self._body) > BODY_MAX:
-                    self._refuse(413, f"request body is larger than {BODY_MAX} bytes")
+                if len(self._body) > self._body_max:
+                    self._refuse(413, f"request body is larger than {self._body_max} bytes")
             elif isinstance(event, h11.EndOfMessage):
                 assert self._request is not None
                 self._served += 1

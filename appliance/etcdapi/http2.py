@@ -52,13 +52,14 @@ class Connection:
     """
 
     __slots__ = (
-        "_acknowledgements", "_block", "_buffer", "_consumed", "_decoder", "_heads", "_last_stream", "_methods", "_out",
-        "_parked", "_parked_size", "_partial_size", "_settings_seen", "_started", "calls", "closing", "common_name",
-        "outbox", "wake",
+        "_acknowledgements", "_block", "_buffer", "_consumed", "_decoder", "_heads", "_last_stream", "_message_max",
+        "_methods", "_out", "_parked", "_parked_size", "_partial_size", "_settings_seen", "_started", "calls",
+        "closing", "common_name", "outbox", "wake",
     )  # fmt: skip
 
-    def __init__(self, methods: Methods, wake: Callable[[], None], common_name: str = "") -> None:
-        """``common_name`` is that of the client's certificate."""
+    def __init__(self, methods: Methods, wake: Callable[[], None], common_name: str = "", most: int = 0) -> None:
+        """``common_name`` is that of the client's certificate; ``most`` bytes may a message have."""
+        self._message_max = most or MESSAGE_SIZE_MAX
         self._methods = methods
         self.common_name = common_name
         self.wake = wake
@@ -312,7 +313,7 @@ class Connection:
             self._reset(call.stream, Reason.STREAM_CLOSED)
             return
         call.half_closed = last
-        if call.consumer is not None and data and not last:
+        if data and not last and (call.consumer is not None or self._message_max > frames.RECEIVE_WINDOW):
             self._out.append(frames.window_update(call.stream, len(data)))
         if call.buffer is None:
             call.buffer = bytearray()
@@ -324,8 +325,8 @@ class Connection:
             if compressed:
                 self.end(call, Code.INTERNAL, "grpc: compressed flag set with identity or empty encoding")
                 return
-            if length > MESSAGE_SIZE_MAX:
-                text = f"grpc: received message larger than max ({length} vs. {MESSAGE_SIZE_MAX})"
+            if length > self._message_max:
+                text = f"grpc: received message larger than max ({length} vs. {self._message_max})"
                 self.end(call, Code.RESOURCE_EXHAUSTED, text)
                 return
             if len(buffer) < 5 + length or (call.consumer is None and not last):
@@ -341,7 +342,9 @@ class Connection:
             call.consumer.message(message)
         if call.over:
             return
-        if self._partial_size > PARTIAL_MAX or (call.consumer is None and len(buffer) > MESSAGE_SIZE_MAX + 5):
+        if self._partial_size > PARTIAL_MAX + self._message_max or (
+            call.consumer is None and len(buffer) > self._message_max + 5
+        ):
             self.end(call, Code.RESOURCE_EXHAUSTED, "grpc: too much of unfinished messages")
         elif last and (buffer or call.consumer is None):
             self.end(call, Code.INTERNAL, "unexpected EOF")

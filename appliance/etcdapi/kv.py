@@ -26,15 +26,18 @@ from appliance.etcdapi.messages import (
 )
 from appliance.etcdapi.pb import rpc_pb2
 from appliance.etcdapi.statuses import refusal_of, refused
-from appliance.store import DeleteResult, Operation, Put, PutResult, Store, Txn, TxnResult
+from appliance.store import DeleteResult, Limits, Operation, Put, PutResult, Store, Txn, TxnResult
 
 
 class KV:
     """The service etcdserverpb.KV over a store."""
 
     def __init__(
-        self, store: Store, backend: Backend, headers: Headers, leases: Leases, access: Access, nursery: trio.Nursery
-    ) -> None:
+        self, store: Store, backend: Backend, headers: Headers, leases: Leases, access: Access, nursery: trio.Nursery,
+        limits: Limits,
+    ) -> None:  # fmt: skip
+        self._limits = limits
+        self._zero_compacted = False
         self._store = store
         self._access = access
         self._backend = backend
@@ -63,28 +66,25 @@ class KV:
 
     def put(self, call: Call, message: bytes) -> None:
         """One key."""
-        check_size(message)
+        check_size(message, self._limits.request_bytes)
         request = put_request(parse_untrusted(rpc_pb2.PutRequest, message))
         self._access.put(call, request)
         if request.lease:
             self._leases.attach(request.lease, request.key)
 
-        def done(result: TxnResult | ApplianceError) -> None:
+        def done(result: PutResult | ApplianceError) -> None:
             if isinstance(result, ApplianceError):
                 answer_fault(call, result)
-                return
-            only = result.responses[0]
-            assert isinstance(only, PutResult)
-            if only.prev is None:
-                call.reply(self._headers.alone(only.revision))
+            elif result.prev is None:
+                call.reply(self._headers.alone(result.revision))
             else:
-                call.reply(put_response(only, self._headers.at(only.revision)).SerializeToString())
+                call.reply(put_response(result, self._headers.at(result.revision)).SerializeToString())
 
-        self._backend.submit(request, len(message), done)
+        self._backend.submit_put(request, len(message), done)
 
     def delete_range(self, call: Call, message: bytes) -> None:
         """Keys; nothing deleted makes no revision."""
-        check_size(message)
+        check_size(message, self._limits.request_bytes)
         request = delete_request(parse_untrusted(rpc_pb2.DeleteRangeRequest, message))
         self._access.delete(call, request)
 
@@ -100,8 +100,8 @@ class KV:
 
     def txn(self, call: Call, message: bytes) -> None:
         """All or nothing."""
-        check_size(message)
-        request = txn_request(parse_untrusted(rpc_pb2.TxnRequest, message))
+        check_size(message, self._limits.request_bytes)
+        request = txn_request(parse_untrusted(rpc_pb2.TxnRequest, message), self._limits.operations)
         self._access.txn(call, request)
         for put in _puts(request):
             if put.lease:
@@ -122,6 +122,10 @@ class KV:
         revision = request.revision
         if revision > self._store.revision:
             raise refused("future revision")
+        if revision == 0 == self._store.compacted_revision and not self._zero_compacted:
+            self._zero_compacted = True  # an etcd takes it, once
+            call.reply(self._headers.alone(self._store.revision))
+            return
         if revision <= self._store.compacted_revision or revision in self._compacting:
             raise refused("compacted")
         self._compacting[revision] = None

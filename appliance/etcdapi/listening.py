@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from appliance.etcdapi.door import Door, Machine
 from appliance.etcdapi.grpc import Methods
 from appliance.etcdapi.http2 import Connection
+from appliance.etcdapi.options import ApiOptions
 from appliance.host.sockets import Address
 from appliance.host.tls import ServerTls, TlsFiles
 
@@ -32,10 +33,11 @@ class Listen:
 class Doors:
     """Makes the machines of one listener's connections."""
 
-    def __init__(self, listen: Listen | None, verbs: Callable[[], Verbs]) -> None:
+    def __init__(self, listen: Listen | None, verbs: Callable[[], Verbs], options: ApiOptions) -> None:
         """None: the unix socket. Raises InputError when the files of TLS are no good."""
         self._listen = listen
         self._verbs = verbs
+        self._options = options
         self._server: ServerTls | None = None
         if listen is not None and listen.tls is not None:
             from appliance.etcdapi.tls import Handshakes
@@ -46,21 +48,24 @@ class Doors:
 
     def begin(self, wake: Callable[[], None]) -> Machine:
         """For ``host.epoll``."""
-        if self._server is None:
+        server = self._server
+        if server is None:
             return self._door(wake, "")
         from appliance.etcdapi.tls import Tls
 
-        return Tls(self._server.context(), lambda common_name: self._door(wake, common_name), self._handshakes)
+        context = server.context()
+        return Tls(context, lambda common_name: self._door(wake, common_name), self._handshakes, server.revoked)
 
     def _door(self, wake: Callable[[], None], common_name: str) -> Machine:
         """The protocol is found out; the first one to be known brings the verbs in."""
+        most = self._options.message_bytes
 
         def http1() -> Machine:
             from appliance.etcdapi.http1 import Http1
 
             return Http1(self._verbs(), self._methods(), wake)
 
-        return Door(lambda: Connection(self._methods(), wake, common_name), http1)
+        return Door(lambda: Connection(self._methods(), wake, common_name, most), http1)
 
     def _methods(self) -> Methods:
         listen, verbs = self._listen, self._verbs()

@@ -11,8 +11,6 @@ from appliance.etcdapi.identity import Identity
 from appliance.etcdapi.pb import kv_pb2, rpc_pb2
 from appliance.etcdapi.statuses import refused
 from appliance.store import (
-    OPERATIONS_MAX,
-    REQUEST_BYTES_MAX,
     Compare,
     CompareResult,
     CompareTarget,
@@ -104,7 +102,7 @@ def range_request(message: rpc_pb2.RangeRequest) -> Range:
     if message.sort_order > 2 or message.sort_target > 4 or message.sort_order < 0 or message.sort_target < 0:
         raise refused("invalid sort option")
     return Range(
-        message.key, message.range_end or None, max(message.revision, 0), max(message.limit, 0), message.keys_only,
+        message.key, message.range_end or None, message.revision, max(message.limit, 0), message.keys_only,
         message.count_only, SortTarget(message.sort_target), SortOrder(message.sort_order),
         message.min_mod_revision, message.max_mod_revision, message.min_create_revision, message.max_create_revision,
     )  # fmt: skip
@@ -128,18 +126,18 @@ def delete_request(message: rpc_pb2.DeleteRangeRequest) -> Delete:
     return Delete(message.key, message.range_end or None, message.prev_kv)
 
 
-def txn_request(message: rpc_pb2.TxnRequest) -> Txn:
-    """Raises RefusedError. Duplicate keys are the store's to find."""
+def txn_request(message: rpc_pb2.TxnRequest, most: int) -> Txn:
+    """At most so many operations on the way down. Raises RefusedError. Duplicate keys are the store's to find."""
     operations = max(len(message.compare), len(message.success), len(message.failure))
-    if operations > OPERATIONS_MAX:
+    if operations > most:
         raise refused("too many operations")
     for compare in message.compare:
         if not compare.key:
             raise refused("empty key")
     return Txn(
         tuple(_compare(compare) for compare in message.compare),
-        tuple(_operation(operation) for operation in message.success),
-        tuple(_operation(operation) for operation in message.failure),
+        tuple(_operation(operation, most - operations) for operation in message.success),
+        tuple(_operation(operation, most - operations) for operation in message.failure),
     )
 
 
@@ -151,7 +149,7 @@ def _compare(message: rpc_pb2.Compare) -> Compare:
     return Compare(message.key, target, CompareResult(message.result), operand, message.range_end or None)
 
 
-def _operation(message: rpc_pb2.RequestOp) -> Operation:
+def _operation(message: rpc_pb2.RequestOp, most: int) -> Operation:
     match message.WhichOneof("request"):
         case "request_range":
             return range_request(message.request_range)
@@ -160,14 +158,14 @@ def _operation(message: rpc_pb2.RequestOp) -> Operation:
         case "request_delete_range":
             return delete_request(message.request_delete_range)
         case "request_txn":
-            return txn_request(message.request_txn)
+            return txn_request(message.request_txn, most)
         case _:
             raise refused("key not found")  # etcd's checkRequestOp says this of an empty operation
 
 
-def check_size(message: bytes) -> None:
+def check_size(message: bytes, most: int) -> None:
     """Raises RefusedError for a write larger than etcd's --max-request-bytes."""
-    if len(message) > REQUEST_BYTES_MAX:
+    if len(message) > most:
         raise refused("request too large")
 
 

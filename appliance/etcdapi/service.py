@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from appliance.etcdapi.auth import TOKEN_SECONDS, Auth, StoreKeeper
+from appliance.etcdapi.auth import Auth, StoreKeeper
 from appliance.etcdapi.http2 import Connection
 from appliance.etcdapi.identity import Identity
 from appliance.etcdapi.listening import Doors, Listen
+from appliance.etcdapi.options import DEFAULTS, ApiOptions
 from appliance.host import sockets
 from appliance.migration import LEASE_FACTS
 from appliance.store import Store
@@ -36,14 +37,14 @@ class EtcdApi:
         unix_path: str | None = None,
         listen: Sequence[Listen] = (),
         reserved: bytes = b"",
-        token_seconds: float = TOKEN_SECONDS,
+        options: ApiOptions = DEFAULTS,
     ) -> None:
         self._store = store
         self._identity = identity
         self._unix_path = unix_path
         self.listen = tuple(listen)  # may be changed between two runs
         self._reserved = reserved
-        self._token_seconds = token_seconds
+        self._options = options
         self.listening: tuple[str, ...] = ()  # where, right now; a port that was asked for as 0 is known here
 
     async def run(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -53,16 +54,16 @@ class EtcdApi:
         listeners: list[sockets.Listener] = []
         try:
             async with trio.open_nursery() as nursery:
-                loop = Loop()
-                auth = Auth(StoreKeeper(self._store), token_seconds=self._token_seconds)
+                loop = Loop(before=self._store.hold_commits, after=self._store.let_commits_go)
+                auth = Auth(StoreKeeper(self._store), self._options)
                 verbs = _Lazy(lambda: self._make_verbs(nursery, loop.flush_now, auth))
                 if self._store.facts(LEASE_FACTS):  # their time runs out whether anybody connects or not
                     await verbs.get().lease.load()
                 if self._unix_path is not None:
                     listeners.append(sockets.listen_unix(self._unix_path, mode=0o600, backlog=BACKLOG))
-                    loop.listen(listeners[-1], Doors(None, verbs.get).begin)
+                    loop.listen(listeners[-1], Doors(None, verbs.get, self._options).begin)
                 for listen in self.listen:
-                    doors = Doors(listen, verbs.get)
+                    doors = Doors(listen, verbs.get, self._options)
                     listeners.append(sockets.listen_tcp(listen.address, backlog=BACKLOG))
                     loop.listen(listeners[-1], doors.begin)
                 await nursery.start(loop.run)
@@ -87,7 +88,7 @@ class EtcdApi:
     def _make_verbs(self, nursery: trio.Nursery, flush: Callable[[], None], auth: Auth) -> Verbs:
         from appliance.etcdapi.verbs import Verbs
 
-        return Verbs(self._store, self._identity, nursery, flush, auth, reserved=self._reserved)
+        return Verbs(self._store, self._identity, nursery, flush, auth, self._options, reserved=self._reserved)
 
 
 class _Lazy:

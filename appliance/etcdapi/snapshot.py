@@ -82,13 +82,14 @@ class SnapshotService:
         leases = set(self._leases())
         await self._store.txn((), (), ())  # keys of leases that were over are gone, durably
         async with self._store.export() as export:
+            facts = self._store.facts(b"")
             leases |= set(self._leases())  # no lease that a key names is missing
             for changes in export.changes():
                 database.add(changes)
                 if database.size - written >= _PIECE_SIZE:
                     await flush()
                 await trio.lowlevel.checkpoint()
-            head = database.finish(export.compacted_revision, leases)
+            head = database.finish(export.compacted_revision, leases, facts, self._headers.identity.member_id)
             await flush()
         await trio.to_thread.run_sync(file.write, head, 0)
         return database.size, export.revision

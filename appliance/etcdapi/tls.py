@@ -22,7 +22,12 @@ class Handshakes:
 class Tls:
     """A machine around the one that ``begin(common_name)`` makes when the handshake is done."""
 
-    def __init__(self, context: ssl.SSLContext, begin: Callable[[str], Machine], handshakes: Handshakes) -> None:
+    def __init__(
+        self, context: ssl.SSLContext, begin: Callable[[str], Machine], handshakes: Handshakes,
+        revoked: frozenset[int] = frozenset(),
+    ) -> None:  # fmt: skip
+        """``revoked``: serial numbers of certificates that do not count any more."""
+        self._revoked = revoked
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._begin = begin
@@ -75,20 +80,16 @@ class Tls:
             return
         self._tls.do_handshake()
         self._shaken()
-        self.inner = self._begin(self._common_name())
+        certificate = self._tls.getpeercert() or {}
+        if self._revoked and int(str(certificate.get("serialNumber", "0")), 16) in self._revoked:
+            self.lost()
+            return
+        self.inner = self._begin(_common_name(certificate))
 
     def _shaken(self) -> None:
         if self._shaking:
             self._shaking = False
             self._handshakes.now -= 1
-
-    def _common_name(self) -> str:
-        certificate = self._tls.getpeercert() or {}
-        for attributes in certificate.get("subject", ()):
-            for name, value in attributes:  # type: ignore[str-unpack]  # typeshed: a union of str and tuples
-                if name == "commonName":
-                    return str(value)
-        return ""
 
     def take(self) -> bytes:
         """What to send, enciphered."""
@@ -110,3 +111,11 @@ class Tls:
         self.closing = True
         if self.inner is not None:
             self.inner.lost()
+
+
+def _common_name(certificate: ssl._PeerCertRetDictType) -> str:
+    for attributes in certificate.get("subject", ()):
+        for name, value in attributes:  # type: ignore[str-unpack]  # typeshed: a union of str and tuples
+            if name == "commonName":
+                return str(value)
+    return ""

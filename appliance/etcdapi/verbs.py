@@ -19,6 +19,7 @@ from appliance.etcdapi.lease_service import LeaseService
 from appliance.etcdapi.leases import Leases
 from appliance.etcdapi.member import VERSION, Member
 from appliance.etcdapi.messages import Headers
+from appliance.etcdapi.options import DEFAULTS, ApiOptions
 from appliance.etcdapi.recipes import Recipes
 from appliance.etcdapi.snapshot import SnapshotService
 from appliance.etcdapi.statuses import refusal_of
@@ -36,19 +37,21 @@ class Verbs:
         nursery: trio.Nursery,
         flush: Callable[[], None],
         auth: Auth,
+        options: ApiOptions = DEFAULTS,
         *,
         reserved: bytes = b"",
     ) -> None:
         self.store = store
+        self.options = options
         self.headers = Headers(identity)
         backend = self.backend = Backend(store, flush)
         self.leases = Leases(self._still_attached, self._may_be_attached)
         self.access = Access(auth, self.leases, reserved)
         self.feeds = Feeds(store, nursery)
-        self.watch = WatchService(self.feeds, self.headers, self.access)
+        self.watch = WatchService(self.feeds, self.headers, self.access, progress_seconds=options.progress_seconds)
         self.lease = LeaseService(store, backend, self.headers, self.leases, self.access)
         found: dict[bytes, Method] = {
-            **KV(store, backend, self.headers, self.leases, self.access, nursery).methods(),
+            **KV(store, backend, self.headers, self.leases, self.access, nursery, options.limits).methods(),
             **self.watch.methods(),
             **self.lease.methods(),
             **Member(store, self.headers, self.access, nursery).methods(),

@@ -16,11 +16,15 @@ _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are all goo
 
 @dataclass(frozen=True)
 class TlsFiles:
-    """Who we are, and with ``client_ca_file`` whom clients must have been certified by."""
+    """Who we are, and with ``client_ca_file`` whom clients must have been certified by.
+
+    ``client_crl_file``: which of their certificates are taken back.
+    """
 
     cert_file: str
     key_file: str
     client_ca_file: str | None = None
+    client_crl_file: str | None = None
 
 
 class ServerTls:
@@ -30,6 +34,7 @@ class ServerTls:
         """Reads the files. Raises InputError when they are no certificate and key, or not of each other."""
         self._paths = paths
         self._protocols = protocols
+        self.revoked: frozenset[int] = frozenset()  # serial numbers of certificates that were taken back
         self._stamp = self._look()
         self._context = self._load()
         self.problem = ""
@@ -48,7 +53,8 @@ class ServerTls:
 
     def _look(self) -> tuple[files.FileStat, ...]:
         it = self._paths
-        return tuple(files.file_stat(path) for path in (it.cert_file, it.key_file, it.client_ca_file) if path)
+        paths = (it.cert_file, it.key_file, it.client_ca_file, it.client_crl_file)
+        return tuple(files.file_stat(path) for path in paths if path)
 
     def _load(self) -> ssl.SSLContext:
         import ssl
@@ -70,4 +76,18 @@ class ServerTls:
                 context.load_verify_locations(it.client_ca_file)
             except OSError as exc:
                 raise InputError(f"cannot use {it.client_ca_file}: {exc.strerror or exc}") from exc
+        if it.client_crl_file:
+            self.revoked = _serials(it.client_crl_file)
         return context
+
+
+def _serials(path: str) -> frozenset[int]:
+    """Of a list of revoked certificates, PEM or DER."""
+    from cryptography import x509
+
+    data = files.read_bytes(path)
+    try:
+        revoked = x509.load_pem_x509_crl(data) if b"-----BEGIN" in data else x509.load_der_x509_crl(data)
+    except ValueError as exc:
+        raise InputError(f"cannot use {path}: it is no list of revoked certificates: {exc}") from exc
+    return frozenset(each.serial_number for each in revoked)

@@ -4,11 +4,13 @@
 ``etcdctl snapshot save`` or a data directory, as the store's changes.
 """
 
+from appliance.migration.auth_layout import BOOK_FACT
 from appliance.migration.etcd_layout import LEASE_FACTS, LeaseGrant, decode_lease, fact_of
 from appliance.migration.from_etcd import Snapshot, restore_any
 from appliance.migration.to_etcd import DATABASE_BEGIN, Database
 
 __all__ = [
+    "BOOK_FACT",
     "DATABASE_BEGIN",
     "LEASE_FACTS",
     "Database",

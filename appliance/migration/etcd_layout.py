@@ -5,21 +5,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from struct import Struct
 from typing import NamedTuple
 
+from appliance.migration.protobuf import NUMBER, bytes_field, fields, number_field, whole
 from appliance.store import Change
 
 KEY, META, LEASE = b"key", b"meta", b"lease"
+ALARM = b"alarm"
 # All that etcd 3.4 and 3.5 make at a start. Those of membership stay empty: a restore makes them anew.
-EMPTY_BUCKETS = (b"alarm", b"auth", b"authRoles", b"authUsers", b"cluster", b"members", b"members_removed")
+BUCKETS = (ALARM, b"auth", b"authRoles", b"authUsers", b"cluster", b"members", b"members_removed")
 FINISHED_COMPACTION, SCHEDULED_COMPACTION = b"finishedCompactRev", b"scheduledCompactRev"
-AUTH, AUTH_ENABLED = b"auth", b"authEnabled"
 CONSISTENT_INDEX, TERM = b"consistent_index", b"term"
-NUMBER = Struct(">Q")
 _REVISION = Struct(">QcQ")
 _TOMBSTONE = b"t"
+_NO_SPACE = 1
 LEASE_FACTS = b"lease/"  # in our own store: names begin so
 
 
@@ -47,22 +47,22 @@ def encode_change(change: Change) -> tuple[bytes, bytes]:
     """(key, value) in the bucket of keys."""
     revision = _REVISION.pack(change.revision, b"_", change.sub)
     if change.deleted:
-        return revision + _TOMBSTONE, _bytes(1, change.key)
+        return revision + _TOMBSTONE, bytes_field(1, change.key)
     numbers = (change.create_revision, change.revision, change.version)
-    value = [_bytes(1, change.key), *(_number(field, number) for field, number in enumerate(numbers, 2))]
-    return revision, b"".join((*value, _bytes(5, change.value), _number(6, change.lease)))
+    value = [bytes_field(1, change.key), *(number_field(field, number) for field, number in enumerate(numbers, 2))]
+    return revision, b"".join((*value, bytes_field(5, change.value), number_field(6, change.lease)))
 
 
 def decode_change(revision: bytes, data: bytes) -> Change:
     """The other way. Raises ValueError."""
     main, sub, deleted = decode_revision(revision)
-    found: dict[int, bytes | int] = dict(_fields(data))
+    found: dict[int, bytes | int] = dict(fields(data))
     key, value = found.get(1, b""), found.get(5, b"")
     if not isinstance(key, bytes) or not isinstance(value, bytes) or not key:
         raise ValueError("it has no key")
     if deleted:
         return Change(main, sub, key, True)
-    create, mod, version, lease = (_whole(found.get(field, 0)) for field in (2, 3, 4, 6))
+    create, mod, version, lease = (whole(found.get(field, 0)) for field in (2, 3, 4, 6))
     if mod != main or not 0 < create <= mod or version < 1:
         raise ValueError(f"revision {mod}, created at {create}, version {version} stands at revision {main}")
     return Change(main, sub, key, False, value, create, version, lease)
@@ -70,13 +70,13 @@ def decode_change(revision: bytes, data: bytes) -> Change:
 
 def encode_lease(lease: LeaseGrant) -> tuple[bytes, bytes]:
     """(key, value) in the bucket of leases. What was left of it is not said: whoever restores grants it anew."""
-    return NUMBER.pack(lease.id), _number(1, lease.id) + _number(2, lease.ttl)
+    return NUMBER.pack(lease.id), number_field(1, lease.id) + number_field(2, lease.ttl)
 
 
 def decode_lease(data: bytes) -> LeaseGrant:
     """The other way. Raises ValueError."""
-    found = dict(_fields(data))
-    return LeaseGrant(_whole(found.get(1, 0)), _whole(found.get(2, 0)))
+    found = dict(fields(data))
+    return LeaseGrant(whole(found.get(1, 0)), whole(found.get(2, 0)))
 
 
 def fact_of(lease: LeaseGrant) -> tuple[bytes, bytes]:
@@ -85,55 +85,11 @@ def fact_of(lease: LeaseGrant) -> tuple[bytes, bytes]:
     return LEASE_FACTS + key, value
 
 
-def _whole(value: bytes | int) -> int:
-    if not isinstance(value, int) or value >> 63:
-        raise ValueError(f"{value!r} is no number of a revision or lease")
-    return value
+def encode_alarm(member_id: int) -> bytes:
+    """A key in the bucket of alarms: NOSPACE, raised by this member."""
+    return number_field(1, member_id) + number_field(2, _NO_SPACE)
 
 
-def _bytes(field: int, data: bytes) -> bytes:
-    return bytes((field << 3 | 2,)) + _varint(len(data)) + data if data else b""
-
-
-def _number(field: int, value: int) -> bytes:
-    return bytes((field << 3,)) + _varint(value) if value else b""
-
-
-def _varint(value: int) -> bytes:
-    if value < 128:
-        return bytes((value,))
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, bytes | int]]:
-    at = 0
-    while at < len(data):
-        tag, at = _read_varint(data, at)
-        value, at = _read_varint(data, at)
-        match tag & 7:
-            case 0:
-                yield tag >> 3, value
-            case 2:
-                if at + value > len(data):
-                    raise ValueError(f"{value} bytes do not fit at {at}")
-                yield tag >> 3, data[at : at + value]
-                at += value
-            case kind:
-                raise ValueError(f"a field of kind {kind} at {at}")
-
-
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < len(data) and shift < 70:
-        octet = data[at]
-        value |= (octet & 127) << shift
-        at += 1
-        if octet < 128:
-            return value & (1 << 64) - 1, at
-        shift += 7
-    raise ValueError(f"a number is cut off at {at}")
+def is_alarm(data: bytes) -> bool:
+    """Whether a key of that bucket says NOSPACE of anybody. Raises ValueError."""
+    return dict(fields(data)).get(2) == _NO_SPACE

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from appliance.bolt import Bucket, Reader, is_bolt
 from appliance.errors import CorruptError, InputError
 from appliance.host.disk import Disk
+from appliance.migration.auth_layout import AUTH, BOOK_FACT, ROLES, USERS, book_of, is_enabled
 from appliance.migration.etcd_layout import (
-    AUTH,
-    AUTH_ENABLED,
+    ALARM,
     FINISHED_COMPACTION,
     KEY,
     LEASE,
@@ -23,8 +23,9 @@ from appliance.migration.etcd_layout import (
     decode_lease,
     decode_revision,
     fact_of,
+    is_alarm,
 )  # fmt: skip
-from appliance.store import Change, backup_of, check_backup, restore
+from appliance.store import NO_SPACE, Change, backup_of, check_backup, restore
 
 _HASH_SIZE = 32
 _SECTOR = 512  # a database is whole pages, so what is left over is the hash (etcd's hasChecksum)
@@ -95,11 +96,22 @@ class Snapshot:
             for revision, value in self._bucket(KEY).items():
                 yield decode_change(revision, value)
 
+    def facts(self) -> dict[bytes, bytes]:
+        """What our store keeps beside keys: leases, users and roles, the alarm."""
+        found = dict(fact_of(lease) for lease in self.leases())
+        with self._readable():
+            book = book_of(*(self._pairs(name) for name in (AUTH, USERS, ROLES)))
+            alarmed = any(is_alarm(alarm) for alarm, _ in self._pairs(ALARM))
+        return found | ({BOOK_FACT: book} if book else {}) | ({NO_SPACE: b"1"} if alarmed else {})
+
     @property
     def auth_enabled(self) -> bool:
-        """Whether it asked everybody who they are."""
-        bucket = self._database.bucket(AUTH)
-        return bucket is not None and dict(bucket.items()).get(AUTH_ENABLED) == b"\x01"
+        """Whether it asks everybody who they are."""
+        return is_enabled(self._pairs(AUTH))
+
+    def _pairs(self, name: bytes) -> list[tuple[bytes, bytes]]:
+        bucket = self._database.bucket(name)
+        return list(bucket.items()) if bucket is not None else []
 
     def leases(self) -> list[LeaseGrant]:
         """Those that were not over."""
@@ -119,13 +131,12 @@ def restore_any(
 
     def chunks() -> Iterator[bytes]:
         if snapshot is not None:
-            facts = dict(fact_of(lease) for lease in snapshot.leases())
-            return backup_of(snapshot.changes(), snapshot.compacted_revision, facts)
+            return backup_of(snapshot.changes(), snapshot.compacted_revision, snapshot.facts())
         return (read(min(_CHUNK, size - offset), offset) for offset in range(0, size, _CHUNK))
 
     check_backup(chunks(), name)
     revision = restore(disk, chunks(), replace=replace, name=name)
     note = ""
     if snapshot is not None and snapshot.auth_enabled:
-        note = "authentication was enabled there, and is not here: users and roles do not come along; make them anew"
+        note = "authentication is enabled, as it was there: users, passwords and roles came along"
     return Restored(revision, note)

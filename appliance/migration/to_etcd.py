@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from appliance.bolt import META_PAGES, PAGE_SIZE, Writer
+from appliance.migration.auth_layout import BOOK_FACT, buckets_of
 from appliance.migration.etcd_layout import (
+    ALARM,
+    BUCKETS,
     CONSISTENT_INDEX,
-    EMPTY_BUCKETS,
     FINISHED_COMPACTION,
     KEY,
     LEASE,
     META,
-    NUMBER,
     SCHEDULED_COMPACTION,
     TERM,
     LeaseGrant,
+    encode_alarm,
     encode_change,
     encode_lease,
     encode_revision,
 )  # fmt: skip
-from appliance.store import Change
+from appliance.migration.protobuf import NUMBER
+from appliance.store import NO_SPACE, Change
 
 DATABASE_BEGIN = META_PAGES * PAGE_SIZE  # where in the file the first bytes belong that ``append`` is given
 
@@ -43,17 +46,24 @@ class Database:
         for change in changes:
             put(*encode_change(change))
 
-    def finish(self, compacted_revision: int, leases: Iterable[LeaseGrant]) -> bytes:
-        """The first bytes of the file."""
+    def finish(
+        self, compacted_revision: int, leases: Iterable[LeaseGrant], facts: Mapping[bytes, bytes], member_id: int
+    ) -> bytes:
+        """The first bytes of the file. ``facts`` are the store's; of them, users, roles and the alarm come along."""
         writer = self._writer
-        buckets = {name: writer.tree() for name in (*EMPTY_BUCKETS, META, LEASE)} | {KEY: self._keys}
+        buckets = {name: writer.tree() for name in (*BUCKETS, META, LEASE)} | {KEY: self._keys}
         for lease in sorted(leases):
             buckets[LEASE].put(*encode_lease(lease))
+        for name, pairs in (buckets_of(facts[BOOK_FACT]) if BOOK_FACT in facts else {}).items():
+            for key, value in pairs:
+                buckets[name].put(key, value)
+        if NO_SPACE in facts:
+            buckets[ALARM].put(encode_alarm(member_id), b"")
         # etcd skips entries of its raft log up to this index: a new cluster's log must begin above it.
-        facts = {CONSISTENT_INDEX: NUMBER.pack(1), TERM: NUMBER.pack(1)}
+        meta = {CONSISTENT_INDEX: NUMBER.pack(1), TERM: NUMBER.pack(1)}
         if compacted_revision:
-            facts |= dict.fromkeys((FINISHED_COMPACTION, SCHEDULED_COMPACTION), encode_revision(compacted_revision))
-        for name, value in sorted(facts.items()):
+            meta |= dict.fromkeys((FINISHED_COMPACTION, SCHEDULED_COMPACTION), encode_revision(compacted_revision))
+        for name, value in sorted(meta.items()):
             buckets[META].put(name, value)
         root = writer.tree()
         for name, tree in sorted(buckets.items()):

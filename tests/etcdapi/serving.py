@@ -9,7 +9,7 @@ from pathlib import Path
 
 import trio
 
-from appliance.etcdapi import EtcdApi, Listen, identity_of
+from appliance.etcdapi import API_DEFAULTS, ApiOptions, EtcdApi, Listen, identity_of
 from appliance.host.disk import Disk, FileDisk
 from appliance.host.sockets import Address
 from appliance.store import Store
@@ -25,12 +25,13 @@ async def serving(
     reserved: bytes = b"",
     disk: Disk | None = None,
     quota: int = 0,
+    options: ApiOptions = API_DEFAULTS,
 ) -> AsyncIterator[tuple[str, Store]]:
     """Yields (HOST:PORT, the store)."""
-    store = Store(disk or FileDisk(str(directory)), quota=quota)
+    store = Store(disk or FileDisk(str(directory)), quota=quota, limits=options.limits)
     identity = identity_of("default", client_urls=("http://127.0.0.1:2379",), peer_urls=("http://127.0.0.1:2380",))
     listen = listen or [Listen(Address("127.0.0.1", port), trusting=True)]
-    api = EtcdApi(store, identity, unix_path=unix_path, listen=listen, reserved=reserved)
+    api = EtcdApi(store, identity, unix_path=unix_path, listen=listen, reserved=reserved, options=options)
     stop_store, stop_api, api_stopped = trio.Event(), trio.Event(), trio.Event()
 
     async def run_api(task_status: trio.TaskStatus[None]) -> None:

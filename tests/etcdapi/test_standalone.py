@@ -128,10 +128,14 @@ def test_retention() -> None:
         ({"listen-client-urls": "https://127.0.0.1:1"}, "takes --cert-file"),
         ({"listen-client-urls": "127.0.0.1:1"}, "write http://"),
         ({"client-cert-auth": "true"}, "--trusted-ca-file"),
-        ({"auto-tls": "true"}, "--auto-tls"),
-        ({"auth-token": "jwt,pub-key=x"}, "simple"),
+        ({"auth-token": "jwt,pub-key=x"}, "sign-method"),
+        ({"auth-token": "jwt,key=x"}, "after jwt come"),
+        ({"auth-token": "jwt,sign-method=RS256"}, "priv-key, pub-key"),
+        ({"auth-token": "paper"}, "simple"),
+        ({"quota-backend-bytes": "much"}, "whole number"),
+        ({"bcrypt-cost": "3"}, "from 4 to 31"),
         ({"cert-file": "x"}, "go together"),
-        ({"client-crl-file": "x"}, "do not check"),
+        ({"client-cert-allowed-hostname": "x"}, "do not check"),
     ],
 )
 def test_what_we_are_not(flags: dict[str, object], said: str) -> None:
