@@ -15,14 +15,16 @@ from typing import Any
 from appliance.schema import Document, Finding, read
 from appliance.units.health_section import HealthSection
 from appliance.units.log_section import LogsSection
+from appliance.units.resource_sections import LimitsSection, ResourcesSection
 from appliance.units.restart_section import RestartSection
+from appliance.units.sandbox_section import SandboxSection
 from appliance.units.service_section import ServiceSection
 from appliance.units.unit_section import NAME, RELATIONS, WHAT_NAME, UnitSection, plain_name
 
 SUFFIX = ".toml"
 NOT_YET = frozenset(
     {
-        "container", "timer", "socket", "path", "resources", "sandbox", "limits", "placement",
+        "container", "timer", "socket", "path", "placement",
         "logs.rate", "logs.age",
     }
 )  # fmt: skip
@@ -39,6 +41,9 @@ class UnitDocument:
     restart: RestartSection = field(default_factory=RestartSection)
     health: HealthSection | None = None
     logs: LogsSection = field(default_factory=LogsSection)
+    resources: ResourcesSection = ResourcesSection()  # one for all units that set nothing
+    sandbox: SandboxSection = SandboxSection()
+    limits: LimitsSection = LimitsSection()
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Rules between the tables."""
