@@ -7,7 +7,7 @@ import json
 import sys
 import time
 
-from appliance.update import Task, work
+from appliance.update import Task, parse_transport, work
 
 HIDDEN = True
 _LOCK_SECONDS = 30
@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """One JSON object on stdout."""
-    repository = sys.stdin.readline().strip()
-    task = Task(layout=args.layout, verb=args.verb, repository=repository, channel=args.channel, path=args.path)
+    transport = parse_transport(sys.stdin.readline().strip())
+    task = Task(layout=args.layout, verb=args.verb, transport=transport, channel=args.channel, path=args.path)
     until = time.monotonic() + _LOCK_SECONDS
     while True:
         answer = work(task)

@@ -30,6 +30,20 @@ def boot_id() -> str:
         return ""
 
 
+def machine_id() -> str:
+    """The host's own, which lasts (machine-id(5)); empty where it has none."""
+    try:
+        with open("/etc/machine-id") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
 def timestamp(seconds: float) -> str:
     """RFC 3339 in UTC with milliseconds."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def sleep(seconds: float) -> None:
+    """Block this thread: for short-lived children, never for the daemon."""
+    time.sleep(seconds)

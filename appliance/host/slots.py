@@ -6,6 +6,7 @@ No policy: which call follows which is the update room's. ``SlotCalls`` is the s
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from typing import Protocol
@@ -170,6 +171,55 @@ class Reading:
             return data
         except OSError as exc:
             raise translate(exc, "read", self.path) from exc
+
+
+class Writing(Reading):
+    """A file that is made in any order: of its full length from the beginning, holes and all."""
+
+    def put(self, offset: int, data: bytes | memoryview) -> None:
+        """Raises UnavailableError: no room."""
+        try:
+            view = memoryview(data)
+            while view:
+                written = os.pwrite(self._fd, view, offset)
+                view, offset = view[written:], offset + written
+        except OSError as exc:
+            raise translate(exc, "write", self.path) from exc
+
+    def sync(self) -> None:
+        """Make the bytes and the length durable."""
+        try:
+            os.fsync(self._fd)
+        except OSError as exc:
+            raise translate(exc, "sync", self.path) from exc
+
+    def data_end(self, offset: int) -> tuple[int, int]:
+        """Where the next bytes that are no hole begin and end; (size, size) when only holes follow."""
+        try:
+            begin = os.lseek(self._fd, offset, os.SEEK_DATA)
+            return begin, os.lseek(self._fd, begin, os.SEEK_HOLE)
+        except OSError as exc:
+            if exc.errno == errno.ENXIO:
+                return self.size, self.size
+            raise translate(exc, "read", self.path) from exc
+
+
+@contextlib.contextmanager
+def writing(path: str, size: int, *, mode: int = 0o644) -> Iterator[Writing]:
+    """The file, of that size; what it holds is kept."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    except OSError as exc:
+        raise translate(exc, "write", path) from exc
+    try:
+        try:
+            os.fchmod(fd, mode)
+            os.ftruncate(fd, size)
+        except OSError as exc:
+            raise translate(exc, "write", path) from exc
+        yield Writing(fd, path)
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager

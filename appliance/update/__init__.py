@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from appliance.update.record import SlotEntry, SlotRecord, format_copy, parse_copy, read_record
     from appliance.update.settings import HealthCheck, HealthSettings, UpdateSettings
+    from appliance.update.transport import parse_transport
     from appliance.update.trust import Repository
     from appliance.update.version import Version, parse_version
     from appliance.update.worker import Task, download, work
@@ -73,6 +74,7 @@ _ROOMS = {
     "Task": "worker",
     "download": "worker",
     "work": "worker",
+    "parse_transport": "transport",
 }
 
 __all__ = [
@@ -109,6 +111,7 @@ __all__ = [
     "parse_offer",
     "parse_policy",
     "parse_time",
+    "parse_transport",
     "parse_version",
     "parse_waves",
     "policy_to_json",

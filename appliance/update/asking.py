@@ -13,6 +13,7 @@ from appliance.host.processes import Processes
 from appliance.host.slots import network_environment
 from appliance.update.answer import parse_answer
 from appliance.update.settings import UpdateSettings
+from appliance.update.transport import format_transport, transport_of
 
 _SECONDS = {"refresh": 300.0, "download": 6 * 3600.0}
 AskWorker = Callable[[UpdateSettings, str, str], Awaitable[dict[str, Any]]]
@@ -33,7 +34,7 @@ async def _ask(
     )  # fmt: skip
     finished = await processes.run_command(
         argv, timeout=_SECONDS[verb], environment={**network_environment(), **environment},
-        input=settings.repository.encode(),  # not in argv: it may hold a password
+        input=format_transport(transport_of(settings)).encode(),  # not in argv: it may hold a password
     )  # fmt: skip
     if finished.timed_out:
         raise UnavailableError(f"cannot {verb}: the update worker did not end in {_SECONDS[verb]:g} s")

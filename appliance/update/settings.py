@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from appliance.schema import Duration
+from appliance.schema import Duration, Size
 
 CHANNELS = ("alpha", "beta", "stable")
 _SECRET = re.compile(r"://[^/@\s]*@")
@@ -20,6 +20,55 @@ def _repository_problem(value: Any) -> str | None:
     if (found and not rest) or (not found and value and not str(value).startswith("/")):
         return "must be http(s)://..., file:///... or an absolute path"
     return None
+
+
+def _proxy_problem(value: Any) -> str | None:
+    if value in ("", "none") or re.fullmatch(r"http://[^/\s]+/?", str(value)):
+        return None
+    return 'must be http://host:port, "none", or empty for what the environment says'
+
+
+def _rate_problem(value: Any) -> str | None:
+    return None if value == 0 or value >= 8192 else "must be 0 (no limit) or at least 8K"
+
+
+def _path_problem(value: Any) -> str | None:
+    return None if not value or str(value).startswith("/") else "must be an absolute path"
+
+
+def _mirror_problem(value: Any) -> str | None:
+    if re.fullmatch(r"https?://[^/\s]+(/\S*)?", str(value)) or str(value).startswith(("file:///", "/")):
+        return None
+    return "must be http(s)://..., file:///... or an absolute path"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """How a server is reached; what is said here is told to that server only."""
+
+    proxy: str = field(default="", metadata={"check": _proxy_problem})
+    ca_file: str = field(default="", metadata={"check": _path_problem})
+    client_certificate: str = field(default="", metadata={"check": _path_problem})
+    client_key: str = field(default="", metadata={"check": _path_problem})
+    user: str = field(default="", metadata={"pattern": r"[^:\s]*"})
+    password_file: str = field(default="", metadata={"check": _path_problem})
+    token_file: str = field(default="", metadata={"check": _path_problem})
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What the fields contradict among themselves."""
+        if self.token_file and self.user:
+            yield "token_file", "cannot be used together with user"
+        if self.password_file and not self.user:
+            yield "password_file", "needs user"
+        if self.client_key and not self.client_certificate:
+            yield "client_key", "needs client_certificate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MirrorSettings(ServerSettings):
+    """Another place where the same repository lies."""
+
+    url: str = field(metadata={"check": _mirror_problem})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +114,7 @@ class HealthSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UpdateSettings:
+class UpdateSettings(ServerSettings):
     """Where new versions come from and when they are taken."""
 
     repository: str = field(default="", metadata={"check": _repository_problem})
@@ -73,6 +122,10 @@ class UpdateSettings:
     interval: Duration = field(default=600.0, metadata={"min": 1.0})
     strategy: Literal["immediate", "manual"] = "immediate"
     health: HealthSettings = field(default_factory=HealthSettings)
+    mirror: tuple[MirrorSettings, ...] = ()
+    rate_limit: Size = field(default=0, metadata={"check": _rate_problem})  # bytes a second; 0: no limit
+    idle_timeout: Duration = field(default=30.0, metadata={"min": 0.1, "max": 3600.0})
+    minimum_rate: Size = 1024  # bytes a second, over a minute: a server that is slower is given up
 
 
 def without_secret(text: str) -> str:

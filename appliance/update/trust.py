@@ -20,6 +20,7 @@ from appliance.errors import ApplianceError, CorruptError, InputError, NotFoundE
 from appliance.host import clock, files
 from appliance.update.fetch import Fetcher, fetch_bytes, fetcher_for
 from appliance.update.offer import Offer, offer_of_target
+from appliance.update.transport import plain_transport
 
 # python-tuf's package imports its default fetcher and with it urllib3 (80 ms, 2 MB), which we never use.
 _fetcher_module = ModuleType("tuf.ngclient.urllib3_fetcher")
@@ -98,8 +99,16 @@ class _Updater(Updater):
 class Repository:
     """One repository as this host sees it. ``refresh`` first; after that everything it says is signed and current."""
 
-    def __init__(self, *, repository: str, trust_root: bytes, directory: str, now: float | None = None) -> None:
-        self.fetcher, self._base = fetcher_for(repository)
+    def __init__(
+        self,
+        *,
+        repository: str,
+        trust_root: bytes,
+        directory: str,
+        now: float | None = None,
+        fetcher: tuple[Fetcher, str] | None = None,
+    ) -> None:
+        self.fetcher, self._base = fetcher or fetcher_for(plain_transport(repository))
         self._name = repository
         self._directory = directory
         self._seen_file = directory + "/seen.json"

@@ -6,33 +6,43 @@ target, going on where an earlier one stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from appliance.errors import ApplianceError, UnavailableError, UntrustedError
+from appliance.errors import ApplianceError, InputError, NotFoundError, UnavailableError, UntrustedError
 from appliance.host import files
 from appliance.host.layout import Layout
 from appliance.host.slots import RealSlotCalls, architecture, file_size, parent_pid
+from appliance.payload import INDEX_SIZE_MAX, Index, parse_index
+from appliance.update.download import Assembly
+from appliance.update.fetch import fetch_bytes, fetcher_for
+from appliance.update.mirrors import KeptMirrors
 from appliance.update.offer import Offer, download_path, newest_first, offer_to_json
+from appliance.update.progress import Progress, keeper
 from appliance.update.settings import without_secret
 from appliance.update.slots import Slots
+from appliance.update.transport import Transport, plain_transport
 from appliance.update.trust import Repository
+from appliance.update.whole import fetch_whole
 
-_SYNC_BYTES = 8 << 20
 _OFFERS_MAX = 200  # the daemon reads at most a MiB of us
+_INDEX, _PACK = ".index", ".pack"  # as release/indexing.py names them
+PROGRESS_FILE = "/update-progress.json"  # below the run directory
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What the worker was started for."""
+    """What the worker was started for. ``repository``: when there is no more to say than that."""
 
     layout: Layout
     verb: str
-    repository: str
     channel: str
     path: str = ""
+    repository: str = ""
+    transport: Transport | None = None
 
 
 def work(task: Task) -> dict[str, Any]:
@@ -45,78 +55,128 @@ def work(task: Task) -> dict[str, Any]:
 
 
 def _work(task: Task) -> dict[str, Any]:
+    layout = task.layout
     with ExitStack() as closing:
-        closing.callback(files.lock(task.layout.update + "/lock").release)
-        trust_root = files.read_bytes(task.layout.trust_root, size_max=1 << 20)
-        repository = Repository(
-            repository=task.repository, trust_root=trust_root, directory=task.layout.update + "/metadata"
-        )
-        closing.callback(repository.close)
-        repository.refresh()
+        closing.callback(files.lock(layout.update + "/lock").release)
+        repository = _refreshed(task, closing)
         offers = repository.offers(task.channel, architecture())
         if task.verb == "refresh":
             found = newest_first(offers)[:_OFFERS_MAX]
             return {"event": "offers", "offers": [offer_to_json(offer) for offer in found]}
         for offer in offers:
             if offer.path == task.path:
-                file = download(repository, offer, task.layout.update + "/download", parent=parent_pid)
-                return {"event": "downloaded", "file": file}
+                progress = Progress(tell=keeper(layout.run + PROGRESS_FILE))
+                seeds = [f"{layout.slots}/{slot}/appliance" for slot in ("a", "b")]
+                file = download(
+                    repository, offer, layout.update + "/download", parent=parent_pid, seeds=seeds, progress=progress
+                )
+                return {"event": "downloaded", "file": file, "fetched": progress.fetched}
         raise UntrustedError(f"cannot download {task.path}: the channel does not offer it any more")
 
 
-def download(repository: Repository, offer: Offer, directory: str, *, parent: Callable[[], int] = lambda: 0) -> str:
+def _refreshed(task: Task, closing: ExitStack) -> Repository:
+    """The repository, from the first mirror whose metadata can be trusted: one may lag behind."""
+    transport = task.transport or plain_transport(task.repository)
+    trust_root = files.read_bytes(task.layout.trust_root, size_max=1 << 20)
+    mirrors = KeptMirrors(task.layout.update + "/mirrors.json", [place.url for place in transport.places])
+    for left in reversed(range(len(transport.places))):
+        fetcher = fetcher_for(transport, mirrors)
+        closing.callback(fetcher[0].close)
+        repository = Repository(
+            repository=transport.repository, trust_root=trust_root, directory=task.layout.update + "/metadata",
+            fetcher=fetcher,
+        )  # fmt: skip
+        try:
+            repository.refresh()
+            return repository
+        except UntrustedError as exc:
+            fetcher[0].blame(exc.message)
+            if not left:
+                raise
+    raise AssertionError("no place to fetch from")
+
+
+def download(
+    repository: Repository,
+    offer: Offer,
+    directory: str,
+    *,
+    parent: Callable[[], int] = lambda: 0,
+    seeds: Iterable[str] = (),
+    progress: Progress | None = None,
+) -> str:
     """Fetch the offer's file and verify it; a ``.partial`` is kept for the next attempt. Returns the path.
 
-    Raises UntrustedError (wrong bytes, too many), UnavailableError (too few, no room, no server).
+    ``seeds``: files that may hold some of it. Raises UntrustedError (wrong bytes, too many), UnavailableError (too
+    few, no room, no server).
     """
     calls = RealSlotCalls()
+    progress = progress or Progress()
     target, url = repository.locate(offer.path)
     if target.length != offer.length or target.hashes.get("sha256") != offer.sha256:
         raise UntrustedError(f"cannot download {offer.path}: its role and its delegation disagree")
     final = download_path(directory, offer)
     partial = final + ".partial"
-    slots = Slots(calls, directory)  # for its measure
     calls.make_directory(directory)
-    if file_size(final) == offer.length and slots.measure(final)[0] == offer.sha256:
+    if file_size(final) == offer.length and Slots(calls, directory).measure(final)[0] == offer.sha256:
         return final
     for name in files.list_directory(directory):  # other versions' leftovers
         if not name.startswith(offer.sha256):
             calls.remove(f"{directory}/{name}")
     started_by = parent()
-    while True:
-        have = file_size(partial)
-        if have > offer.length:
-            calls.remove(partial)
-            have = 0
-        resumed = have > 0
-        if have < offer.length or not resumed:
-            start, pieces = repository.fetcher.open_at(url, have)
-            if start < have:
+
+    def alive() -> None:
+        if parent() != started_by:
+            raise UnavailableError(f"cannot download {url}: the appliance that wanted it is gone", where=partial)
+
+    index = _index_of(repository, offer, final + _INDEX, progress)
+    if index is None:
+        fetch_whole(repository.fetcher, url, offer, partial, progress=progress, alive=alive)
+    else:
+        pack = url if index.layout == "file" else repository.locate(offer.path + _PACK)[1]
+        assembly = Assembly(
+            index=index, fetcher=repository.fetcher, url=pack, path=partial, progress=progress, seeds=seeds,
+            alive=alive,
+        )  # fmt: skip
+        try:
+            assembly.run()
+        except UntrustedError:
+            if not any(assembly.have):  # nothing worth to be kept
                 calls.remove(partial)
-                have, resumed = 0, False
-            unsynced = 0
-            for piece in pieces:
-                if have + len(piece) > offer.length:
-                    calls.remove(partial)
-                    raise UntrustedError(f"cannot take {url}: it is longer than the {offer.length} bytes signed")
-                if parent() != started_by:
-                    raise UnavailableError(f"cannot download {url}: the appliance that wanted it is gone")
-                calls.write_at(partial, have, piece)
-                have += len(piece)
-                unsynced += len(piece)
-                if unsynced >= _SYNC_BYTES:
-                    calls.sync(partial)
-                    unsynced = 0
-            if have < offer.length:
-                raise UnavailableError(f"cannot download {url}: it ended after {have} of {offer.length} bytes")
-        calls.sync(partial)
-        found, _ = slots.measure(partial)
-        if found == offer.sha256:
-            calls.rename(partial, final)
-            calls.sync_directory(directory)
-            return final
-        calls.remove(partial)
-        if not resumed:
-            raise UntrustedError(
-                f"cannot take {url}: its sha256 is {found}, signed is {offer.sha256} (damaged or tampered with)"
-            )
+                calls.remove(final + _INDEX)
+            raise
+    calls.rename(partial, final)
+    calls.remove(final + _INDEX)
+    calls.sync_directory(directory)
+    return final
+
+
+def _index_of(repository: Repository, offer: Offer, kept: str, progress: Progress) -> Index | None:
+    """The signed index; None: the repository has none, and the file is fetched whole."""
+    try:
+        target, url = repository.locate(offer.path + _INDEX)
+    except NotFoundError:
+        return None
+    progress.enter("fetching the index", offer.length)
+    data = b""
+    if file_size(kept) == target.length and files.sha256_file(kept) == target.hashes.get("sha256"):
+        data = files.read_bytes(kept, size_max=INDEX_SIZE_MAX)  # of an attempt that was cut off
+    else:
+        if target.length > INDEX_SIZE_MAX:
+            raise UntrustedError(f"cannot take {url}: an index of {target.length} bytes is too long")
+        try:
+            data = fetch_bytes(repository.fetcher, url, size_max=target.length)
+        except NotFoundError:
+            return None
+        progress.receive(len(data))
+        if len(data) != target.length or hashlib.sha256(data).hexdigest() != target.hashes.get("sha256"):
+            repository.fetcher.blame("its index is damaged")
+            raise UntrustedError(f"cannot take {url}: it is not what was signed (damaged or tampered with)")
+        files.write_atomic(kept, data, durable=False)
+    try:
+        index = parse_index(data, file=url)
+    except InputError as exc:
+        raise UntrustedError(exc.message, where=url) from exc
+    if (index.length, index.sha256) != (offer.length, offer.sha256):
+        raise UntrustedError(f"cannot take {url}: it is the index of another file", where=url)
+    return index

@@ -56,7 +56,7 @@ class Publisher:
         return (self.directory / "metadata/1.root.json").read_bytes()
 
     def target(self, version: str, channel: str = "alpha") -> Path:
-        (found,) = (self.directory / f"targets/{channel}/{version}/{architecture()}").iterdir()
+        (found,) = (self.directory / f"targets/{channel}/{version}/{architecture()}").glob("*.appliance")
         return found
 
 
@@ -122,14 +122,15 @@ class serve_directory:
                     if self.path.endswith(ending):
                         said = lie(data)
                         status, data = (said, b"") if isinstance(said, int) else (200, said)
-                start = 0
+                start, end = 0, len(data)
                 if wanted and server.ranges and status == 200:
-                    start = int(wanted.removeprefix("bytes=").rstrip("-"))
+                    first, _, last = wanted.removeprefix("bytes=").partition("-")
+                    start, end = int(first), min(end, int(last) + 1 if last else end)
                     status = 206 if start < len(data) else 416
                 self.send_response(status)
                 if status == 206:
-                    self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-                body = data[start:] if status in (200, 206) else b""
+                    self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
+                body = data[start:end] if status in (200, 206) else b""
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 if server.cut_after is not None and "/targets/" in self.path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -369,8 +370,9 @@ def test_no_server_no_file_no_trust_root_are_said_plainly(
 def test_a_download_goes_on_where_the_connection_was_lost(
     publisher: Publisher, layout: Layout, server: Server
 ) -> None:
-    data = publisher.release("1.0.0", data=bytes(range(256)) * 8000)
-    server.cut_after = 700_000
+    """Of what has no index: from the byte on. ``test_download`` is about what has one."""
+    data = publisher.release("1.0.0", data=random.Random(1).randbytes(250_000))
+    server.cut_after = 70_000
     for _ in range(2):
         with pytest.raises(UnavailableError):
             ask(layout, server.url, "download", path=path_of("1.0.0"))
@@ -392,7 +394,7 @@ def test_a_server_without_ranges_and_a_rotten_start(publisher: Publisher, layout
         for server.ranges in (True, False):
             file.unlink(missing_ok=True)
             partial.write_bytes(start)
-            assert ask(layout, server.url, "download", path=path_of("1.0.0")) == answer
+            assert ask(layout, server.url, "download", path=path_of("1.0.0"))["file"] == answer["file"]
             assert file.read_bytes() == data
             assert not partial.exists()
 

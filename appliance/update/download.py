@@ -1,0 +1,199 @@
+"""A payload, put together from what is here and what is fetched: chunk by chunk, each verified before it counts.
+
+The file has its full length from the beginning; which chunks it holds is found out by reading it. So there is nothing
+that a power cut could set wrong, and whatever was verified once is not fetched again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from appliance.errors import NotFoundError, UnavailableError, UntrustedError
+from appliance.host import clock, entropy
+from appliance.host.slots import Writing, file_size, reading, writing
+from appliance.payload import Index, chunk_hash, cut, plain, plan_ranges
+from appliance.update.fetch import Fetcher
+from appliance.update.progress import Progress
+
+_ATTEMPTS_MAX = 4  # in a row, without a chunk between them
+_WAIT_FIRST, _WAIT_MAX = 0.2, 10.0
+_SYNC_BYTES = 64 << 20
+_WINDOW = 4 << 20
+
+
+@dataclass(kw_only=True)
+class Assembly:
+    """One file to be made. ``alive`` raises when nobody waits for it any more."""
+
+    index: Index
+    fetcher: Fetcher
+    url: str  # of the pack, or of the file itself
+    path: str
+    progress: Progress
+    seeds: Iterable[str] = ()
+    alive: Callable[[], None] = lambda: None
+    sleep: Callable[[float], None] = clock.sleep
+    have: bytearray = field(default_factory=bytearray)
+
+    def run(self) -> None:
+        """All chunks, synced. Raises UntrustedError, UnavailableError, NotFoundError; what is here stays then."""
+        index = self.index
+        self.have = bytearray(len(index))
+        fresh = file_size(self.path) != index.length
+        self._places = index.places()
+        self._unsynced = 0
+        with writing(self.path, index.length, mode=0o755) as file:
+            self._file = file
+            if not fresh:
+                self.progress.enter("verifying what is here", index.length)
+                self._look_through(file)
+            for seed in self.seeds:
+                if 0 in self.have and file_size(seed):
+                    self.progress.enter("reading what runs", index.length)
+                    self._take_from(seed)
+            try:
+                if 0 in self.have:
+                    self._fetch()
+            finally:
+                if self._unsynced:
+                    file.sync()
+        self.progress.enter("fetched", index.length)
+
+    # --- what is here ---
+
+    def _look_through(self, file: Writing) -> None:
+        """Which chunks the file holds already: they were written by an attempt that was cut off."""
+        begin, end = file.data_end(0)
+        for number, data in self._windows(file):
+            position = self.index.positions[number]
+            while end <= position < file.size:
+                begin, end = file.data_end(position)
+            if position + len(data) > begin and chunk_hash(data) == self.index.hash(number):
+                self._count(number, len(data))
+
+    def _windows(self, file: Writing) -> Iterator[tuple[int, memoryview]]:
+        """Every chunk as it lies in the file, read in large pieces."""
+        start, window = 0, memoryview(b"")
+        for number, length in enumerate(self.index.lengths):
+            at = self.index.positions[number]
+            if at + length > start + len(window):
+                self.alive()
+                start, window = at, memoryview(file.at(at, max(_WINDOW, length)))
+            yield number, window[at - start : at - start + length]
+
+    def _count(self, number: int, length: int) -> None:
+        self.have[number] = 1
+        self.progress.present += length
+
+    def _take_from(self, seed: str) -> None:
+        """What the seed has of it. A seed that cannot be read is none: everything can be fetched."""
+        try:
+            with reading(seed) as source:
+                for _, chunk in cut(source.at, source.size, average=self.index.average):
+                    self._put(chunk)
+                    self.alive()
+                    if 0 not in self.have:
+                        return
+        except UnavailableError as exc:
+            if exc.where != seed:
+                raise
+
+    def _put(self, chunk: bytes) -> bool:
+        """Wherever it belongs and is missing; False when it belongs nowhere."""
+        numbers = self._places.get(chunk_hash(chunk))
+        if numbers is None or len(chunk) != self.index.lengths[numbers[0]]:
+            return False
+        for number in numbers:
+            if not self.have[number]:
+                self._file.put(self.index.positions[number], chunk)
+                self._count(number, len(chunk))
+                self._unsynced += len(chunk)
+        if self._unsynced >= _SYNC_BYTES:
+            self._file.sync()
+            self._unsynced = 0
+        return True
+
+    # --- what is not ---
+
+    def _missing(self) -> list[int]:
+        return [number for number, here in enumerate(self.have) if not here]
+
+    def _fetch(self) -> None:
+        failures, wait = 0, _WAIT_FIRST
+        while missing := self._missing():
+            ranges = plan_ranges(self.index, missing)
+            self.progress.enter("downloading", self.index.length)
+            self.progress.to_fetch = self.progress.fetched + sum(one.end - one.start for one in ranges)
+            try:
+                for one in ranges:
+                    if not all(self.have[number] for number in one.chunks):
+                        self._fetch_range(one.start, one.end, one.chunks)
+            except UntrustedError as exc:
+                others = self.fetcher.blame(exc.message)
+                failures += 1
+                if failures > others:
+                    raise
+            except NotFoundError:
+                raise
+            except UnavailableError as exc:
+                if exc.where == self.path:
+                    raise  # our own disk
+                failures = failures + 1 if self._missing() == missing else 1
+                if failures >= _ATTEMPTS_MAX:
+                    raise
+                wait = _WAIT_FIRST if failures == 1 else min(_WAIT_MAX, entropy.uniform(_WAIT_FIRST, wait * 3))
+                self.progress.trouble = exc.message
+                self.sleep(wait)
+
+    def _fetch_range(self, start: int, end: int, chunks: Iterable[int]) -> None:
+        at, pieces = self.fetcher.open_at(self.url, start, end)
+        if at != start:  # the server sends all of it: then take all that is missing as it comes by
+            first = self.index.first
+            chunks = sorted({first[number] for number in self._missing()}, key=self.index.offsets.__getitem__)
+        try:
+            self._read_chunks(at, pieces, chunks)
+            if at == start and next(pieces, b""):  # to its end, so that the connection is used again
+                raise UntrustedError(f"cannot take {self.url}: the server sends more than was asked for")
+        finally:
+            close = getattr(pieces, "close", None)
+            if close is not None:
+                close()
+
+    def _read_chunks(self, at: int, pieces: Iterator[bytes], chunks: Iterable[int]) -> None:
+        """``at``: where in the pack the pieces begin."""
+        index, buffer = self.index, bytearray()
+        for number in chunks:
+            offset, stored = index.offsets[number], index.stored_length(number)
+            while at + len(buffer) < offset + stored:
+                piece = next(pieces, b"")
+                self.alive()
+                if not piece:
+                    raise UnavailableError(
+                        f"cannot fetch {self.url}: it ended after byte {at + len(buffer)} of {index.pack_length}",
+                        where=self.url,
+                    )
+                self.progress.receive(len(piece))
+                if at + len(buffer) < offset:  # before what we want
+                    skipped = min(offset - at, len(buffer) + len(piece))
+                    buffer += piece
+                    del buffer[:skipped]
+                    at += skipped
+                else:
+                    buffer += piece
+            if offset > at:
+                del buffer[: offset - at]
+                at = offset
+            with memoryview(buffer) as view:
+                chunk = plain(view[:stored], index.lengths[number])
+            if chunk is None or not self._is(number, chunk) or not self._put(chunk):
+                raise UntrustedError(
+                    f"cannot take {self.url}: bytes {offset} to {offset + stored - 1} are not what was signed "
+                    "(damaged or tampered with)",
+                    where=self.url,
+                )
+            del buffer[:stored]
+            at += stored
+
+    def _is(self, number: int, chunk: bytes) -> bool:
+        return chunk_hash(chunk) == self.index.hash(number)
