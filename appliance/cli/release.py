@@ -4,164 +4,180 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from appliance.release import Expiry
 
 _CHANNELS = ("alpha", "beta", "stable")
+_ROLES = ("root", "targets", *_CHANNELS, "snapshot", "timestamp")
 _EXAMPLES = """Examples:
   appliance release init ./repository --keys ./keys --root-keys 3 --threshold 2
   appliance release add ./repository --channel alpha ./dist/appliance
   appliance release publish ./repository --keys ./keys
   appliance release promote ./repository 1.4.0 alpha stable
+  appliance release waves ./repository stable 1.4.0 --over 6d --keys ./keys
+  appliance release pause ./repository stable --why "fans stop" --keys ./keys
   appliance release verify ./repository
+  appliance release refresh ./repository --keys ./online-keys      in cron, so that nothing expires
   python3 -m http.server --directory ./repository        any web server, bucket or stick will do
-Hosts trust what you copy to /etc/appliance/trust/root.json: ./repository/metadata/1.root.json"""
+Hosts trust what you copy to /etc/appliance/trust/root.json: ./repository/metadata/1.root.json
+A passphrase of keys comes from APPLIANCE_KEY_PASSPHRASE, --passphrase-file, or the terminal.
+A repository that is not named is $APPLIANCE_REPOSITORY, or the working directory."""
+_CEREMONY = """The root keys never meet the repository:
+  appliance release root export-payload ./repository --out root.json [--add ROLE=FILE.pub] [--revoke ROLE=KEYID]
+  appliance release root sign root.json --keys /media/stick        on each holder's machine, no network needed
+  appliance release root import ./repository root.json --keys ./online-keys"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verbs."""
     parser.epilog = _EXAMPLES
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-
-    def verb(name: str, words: str, *, keys: bool = False) -> argparse.ArgumentParser:
-        one: argparse.ArgumentParser = verbs.add_parser(name, help=words, description=words)
-        one.add_argument("directory", metavar="DIR", help="the repository")
-        if keys:
-            one.add_argument("--keys", metavar="KEYDIR", required=True, help="directory of private keys (NAME.pem)")
-        return one
-
-    init = verb("init", "make keys and an empty, signed repository", keys=True)
+    init = _verb(verbs, "init", "make keys and an empty, signed repository", signs=True, dry=False)
     init.add_argument("--root-keys", type=int, default=3, metavar="N", help="how many root keys (3)")
     init.add_argument("--threshold", type=int, default=2, metavar="N", help="how many of them must sign (2)")
-    _add_expiry(init)
-    add = verb("add", "take a built binary in, to be published next")
+    init.add_argument("--passphrase", action="store_true", help="keep the new keys under a passphrase")
+    add = _verb(verbs, "add", "take a built binary in, to be published next", named=True)
     add.add_argument("file", metavar="FILE")
     add.add_argument("--channel", required=True, choices=_CHANNELS)
     add.add_argument("--architecture", default=os.uname().machine, help="of the binary (this host's)")
     add.add_argument("--release-version", default="", metavar="VERSION", help="when the file does not say it itself")
     add.add_argument("--floor", default="", metavar="VERSION", help="hosts must have passed this version first")
+    add.add_argument("--barrier", action="store_true", help="every older host must run this before a newer one")
     add.add_argument("--notes", default="", help="what people should know")
-    promote = verb("promote", "the same bytes for another channel, to be published next")
+    _add_waves(add)
+    promote = _verb(verbs, "promote", "the same bytes for another channel, to be published next")
     promote.add_argument("version", metavar="VERSION")
     promote.add_argument("source", metavar="FROM", choices=_CHANNELS)
     promote.add_argument("target", metavar="TO", choices=_CHANNELS)
-    publish = verb("publish", "sign and publish what was added; renew what expires", keys=True)
-    _add_expiry(publish)
-    key = verb("key", "show the keys of KEYDIR, or replace one", keys=True)
-    key.add_argument("--rotate", metavar="NAME", help="replace this key by a new one and publish that")
-    check = verb("verify", "check every signature and every byte as a host would")
+    _add_waves(promote)
+    _verb(verbs, "publish", "sign and publish what was added; renew what expires", signs=True)
+    refresh = _verb(verbs, "refresh", "sign timestamp and snapshot anew, and what else expires soon", signs=True)
+    refresh.add_argument("--within", default="30d", metavar="DURATION", help="how soon is soon (30d)")
+    _add_rules(verbs)
+    _add_keys(verbs)
+    check = _verb(verbs, "verify", "check every signature and every byte as a host would", dry=False)
     check.add_argument("--trust", metavar="FILE", help="the root to begin with (DIR/metadata/1.root.json)")
-    verb("list", "what is published, and what is waiting")
+    check.add_argument("--as-host", action="store_true", help="show the way that a host on each version goes, too")
+    prune = _verb(verbs, "prune", "remove withdrawn releases and files that nothing names", signs=True)
+    prune.add_argument("--keep", type=int, default=0, metavar="N", help="and all but the newest N of each channel")
+    prune.add_argument("--grace", default="1d", metavar="DURATION", help="for which old metadata stays (1d)")
+    _verb(verbs, "list", "what is published, with its rules, and what is waiting", dry=False)
 
 
-def _add_expiry(parser: argparse.ArgumentParser) -> None:
-    for role in ("root", "targets", "channel", "snapshot", "timestamp"):
-        parser.add_argument(f"--{role}-expires", metavar="DURATION", help="for how long it is believed, such as 30d")
+def _verb(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    words: str,
+    *,
+    signs: bool = False,
+    named: bool = False,
+    dry: bool = True,
+    directory: bool = True,
+) -> argparse.ArgumentParser:
+    one: argparse.ArgumentParser = verbs.add_parser(name, help=words, description=words)
+    if directory:
+        here = os.environ.get("APPLIANCE_REPOSITORY", ".")
+        one.add_argument(
+            "directory", metavar="DIR", help="the repository", default=None if named else here,
+            **({} if named else {"nargs": "?"}),  # type: ignore[arg-type]
+        )  # fmt: skip
+    if signs:
+        one.add_argument("--keys", metavar="KEYDIR", required=True, help="directory of keys (NAME.pem, NAME.signer)")
+        one.add_argument("--passphrase-file", metavar="FILE", help="its first line opens keys with a passphrase")
+        for role in ("root", "targets", "channel", "snapshot", "timestamp"):
+            one.add_argument(f"--{role}-expires", metavar="DURATION", help="for how long it is believed, such as 30d")
+    if dry:
+        one.add_argument("--dry-run", action="store_true", help="check everything, change nothing")
+    return one
+
+
+def _add_waves(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--wave", action="append", default=[], metavar="START=FRACTION",
+        help="from START (a time, now, +4h) on for that part of all hosts (0.05 or 5%%); may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--over", metavar="DURATION", help="waves of 1, 5, 10, 25, 50 and 100 %% over that time")
+
+
+def _add_rules(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    for name, words in (("pause", "let nobody take it until resume"), ("resume", "end a pause")):
+        one = _verb(verbs, name, words, signs=True, named=True)
+        one.add_argument("channel", metavar="CHANNEL", choices=_CHANNELS)
+        one.add_argument("version", metavar="VERSION", nargs="?", default="", help="this release only")
+        if name == "pause":
+            one.add_argument("--why", default="", help="shown on every host")
+    waves = _verb(verbs, "waves", "which part of all hosts may take a release, and when", signs=True, named=True)
+    waves.add_argument("channel", metavar="CHANNEL", choices=_CHANNELS)
+    waves.add_argument("version", metavar="VERSION")
+    waves.add_argument("--all", action="store_true", help="no waves: for everybody at once")
+    _add_waves(waves)
+    for name, words, undo in (
+        ("yank", "withdraw a release: nobody takes it any more", "offer it again"),
+        ("dead-end", "no update leads on from that version: show a message instead", "open the way again"),
+        ("barrier", "every older host must run this version before a newer one", "no barrier any more"),
+    ):
+        one = _verb(verbs, name, words, signs=True, named=True)
+        one.add_argument("channel", metavar="CHANNEL", choices=_CHANNELS)
+        one.add_argument("version", metavar="VERSION")
+        one.add_argument("--undo", action="store_true", help=undo)
+        if name != "barrier":
+            one.add_argument("--why", default="", help="shown on every host that it touches")
+    floor = _verb(verbs, "floor", "hosts must have passed FLOOR before they take a release", signs=True, named=True)
+    floor.add_argument("channel", metavar="CHANNEL", choices=_CHANNELS)
+    floor.add_argument("version", metavar="VERSION")
+    floor.add_argument("floor", metavar="FLOOR", help="a version, or none")
+    least = _verb(verbs, "minimum", "no host takes anything older than that, asked or not", signs=True, named=True)
+    least.add_argument("channel", metavar="CHANNEL", choices=_CHANNELS)
+    least.add_argument("version", metavar="VERSION", help="a version, or none")
+
+
+def _add_keys(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    words = "list, add, rotate, revoke keys"
+    actions = verbs.add_parser("key", help=words, description=words).add_subparsers(
+        dest="action", required=True, metavar="ACTION"
+    )
+    show = _verb(actions, "list", "who signs what, and which of it is here", dry=False)
+    show.add_argument("--keys", metavar="KEYDIR", help="directory of keys")
+    show.add_argument("--passphrase-file", metavar="FILE", help=argparse.SUPPRESS)
+    add = _verb(actions, "add", "one more key for a role", signs=True, named=True)
+    add.add_argument("role", metavar="ROLE", choices=_ROLES)
+    add.add_argument("--name", default="", help="of its file")
+    add.add_argument("--signer", default="", metavar="COMMAND", help="signs what it reads; needs --public")
+    add.add_argument("--public", default="", metavar="FILE", help="the public key: PEM, or a .pub of ssh-keygen")
+    add.add_argument("--ssh-agent", default="", metavar="FILE", help="a .pub of ssh-keygen whose key the agent holds")
+    add.add_argument("--threshold", type=int, default=0, metavar="N", help="how many of the role's keys must sign")
+    add.add_argument("--passphrase", action="store_true", help="keep the new key under a passphrase")
+    rotate = _verb(actions, "rotate", "replace a key by a new one", signs=True, named=True)
+    rotate.add_argument("name", metavar="NAME")
+    rotate.add_argument("--passphrase", action="store_true", help="keep the new key under a passphrase")
+    revoke = _verb(actions, "revoke", "take a key from a role", signs=True, named=True)
+    revoke.add_argument("role", metavar="ROLE", choices=_ROLES)
+    revoke.add_argument("name", metavar="KEY", help="the name of its file, its id, or the start of that")
+    revoke.add_argument("--threshold", type=int, default=0, metavar="N", help="how many of the role's keys must sign")
+    words = "a new root whose keys are offline"
+    root = verbs.add_parser("root", help=words, description=words, epilog=_CEREMONY)
+    root.formatter_class = argparse.RawDescriptionHelpFormatter
+    steps = root.add_subparsers(dest="action", required=True, metavar="ACTION")
+    export = _verb(steps, "export-payload", "write the next root, to be signed", named=True, dry=False)
+    export.add_argument("--out", required=True, metavar="FILE")
+    export.add_argument("--add", action="append", default=[], metavar="ROLE=FILE", help="a public key for that role")
+    export.add_argument("--revoke", action="append", default=[], metavar="ROLE=KEYID", help="take a key from that role")
+    export.add_argument("--threshold", action="append", default=[], metavar="ROLE=N")
+    export.add_argument("--root-expires", metavar="DURATION", help="for how long it is believed (365d)")
+    sign = _verb(steps, "sign", "add the signatures of the root keys that are here", dry=False, directory=False)
+    sign.add_argument("payload", metavar="FILE")
+    sign.add_argument("--keys", metavar="KEYDIR", required=True, help="directory of keys")
+    sign.add_argument("--key", action="append", default=[], metavar="NAME", help="only this one")
+    sign.add_argument("--passphrase-file", metavar="FILE", help="its first line opens keys with a passphrase")
+    take = _verb(steps, "import", "publish a root that enough holders signed", signs=True, named=True)
+    take.add_argument("payload", metavar="FILE", nargs="+")
 
 
 def run(args: argparse.Namespace) -> int:
     """Errors leave the repository as it was."""
+    from appliance.cli.release_text import text
+    from appliance.cli.release_verbs import do
     from appliance.cli.render import show
 
-    args.directory = os.path.abspath(args.directory)
-    data = {
-        "init": _init, "add": _add, "promote": _promote, "publish": _publish, "key": _key, "verify": _verify,
-        "list": _list,
-    }[args.verb](args)  # fmt: skip
-    show(args, data, _text)
+    if hasattr(args, "directory"):
+        args.directory = os.path.abspath(args.directory)
+    show(args, do(args), text)
     return 0
-
-
-def _expiry(args: argparse.Namespace) -> Expiry:
-    from appliance.release import Expiry
-    from appliance.schema import parse_duration
-
-    names = ("root", "targets", "channel", "snapshot", "timestamp")
-    said = {name: getattr(args, f"{name}_expires") for name in names}
-    return Expiry(**{name: parse_duration(value) for name, value in said.items() if value})
-
-
-def _init(args: argparse.Namespace) -> dict[str, Any]:
-    from appliance.release import KeyRing, create, listing, publish
-
-    keys = KeyRing(os.path.abspath(args.keys))
-    fresh = create(args.directory, keys, root_keys=args.root_keys, threshold=args.threshold)
-    publish(args.directory, keys, expiry=_expiry(args), fresh=fresh)
-    return {"trust_root": f"{args.directory}/metadata/1.root.json", "keys": keys.directory, **listing(args.directory)}
-
-
-def _add(args: argparse.Namespace) -> dict[str, Any]:
-    from appliance.release import stage_file
-
-    release = stage_file(
-        args.directory, os.path.abspath(args.file), channel=args.channel, architecture=args.architecture,
-        version=args.release_version, floor=args.floor, notes=args.notes,
-    )  # fmt: skip
-    return {"staged": [vars(release)]}
-
-
-def _promote(args: argparse.Namespace) -> dict[str, Any]:
-    from appliance.release import stage_promotion
-
-    return {"staged": [vars(one) for one in stage_promotion(args.directory, args.version, args.source, args.target)]}
-
-
-def _publish(args: argparse.Namespace) -> dict[str, Any]:
-    from appliance.release import KeyRing, listing, publish
-
-    new = publish(args.directory, KeyRing(os.path.abspath(args.keys)), expiry=_expiry(args))
-    return {"published": [vars(release) for release in new], **listing(args.directory)}
-
-
-def _key(args: argparse.Namespace) -> dict[str, Any]:
-    from appliance.release import KeyRing, listing, rotate
-
-    keys = KeyRing(os.path.abspath(args.keys))
-    if args.rotate:
-        return {"rotated": args.rotate, "new_key": rotate(args.directory, keys, args.rotate), **listing(args.directory)}
-    return {"key_files": [{"name": name, "id": keyid} for name, keyid in sorted((n, i) for i, n in keys.names.items())]}
-
-
-def _verify(args: argparse.Namespace) -> dict[str, Any]:
-    from appliance.release import verify
-
-    trust = os.path.abspath(args.trust) if args.trust else f"{args.directory}/metadata/1.root.json"
-    with tempfile.TemporaryDirectory() as scratch:
-        return {"verified": verify(args.directory, trust_root=trust, scratch=scratch)}
-
-
-def _list(args: argparse.Namespace) -> dict[str, Any]:
-    from appliance.release import listing, staged_releases
-
-    return {**listing(args.directory), "staged": [vars(one) for one in staged_releases(args.directory)]}
-
-
-def _text(data: dict[str, Any]) -> str:
-    from appliance.cli.render import size, table
-
-    parts = []
-    if "trust_root" in data:
-        parts.append(
-            f"repository ready; keys are in {data['keys']}: keep root keys and channel keys offline\n"
-            f"hosts need {data['trust_root']} as /etc/appliance/trust/root.json"
-        )
-    if "rotated" in data:
-        parts.append(f"key {data['rotated']} is replaced by {data['new_key']}; remove the old file")
-    if "key_files" in data:
-        parts.append(table(("key", "id"), [(one["name"], one["id"][:16]) for one in data["key_files"]]))
-    for title in ("published", "staged", "verified", "releases"):
-        rows = data.get(title)
-        if rows is None:
-            continue
-        cells = [(one["channel"], one["version"], one["architecture"], size(one["length"])) for one in rows]
-        heading = {"staged": "to be published next", "releases": "in the repository"}.get(title, title)
-        parts.append(f"{heading}: " + (f"{len(rows)}\n{table(('channel', 'version', 'architecture', 'size'), cells)}"
-                                       if rows else "nothing"))  # fmt: skip
-    if "roles" in data:
-        cells = [(one["role"], str(one["version"]), one["expires"], f"{one['threshold']} of {one['keys']}")
-                 for one in data["roles"]]  # fmt: skip
-        parts.append(table(("role", "version", "expires", "keys"), cells))
-    return "\n\n".join(parts)

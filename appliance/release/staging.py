@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -78,6 +79,7 @@ def stage_file(
     notes: str = "",
     rules: dict[str, Any] | None = None,
     packed: bool = False,
+    dry_run: bool = False,
 ) -> Staged:
     """Take a built binary in. Raises InputError (no binary, backwards), ConflictError (changed, twice).
 
@@ -114,6 +116,9 @@ def stage_file(
     except (InputError, ConflictError):
         calls.remove(temp)
         raise
+    if dry_run:
+        calls.remove(temp)
+        return release
     for part in make_parts(
         temp, sha256=release.sha256, length=length, layout="pack" if packed else "file",
         folder=staging_directory(directory),
@@ -124,7 +129,15 @@ def stage_file(
     return release
 
 
-def stage_promotion(directory: str, version: str, source: str, target: str) -> list[Staged]:
+def stage_promotion(
+    directory: str,
+    version: str,
+    source: str,
+    target: str,
+    *,
+    waves: Sequence[dict[str, Any]] = (),
+    dry_run: bool = False,
+) -> list[Staged]:
     """The same bytes for another channel, every architecture of them; that channel's key will sign them again."""
     contents = load(directory)
     _check_channel(source)
@@ -140,19 +153,21 @@ def stage_promotion(directory: str, version: str, source: str, target: str) -> l
         release = Staged(
             channel=target, version=found["version"], architecture=found["architecture"], sha256=found["sha256"],
             length=found["length"], floor=found["floor"], notes=found["notes"],
-            rules={"barrier": True} if found["barrier"] else {},
+            rules={**({"barrier": True} if found["barrier"] else {}), **({"waves": list(waves)} if waves else {})},
         )  # fmt: skip
         _check_forward(directory, contents, release)
         for suffix in (INDEX, PACK):
             if part := contents.channels[source].targets.get(found["path"] + suffix):
                 release = _with_part(release, Part(suffix, part.hashes["sha256"], part.length))
+        staged.append(release)
+        if dry_run:
+            continue
         files.make_directory(staging_directory(directory))
         for one in release.parts():
             path = staged_file(directory, one.sha256)
             if not files.exists(path):
                 link_or_copy(target_file(directory, found["path"] + one.suffix, one.sha256), path)
         _add(directory, release)
-        staged.append(release)
     if not staged:
         raise NotFoundError(f"cannot promote {version}: channel {source} holds no such release (publish it first)")
     return staged

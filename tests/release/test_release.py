@@ -347,8 +347,8 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     run("promote", directory, "1.0.0", "alpha", "beta")
     run("publish", directory, "--keys", keys)
     assert "verified: 2" in run("verify", directory)
-    assert "root-1" in run("key", directory, "--keys", keys)
-    assert "replaced by alpha_2" in run("key", directory, "--keys", keys, "--rotate", "alpha")
+    assert "root-1" in run("key", "list", directory, "--keys", keys)
+    assert "replaced by alpha_2" in run("key", "rotate", directory, "alpha", "--keys", keys)
     assert '"version": "1.0.0"' in run("list", directory, "-o", "json")
     assert main(["release", "publish", str(tmp_path / "nowhere"), "--keys", keys]) == 2
     assert "it is no repository" in capsys.readouterr().err
