@@ -15,6 +15,8 @@ sys.path[:0] = [str(HOUSE / "packaging"), str(HOUSE)]
 
 from pack import source_version  # noqa: E402
 
+from appliance.update.boot_entries import GOOD_TRIES, BootEntry, entry_version  # noqa: E402
+from appliance.update.os_payload import OsHeader  # noqa: E402
 from image.cpio import Cpio  # noqa: E402
 from image.disk import build_disk  # noqa: E402
 from image.kernel import Kernel, fetch_kernel, load_order  # noqa: E402
@@ -91,6 +93,16 @@ def build_parts(
     return Parts(version, root, uki, initrd, kernel.image, command_line)
 
 
+def write_payload(out: Path, parts: Parts) -> None:
+    """What a machine of ours takes as an update (appliance/update/os_payload.py)."""
+    root = parts.root.file.read_bytes()
+    header = OsHeader(
+        version=parts.version, root_size=len(root), kernel_size=len(parts.uki), identity=str(parts.root.identity),
+        roothash=parts.root.root_hash,
+    )  # fmt: skip
+    out.write_bytes(header.encode() + root + parts.uki)
+
+
 def main() -> None:
     """Prints what it made, and how long each step took."""
     parser = argparse.ArgumentParser(description="Build the image of our own OS.")
@@ -108,12 +120,14 @@ def main() -> None:
         root, version=args.version, binary=args.binary, staged=args.staged, arguments=args.arguments
     )
     name = f"appliance-{args.version}"
-    build_disk(args.out / f"{name}.img", root=root, uki=parts.uki, entry=f"appliance_{args.version}.efi")
+    entry = BootEntry(entry_version(args.version), good=True, left=GOOD_TRIES).name
+    build_disk(args.out / f"{name}.img", root=root, uki=parts.uki, entry=entry)
+    write_payload(args.out / f"{name}.os", parts)
     (args.out / f"{name}.efi").write_bytes(parts.uki)
     (args.out / f"{name}.initrd").write_bytes(parts.initrd)
     (args.out / f"{name}.vmlinuz").write_bytes(parts.kernel.read_bytes())
     seconds = time.monotonic() - started
-    for suffix in ("img", "efi", "initrd", "vmlinuz"):
+    for suffix in ("img", "os", "efi", "initrd", "vmlinuz"):
         file = args.out / f"{name}.{suffix}"
         used = file.stat().st_blocks * 512
         print(f"{file}  {file.stat().st_size / 1e6:.1f} MB, {used / 1e6:.1f} MB on disk")

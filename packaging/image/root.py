@@ -6,15 +6,13 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from pack import FOOTER, INTERPRETER, LIBRARIES
 
+from appliance.update.boot_entries import release_text
 from image.kernel import Kernel, module_bytes, module_facts
 
 EPOCH = "1700000000"
@@ -93,8 +91,9 @@ def _fill(tree: Path, version: str, binary: Path, staged: Path, kernel: Kernel) 
 
 def os_release(version: str) -> str:
     """systemd-boot sorts by IMAGE_ID, then by IMAGE_VERSION."""
+    released = release_text(version)
     return (
-        f'ID=appliance\nNAME=Appliance\nIMAGE_ID=appliance\nVERSION_ID={version}\nIMAGE_VERSION={version}\n'
+        f'ID=appliance\nNAME=Appliance\nIMAGE_ID=appliance\nVERSION_ID={version}\nIMAGE_VERSION={released}\n'
         f'PRETTY_NAME="Appliance {version}"\n'
     )
 

@@ -1,0 +1,63 @@
+"""The EFI system partition, mounted only while something is done on it; and systemd-boot's variables (UAPI.6)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from appliance.errors import ApplianceError, UnavailableError
+from appliance.host import mounts
+from appliance.host.files import translate
+
+_VARIABLES = "/sys/firmware/efi/efivars"
+_LOADER = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+_ATTRIBUTES = b"\x07\0\0\0"  # kept over restarts, readable before and after the loader has ended
+_FLAGS = mounts.NO_SUID | mounts.NO_DEVICES | mounts.NO_EXEC
+
+
+@contextlib.contextmanager
+def mounted(device: str, target: str) -> Iterator[str]:
+    """The directory; an empty ``device`` means that it is one already (tests). Raises UnavailableError."""
+    if not device or mounts.mounted_at(target) is not None:
+        yield target
+        return
+    os.makedirs(target, exist_ok=True)
+    mounts.mount(device, target, "vfat", _FLAGS, "umask=077,errors=remount-ro")
+    try:
+        yield target
+    finally:
+        os.sync()
+        with contextlib.suppress(ApplianceError):
+            mounts.unmount(target)
+
+
+def loader_variable(name: str) -> str:
+    """One of systemd-boot's; empty where there is none."""
+    try:
+        with open(f"{_VARIABLES}/{name}-{_LOADER}", "rb") as file:
+            return file.read()[4:].decode("utf-16-le", "replace").rstrip("\0")
+    except OSError:
+        return ""
+
+
+def set_loader_variable(name: str, value: str) -> None:
+    """Raises UnavailableError: no EFI, or it has no room."""
+    path = f"{_VARIABLES}/{name}-{_LOADER}"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(descriptor, _ATTRIBUTES + f"{value}\0".encode("utf-16-le"))
+        finally:
+            os.close(descriptor)
+    except OSError as exc:
+        raise translate(exc, "write", path) from exc
+
+
+def booted_entry() -> str:
+    """The file name of the entry we were started from, as it is called now; empty without systemd-boot."""
+    path = loader_variable("LoaderBootCountPath")
+    name = path.rpartition("\\")[2] if path else loader_variable("LoaderEntrySelected")
+    if "/" in name:
+        raise UnavailableError(f"cannot use the boot loader's variable: it names {name}")
+    return name
