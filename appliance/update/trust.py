@@ -1,9 +1,13 @@
 """What we believe of a repository: python-tuf's client workflow, with a durable cache and our fetchers.
 
-Two things are added. The cache is written with fsync (python-tuf only renames). And the versions seen are kept in a
-file of their own, so that a cache that was lost or torn is fetched again without forgetting what is too old;
-so is the time of the last good refresh, for hosts whose clock starts in 1970 (it is only moved by metadata that had
-not expired, so a clock that is wrong once cannot lock us out for longer than that metadata lives).
+The cache is written with fsync (python-tuf only renames). And the versions seen are kept in a file of their own, so
+that a cache that was lost or torn is fetched again without forgetting what is too old.
+
+Time: metadata expires, and no clock is believed blindly. It is never earlier than the making of this version, nor than
+the last time at which everything that we used was valid, which is kept. So a host that starts in 1970 refuses what
+expired before, and takes what is signed and new. A clock that is ahead makes everything look expired: that is said,
+nothing is taken, and nothing is kept of that time. It can only be kept while metadata of that moment is still valid,
+so a clock that is wrong by less than that harms nobody: what a publisher signs later is valid for longer.
 """
 
 from __future__ import annotations
@@ -20,7 +24,9 @@ from appliance.errors import ApplianceError, CorruptError, InputError, NotFoundE
 from appliance.host import clock, files
 from appliance.update.fetch import Fetcher, fetch_bytes, fetcher_for
 from appliance.update.offer import Offer, offer_of_target
+from appliance.update.policy import POLICY_FIELD, Policy, format_time, parse_policy
 from appliance.update.transport import plain_transport
+from appliance.version import built_seconds
 
 # python-tuf's package imports its default fetcher and with it urllib3 (80 ms, 2 MB), which we never use.
 _fetcher_module = ModuleType("tuf.ngclient.urllib3_fetcher")
@@ -34,6 +40,7 @@ from tuf.ngclient.fetcher import FetcherInterface  # noqa: E402
 from tuf.ngclient.updater import Updater  # noqa: E402
 
 _METADATA_LENGTH_MAX = 5_000_000
+_CLOCK_SPARE_SECONDS = 86400.0  # a clock that is so little behind the last time known is not worth a word
 
 
 class _TufFetcher(FetcherInterface):
@@ -91,6 +98,12 @@ class _Updater(Updater):
             **{name.removesuffix(".json"): info.version for name, info in trusted.snapshot.meta.items()},
         }
 
+    def expiries(self, reference: float) -> tuple[float, list[str]]:
+        """When the first of all that is loaded expires, and what has: "the timestamp expired on ..."."""
+        loaded = {name: role.expires.timestamp() for name, role in self._trusted_set._trusted_set.items()}
+        gone = [f"{name} expired on {format_time(at)}" for name, at in sorted(loaded.items()) if at <= reference]
+        return min(loaded.values()), gone
+
     def role(self, name: str) -> Targets:
         """All targets of a role that ``targets`` delegates to."""
         return self._load_targets(name, Targets.type)
@@ -107,6 +120,7 @@ class Repository:
         directory: str,
         now: float | None = None,
         fetcher: tuple[Fetcher, str] | None = None,
+        floor: float | None = None,
     ) -> None:
         self.fetcher, self._base = fetcher or fetcher_for(plain_transport(repository))
         self._name = repository
@@ -114,6 +128,9 @@ class Repository:
         self._seen_file = directory + "/seen.json"
         self._seen = _read_seen(self._seen_file)
         files.make_directory(directory + "/root_history")
+        self._wall = clock.wall_seconds() if now is None else now
+        self._known = max(float(self._seen.get("time", 0)), built_seconds() if floor is None else floor)
+        self.now = max(self._wall, self._known)
         with _translated(repository):
             self._updater = _Updater(
                 metadata_dir=directory,
@@ -123,8 +140,7 @@ class Repository:
                 config=UpdaterConfig(targets_max_length=_METADATA_LENGTH_MAX),
                 bootstrap=trust_root,
             )
-        self._now = max(clock.wall_seconds() if now is None else now, float(self._seen.get("time", 0)))
-        self._updater.move_clock(self._now)
+        self._updater.move_clock(self.now)
 
     def close(self) -> None:
         """Give up connections."""
@@ -132,7 +148,7 @@ class Repository:
 
     def refresh(self) -> None:
         """The client workflow of the TUF specification, section 5. Raises UntrustedError, UnavailableError."""
-        with _translated(self._name):
+        with self._trusting():
             self._updater.refresh()
         versions = self._updater.versions()
         keys = sorted(
@@ -149,18 +165,12 @@ class Repository:
                     )
         elif versions["root"] < dict(self._seen.get("versions", {})).get("root", 0):
             raise UntrustedError(f"cannot trust {self._name}: its root is older than the one seen before (rollback)")
-        self._seen = {"keys": keys, "versions": versions, "time": self._now}
-        files.write_atomic(self._seen_file, json.dumps(self._seen).encode())
+        self._keep({"keys": keys, "versions": versions, "time": self._seen.get("time", 0)})
 
     def offers(self, channel: str, architecture: str) -> list[Offer]:
         """Every release in the channel that is for this host."""
-        with _translated(self._name):
-            try:
-                targets = self._updater.role(channel).targets
-            except ValueError as exc:  # the role is delegated by nobody
-                raise NotFoundError(f"cannot use channel {channel}: {self._name} has no such channel") from exc
         found = []
-        for path, target in targets.items():
+        for path, target in self._role(channel).targets.items():
             if not path.startswith(channel + "/"):
                 continue  # not the role's to say: the delegation covers CHANNEL/* only
             sha256 = target.hashes.get("sha256", "")
@@ -170,11 +180,71 @@ class Repository:
             )  # fmt: skip
             if offer is not None:
                 found.append(offer)
+        self._keep({**self._seen, "time": max(self.now, float(self._seen.get("time", 0)))})  # all of it is valid now
         return found
+
+    def policy(self, channel: str) -> Policy:
+        """The channel's rules. Raises UntrustedError: they contradict themselves."""
+        try:
+            return parse_policy(self._role(channel).unrecognized_fields.get(POLICY_FIELD))
+        except InputError as exc:
+            raise UntrustedError(f"cannot use channel {channel}: {exc.message}", where=self._name) from exc
+
+    @property
+    def valid_until(self) -> float:
+        """When the first of the metadata that was used expires."""
+        return self._updater.expiries(self.now)[0]
+
+    @property
+    def timestamp_file(self) -> str:
+        """The trusted timestamp as it was fetched: while the repository serves the same bytes, nothing is new."""
+        return self._directory + "/timestamp.json"
+
+    @property
+    def clock_problem(self) -> str:
+        """Why this host's clock is not believed; empty when it is."""
+        if self._wall >= self._known - _CLOCK_SPARE_SECONDS:
+            return ""
+        return (
+            f"the clock here says {format_time(self._wall)}, but it is at least {format_time(self._known)}; "
+            "what expired before that is refused (set the clock)"
+        )
+
+    def _role(self, channel: str) -> Targets:
+        with self._trusting():
+            try:
+                return self._updater.role(channel)
+            except ValueError as exc:  # the role is delegated by nobody
+                raise NotFoundError(f"cannot use channel {channel}: {self._name} has no such channel") from exc
+
+    def _keep(self, seen: dict[str, Any]) -> None:
+        if seen != self._seen:
+            files.write_atomic(self._seen_file, json.dumps(seen).encode())
+            self._seen = seen
+
+    @contextmanager
+    def _trusting(self) -> Iterator[None]:
+        """As ``_translated``; what expired is said with its date, and what to do."""
+        with _translated(self._name):
+            try:
+                yield
+            except exceptions.ExpiredMetadataError as exc:
+                gone = ", ".join(self._updater.expiries(self.now)[1])
+                raise UntrustedError(
+                    f"cannot trust {self._name}: {exc}{f' ({gone})' if gone else ''}, and the clock here says "
+                    f"{format_time(self._wall)}" + self._which_is_wrong(), where=self._name,
+                ) from exc  # fmt: skip
+
+    def _which_is_wrong(self) -> str:
+        taken = f", taken as {format_time(self.now)}, the last time known" if self.now > self._wall else ""
+        return (
+            f"{taken}. Either it was not published anew in time (release refresh), or this clock is wrong (timedatectl "
+            "set-ntp true, or date -s). The running version goes on; nothing is taken until then"
+        )
 
     def locate(self, path: str) -> tuple[Any, str]:
         """The signed target of that path, and where its bytes lie. Raises NotFoundError."""
-        with _translated(self._name):
+        with self._trusting():
             target = self._updater.get_targetinfo(path)
         if target is None:
             raise NotFoundError(f"cannot find {path}: {self._name} does not sign it", where=path)
@@ -193,12 +263,6 @@ def _translated(repository: str) -> Iterator[None]:
         raise UnavailableError(f"cannot refresh from {repository}: {exc}", where=repository) from exc
     except exceptions.BadVersionNumberError as exc:
         raise UntrustedError(f"cannot trust {repository}: {exc} (rollback or mixture)", where=repository) from exc
-    except exceptions.ExpiredMetadataError as exc:
-        now = clock.timestamp(clock.wall_seconds())
-        raise UntrustedError(
-            f"cannot trust {repository}: {exc}: it was not published anew in time, or the clock here ({now}) is wrong",
-            where=repository,
-        ) from exc
     except exceptions.RepositoryError as exc:
         said = str(exc) or type(exc).__name__
         raise UntrustedError(f"cannot trust {repository}: {said}", where=repository) from exc
