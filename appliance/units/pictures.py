@@ -53,6 +53,20 @@ class UnitMoment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TriggerPicture:
+    """What starts a unit that is not up all the time."""
+
+    kind: str  # timer, socket, path
+    name: str  # of the unit in whose file it stands
+    unit: str  # that it starts
+    state: str  # waiting, running (the unit is), elapsed (it will not ring again), failed, off
+    about: str
+    next: float | None = None  # seconds since 1970
+    last: float | None = None
+    count: int = 0  # of the connections that are served now
+
+
+@dataclass(frozen=True, kw_only=True)
 class UnitPicture:
     """One unit, now."""
 
@@ -78,6 +92,7 @@ class UnitPicture:
     before: tuple[str, ...]
     log_bytes_dropped: int
     history: tuple[UnitMoment, ...]
+    triggers: tuple[TriggerPicture, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

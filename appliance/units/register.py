@@ -39,6 +39,7 @@ class Register:
     stopped_by_hand: set[str] = field(default_factory=set)
     going_down: bool = False
     nursery: trio.Nursery | None = None
+    on_link: Callable[[], None] = lambda: None  # units came, went or changed
 
     @property
     def is_serving(self) -> bool:
@@ -50,10 +51,12 @@ class Register:
         units = {name: runner.unit for name, runner in self.runners.items()}
         graph = self.graph = link_units(units, self.files.unreadable)
         called = {one for edges in (graph.on_failure, graph.on_success) for names in edges.values() for one in names}
+        called.update(*(unit.calls_on_demand for unit in units.values()))
         for name, runner in self.runners.items():
             runner.standing.lasts = runner.unit.service.type == "oneshot"
             self._set_on_demand(runner, runner.unit.triggers_itself or name in called)
         self.findings = (*self.files.findings, *graph_findings(self.graph, units))
+        self.on_link()
 
     def _set_on_demand(self, runner: Runner, on_demand: bool) -> None:
         standing = runner.standing

@@ -23,6 +23,7 @@ class Settling:
         self._register = register
         self._watch = watch
         self._call = call
+        self.look: Callable[[Runner], None] = lambda runner: None  # told when the fate of one was decided
         self._marked: dict[str, None] = {}
         self._bell = trio.Event()
 
@@ -46,6 +47,7 @@ class Settling:
                     continue
                 decision = decide(name, register.graph, register.runners, going_down=register.going_down)
                 self._act(runner, decision)
+                self.look(runner)
                 if decision in (Decision.GO, Decision.STOP):
                     await trio.lowlevel.checkpoint()  # a thousand starts in a row must not hold up the API
 

@@ -19,12 +19,13 @@ from appliance.units.resource_sections import LimitsSection, ResourcesSection
 from appliance.units.restart_section import RestartSection
 from appliance.units.sandbox_section import SandboxSection
 from appliance.units.service_section import ServiceSection
+from appliance.units.trigger_sections import PathSection, SocketSection, TimerSection
 from appliance.units.unit_section import NAME, RELATIONS, WHAT_NAME, UnitSection, plain_name
 
 SUFFIX = ".toml"
 NOT_YET = frozenset(
     {
-        "container", "timer", "socket", "path", "placement",
+        "container", "placement",
         "logs.rate", "logs.age",
     }
 )  # fmt: skip
@@ -41,6 +42,9 @@ class UnitDocument:
     restart: RestartSection = field(default_factory=RestartSection)
     health: HealthSection | None = None
     logs: LogsSection = field(default_factory=LogsSection)
+    timer: TimerSection | None = None
+    socket: tuple[SocketSection, ...] = ()
+    path: PathSection | None = None
     resources: ResourcesSection = ResourcesSection()  # one for all units that set nothing
     sandbox: SandboxSection = SandboxSection()
     limits: LimitsSection = LimitsSection()
@@ -89,7 +93,27 @@ class Unit:
     @property
     def triggers_itself(self) -> bool:
         """It has a process and a table that says when: it waits until that calls it."""
-        return False
+        return self.has_process and self.name in self.calls_on_demand
+
+    @property
+    def triggers(self) -> tuple[TimerSection | SocketSection | PathSection, ...]:
+        """Its tables that say when a unit is started."""
+        found = (self.document.timer, *self.document.socket, self.document.path)
+        return tuple(one for one in found if one is not None)
+
+    @property
+    def calls_on_demand(self) -> frozenset[str]:
+        """Units, perhaps itself, that are up only when a table of this file calls them."""
+        return frozenset(self.target_of(one) for one in self.triggers if getattr(one, "on_demand", True))
+
+    def target_of(self, section: TimerSection | SocketSection | PathSection) -> str:
+        """The unit that this table of its file starts: as with systemd, ``web.timer`` starts ``web``."""
+        if section.unit is not None:
+            return plain_name(section.unit)
+        if self.has_process:
+            return self.name
+        plain = re.sub(r"\.(timer|socket|path)$", "", self.name)
+        return f"{plain}@" if getattr(section, "accept", False) else plain
 
     @property
     def stays_when_done(self) -> bool:
@@ -128,6 +152,8 @@ def parse_unit(text: str, file: str) -> ParsedUnit:
     value = document.value
     if value is not None and value.service is None:
         findings += _without_service(document)
+    if value is not None and value.service is None:
+        findings += _starts_nothing(name, document)
     if value is not None:
         value = dataclasses.replace(value, unit=_with_plain_names(value.unit))
         findings += _self_references(name, value.unit, document)
@@ -150,6 +176,21 @@ def _without_service(document: Document[UnitDocument]) -> Iterator[Finding]:
     for table in _OF_A_SERVICE:
         if table in document.data:
             yield Finding(*document.place(table), table, "stands without a table [service]")
+
+
+def _starts_nothing(name: str, document: Document[UnitDocument]) -> Iterator[Finding]:
+    assert document.value is not None
+    unit = Unit(name, document.value, "")
+    for table, sections in (
+        ("timer", (document.value.timer,)),
+        ("path", (document.value.path,)),
+        ("socket", document.value.socket),
+    ):
+        for number, section in enumerate(sections):
+            if section is not None and unit.target_of(section) == name:
+                key = f"socket[{number}]" if table == "socket" else table
+                message = f'starts nothing: write a table [service], or {table}.unit = "NAME"'
+                yield Finding(*document.place(key), key, message)
 
 
 def _self_references(name: str, section: UnitSection, document: Document[UnitDocument]) -> Iterator[Finding]:

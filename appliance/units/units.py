@@ -12,6 +12,7 @@ from appliance.host import clock, files
 from appliance.host.cgroups import find_cgroup_root
 from appliance.host.layout import Layout
 from appliance.host.processes import Processes
+from appliance.host.wallclock import WallClock
 from appliance.schema import Finding
 from appliance.units.alarms import Alarms
 from appliance.units.decisions import is_asked, why_not
@@ -23,7 +24,10 @@ from appliance.units.loading import Loading
 from appliance.units.operations import Operations
 from appliance.units.pictures import LogLine, Publish, ReloadPlan, StateKeeper, UnitPicture, UnitsSettings
 from appliance.units.register import Register
+from appliance.units.runner import Runner
 from appliance.units.settling import Settling
+from appliance.units.timers import Clocks
+from appliance.units.triggers import Triggers
 from appliance.units.unit_file import Unit
 from appliance.units.unit_section import plain_name
 
@@ -60,7 +64,15 @@ class Units:
         )
         watch = HealthWatch(register, self._processes)
         self._operations = Operations(register)
-        self._settling = Settling(register, watch=watch.turned, call=self._operations.call)
+        self._triggers = Triggers(register, self._clocks(), call=self._operations.call, host=clock.machine_id())
+
+        def turned(runner: Runner) -> None:
+            watch.turned(runner)
+            self._triggers.turned(runner)
+
+        self._settling = Settling(register, watch=turned, call=self._operations.call)
+        self._settling.look = self._triggers.looked
+        register.on_link = self._triggers.sync
         self._operations.settling = self._settling
         self._loading = Loading(register, self._settling)
         register.ground = Ground(
@@ -74,6 +86,10 @@ class Units:
             on_turn=self._settling.on_turn,
             on_trouble=register.trouble,
         )
+
+    def _clocks(self) -> Clocks:
+        wall = WallClock(self._processes.poller)
+        return Clocks(wall=wall, alarms=self._alarms, boot_id=clock.boot_id())
 
     def _journal_of(self, unit: Unit) -> Journal:
         limit = unit.document.logs.limit
@@ -98,6 +114,7 @@ class Units:
                 self._loading.load()
                 self._loading.adopt()
                 await self._loading.recall()
+                self._triggers.begin()
                 self._settling.mark(register.runners)
                 nursery.start_soon(self._settling.run)
                 task_status.started()
@@ -113,6 +130,7 @@ class Units:
                     runner.force()
             raise
         finally:
+            self._triggers.end(detached=self._detached or not stopping.is_set())
             register.nursery = None
             self._processes.wait_spawned()  # so that the next supervisor is told of every process
             for runner in register.runners.values():
@@ -141,7 +159,7 @@ class Units:
         """Raises NotFoundError."""
         register = self._register
         runner = register.runner(name)
-        picture = runner.picture()
+        picture = replace(runner.picture(), triggers=self._triggers.pictures(runner.name))
         if runner.state is State.STOPPED and (why := why_not(runner.name, register.graph, register.runners)):
             return replace(picture, reason=why)
         return picture

@@ -1,0 +1,134 @@
+"""What starts units that are not up all the time: timers, sockets and paths, all behind one door.
+
+A trigger of a unit's own file works while nobody has stopped that unit by hand; one in a file of its own works while
+that file's unit is up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from appliance.units.pictures import TriggerPicture
+from appliance.units.register import Register
+from appliance.units.runner import Runner
+from appliance.units.timer_memory import TimerFiles
+from appliance.units.timers import Clocks, Timer, Timers
+from appliance.units.trigger_sections import PathSection, SocketSection, TimerSection
+from appliance.units.unit_file import Unit
+
+
+class Trigger(Protocol):
+    """One table, or all the sockets of one file, and the unit that it starts."""
+
+    name: str
+    target: str
+
+    def arm(self, state: str) -> None: ...  # noqa: D102
+    def disarm(self) -> None: ...  # noqa: D102
+    def turned(self, state: str) -> None: ...  # noqa: D102
+    def rested(self) -> None: ...  # noqa: D102
+    def picture(self) -> TriggerPicture: ...  # noqa: D102
+
+
+_Sections = tuple[TimerSection | SocketSection | PathSection, ...]
+
+
+class Triggers:
+    """Made anew with each life of the units service; nothing works before ``begin``."""
+
+    def __init__(self, register: Register, clocks: Clocks, *, call: Callable[[str, str], None], host: str = "") -> None:
+        self._register = register
+        self._begun = False
+        self._own: dict[str, tuple[_Sections, list[Trigger]]] = {}
+        self._of_target: dict[str, list[Trigger]] = {}
+        layout = register.layout
+        self._timers = Timers(
+            clocks=clocks,
+            files=TimerFiles(f"{layout.run}/timers", f"{layout.state}/timers"),
+            call=call,
+            state_of=self._state_of,
+            trouble=register.trouble,
+            host=host,
+        )
+
+    def begin(self) -> None:
+        """Units are loaded and adopted: from now on triggers work."""
+        self._begun = True
+        self.sync()
+
+    def sync(self) -> None:
+        """Units came, went or changed."""
+        if not self._begun or self._register.going_down:
+            return
+        with self._timers.batch():
+            for name in [name for name in self._own if name not in self._register.runners]:
+                self._remove(name)
+            for name, runner in self._register.runners.items():
+                sections = runner.unit.triggers
+                if self._own.get(name, ((), []))[0] != sections:
+                    self._remove(name)
+                    if sections:
+                        self._add(runner.unit, sections)
+                self._arm(runner)
+
+    def turned(self, runner: Runner) -> None:
+        """That unit came into another state."""
+        state = runner.state.value
+        for trigger in self._of_target.get(runner.name, ()):
+            trigger.turned(state)
+        self._arm(runner)
+
+    def looked(self, runner: Runner) -> None:
+        """What is to become of that unit was decided."""
+        if not runner.standing.called:
+            for trigger in self._of_target.get(runner.name, ()):
+                trigger.rested()
+        self._arm(runner)
+
+    def pictures(self, name: str) -> tuple[TriggerPicture, ...]:
+        """Of the triggers in that unit's file, and of those elsewhere that start it."""
+        own = self._own.get(name, ((), []))[1]
+        others = [one for one in self._of_target.get(name, ()) if one not in own]
+        return tuple(one.picture() for one in (*own, *others))
+
+    def end(self, *, detached: bool) -> None:
+        """The units service ends; ``detached``: another daemon takes over what we watch."""
+        self._begun = False
+        self._timers.close(forget=not detached)
+        self._own.clear()
+        self._of_target.clear()
+
+    def _add(self, unit: Unit, sections: _Sections) -> None:
+        made: list[Trigger] = []
+        for section in sections:
+            if isinstance(section, TimerSection):
+                made.append(self._timers.add(unit.name, unit.target_of(section), section))
+        self._own[unit.name] = (sections, made)
+        for trigger in made:
+            self._of_target.setdefault(trigger.target, []).append(trigger)
+
+    def _remove(self, name: str) -> None:
+        for trigger in self._own.pop(name, ((), []))[1]:
+            trigger.disarm()
+            self._of_target[trigger.target].remove(trigger)
+            if not self._of_target[trigger.target]:
+                del self._of_target[trigger.target]
+            if isinstance(trigger, Timer):
+                self._timers.remove(trigger)
+
+    def _arm(self, runner: Runner) -> None:
+        for trigger in self._own.get(runner.name, ((), []))[1]:
+            if self._should_work(runner):
+                trigger.arm(self._state_of(trigger.target))
+            else:
+                trigger.disarm()
+
+    def _should_work(self, runner: Runner) -> bool:
+        if not self._begun or runner.vanished or not runner.standing.desired:
+            return False
+        return runner.unit.has_process or runner.state.is_up
+
+    def _state_of(self, name: str) -> str:
+        runner = self._register.runners.get(name)
+        return runner.state.value if runner is not None else ""
