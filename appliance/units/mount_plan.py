@@ -66,7 +66,8 @@ def _of_protections(sandbox: SandboxSection) -> Iterator[_Step]:
         elif sandbox.protect_home:
             yield _Step("hide", path, optional=True)
     if sandbox.private_tmp:
-        yield from (_Step("new", path, "", "tmpfs,mode=1777", optional=True) for path in ("/tmp", "/var/tmp"))
+        for path in ("/tmp", "/var/tmp"):
+            yield _Step("new", path, _exec_flag(sandbox, path), "tmpfs,mode=1777", optional=True)
     if sandbox.private_devices:
         yield _Step("dev", "/dev", "x")
     if sandbox.private_ipc and not sandbox.private_devices:
@@ -112,7 +113,7 @@ def _of_paths(sandbox: SandboxSection, own: Sequence[str]) -> Iterator[_Step]:
     for entry in sandbox.temporary_file_system:
         path, _, options = entry.partition(":")
         words = [word for word in options.split(",") if word]
-        flags = "r" * ("ro" in words) + "x" * ("noexec" in words)
+        flags = "r" * ("ro" in words) + ("x" if "noexec" in words else _exec_flag(sandbox, path))
         given = [word for word in words if word not in _IGNORED_OPTIONS and word not in ("ro", "noexec")]
         mode = [] if any(word.startswith("mode=") for word in given) else ["mode=0755"]
         yield _Step("new", path, flags, ",".join(("tmpfs", *mode, *given)))

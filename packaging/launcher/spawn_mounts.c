@@ -121,6 +121,14 @@ static void make_place(const char *path, int is_file)
         mkdir(path, 0755);
 }
 
+/* A root of its own may lack what is mounted there. */
+static void prepare(const struct step *step)
+{
+    struct stat it;
+    if (access(step->path, F_OK) < 0 && errno == ENOENT && !step->optional)
+        make_place(step->path, is(step, "bind") && step->tree >= 0 && fstat(step->tree, &it) == 0 && !S_ISDIR(it.st_mode));
+}
+
 static void put(const struct step *step, int tree)
 {
     int flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_SYMLINKS, bad = move_mount(tree, "", AT_FDCWD, step->path, flags);
@@ -326,6 +334,9 @@ void arrange_mounts(const struct options *o)
         enter_root(o->root ? o->root : "/");
     if (root >= 0)
         close(root);
+    for (int at = 0; o->root && at < count; at++) /* before a step makes all of it read-only */
+        if (is(&steps[at], "dev") || is(&steps[at], "new") || is(&steps[at], "bind"))
+            prepare(&steps[at]);
     for (int at = 0; at < count; at++)
         take(&steps[at]);
     umask(mask);
