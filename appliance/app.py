@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 import sys
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ import trio
 
 from appliance import settings as settings_file
 from appliance.api import Api, NodePicture, SettingsPicture, Subjects
-from appliance.errors import ApplianceError, CorruptError
+from appliance.errors import ApplianceError, ConflictError, CorruptError
 from appliance.etcdapi import EtcdApi, identity_of
 from appliance.external import Embedded
 from appliance.host import bundle as host_bundle
@@ -33,6 +32,7 @@ from appliance.keeping import OURS, StoreKeeper
 from appliance.settings import LoadedSettings, Settings
 from appliance.store import Store
 from appliance.supervisor import EventBus, Restart, Service, State, Subscription, Supervisor
+from appliance.telling import differences, say, tell_fault
 from appliance.units import Units
 from appliance.update import Update
 from appliance.version import built_seconds
@@ -106,11 +106,6 @@ def _become_launcher(bundle: Bundle, layout: Layout, notifier: Notifier) -> None
     except CorruptError as error:
         notifier.take_again()
         say(f"{error}; going on as version {bundle.version}")
-
-
-def say(line: str) -> None:
-    """For people: on stderr, with the time."""
-    process_self.say(f"{clock.timestamp(clock.wall_seconds())} {line}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +223,7 @@ class Node:
             findings=lambda: self.latest.findings,
             reload=self.reload,
             shutdown=lambda: self.end(Goal.STOP, "shutdown was asked for"),
+            end_machine=self.end_machine,
         )
 
     # What is so.
@@ -280,12 +276,21 @@ class Node:
             say(f"{goal.value}: {reason}")
             self._end_asked.set()
 
+    def end_machine(self, how: str) -> None:
+        """"reboot" or "poweroff", after all has stopped in order. Raises ConflictError: it is not ours."""
+        if self.machine is None:
+            raise ConflictError(f"cannot {how}: another init runs this host; ask that one")
+        self.machine.how = self.machine.ends[how]
+        self.end(Goal.STOP, f"{how} was asked for")
+
     async def switch(self) -> None:
         """For update: become what the slot record says now, units untouched. Returns; the end follows.
 
         Raises InputError when the settings as they stand would keep any version from starting.
         """
         settings_file.load(self.layout, self.config_file).require()
+        if self.machine is not None:
+            return self.end_machine("reboot")
         self.end(Goal.SWITCH, "another version takes over, units keep running")
 
     async def reload(self) -> Reloaded:
@@ -361,6 +366,9 @@ class Node:
                 return
             if number == HANGUP:
                 self._hangup.set()
+            elif number == INTERRUPT and self.machine is not None and self.goal is None:
+                self.machine.how = self.machine.how.REBOOT  # ctrl-alt-del
+                self.end(Goal.STOP, "ctrl-alt-del: the machine restarts")
             elif number == INTERRUPT and self.goal is not None:
                 self._forced = True
                 self._units_told.set()  # cancelled after being told to stop, they kill what is left
@@ -457,32 +465,3 @@ class Node:
         while self.notifier.watchdog_seconds is not None:
             self.notifier.alive()
             await trio.sleep(self.notifier.watchdog_seconds / 2)
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "") -> tuple[str, ...]:
-    """What differs between two documents, a line for each: "update.channel: stable -> beta". Pure."""
-    lines: list[str] = []
-    for name in sorted({*old, *new}):
-        before, after = old.get(name), new.get(name)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            lines += differences(before, after, f"{at}{name}.")
-        elif before != after:
-            lines.append(f"{at}{name}: {_shown(before)} -> {_shown(after)}")
-    return tuple(lines)
-
-
-def _shown(value: Any) -> str:
-    return "nothing" if value is None else str(value)
-
-
-def tell_fault(service: str, fault: Exception) -> None:
-    """The trace of a bug; what our own errors say is in the service's reason already."""
-    if not _is_ours(fault):
-        for line in "".join(traceback.format_exception(fault)).splitlines():
-            say(f"service {service}: {line}")
-
-
-def _is_ours(fault: BaseException) -> bool:
-    if isinstance(fault, BaseExceptionGroup):
-        return all(_is_ours(member) for member in fault.exceptions)
-    return isinstance(fault, ApplianceError)

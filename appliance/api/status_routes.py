@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from appliance.api import metrics
@@ -107,7 +107,32 @@ def status_routes(subjects: Subjects, requests: Requests) -> tuple[Route, ...]:
         subjects.shutdown()
         return json_answer({"stopping": True}, status=202)
 
+    def ending(how: str) -> Callable[[Request], Awaitable[Reply]]:
+        async def end_machine(request: Request) -> Reply:
+            if subjects.end_machine is None:
+                raise UnavailableError(f"cannot {how}: not possible in this process")
+            request.json().done()
+            subjects.end_machine(how)
+            return json_answer({"stopping": True}, status=202)
+
+        return end_machine
+
+    ends = tuple(
+        Route(
+            method="POST",
+            pattern=f"/v1/{how}",
+            handler=ending(how),
+            summary=f"Stop units and services in order, then {words} the machine; our own OS image only",
+            answer="The end follows",
+            schema={"type": "object"},
+            reads=False,
+            control=True,
+            statuses={202: "The stop has begun", 409: "Another init runs this host"},
+        )
+        for how, words in (("reboot", "restart"), ("poweroff", "switch off"))
+    )
     return (
+        *ends,
         Route(
             method="GET",
             pattern="/healthz",

@@ -132,6 +132,7 @@ class Subjects:
     findings: Callable[[], Sequence[Any]] = tuple  # of the settings; those of unit files are asked of units
     reload: Callable[[], Awaitable[Any]] | None = None  # the settings, as SIGHUP does
     shutdown: Callable[[], None] | None = None  # returns at once; the stop follows
+    end_machine: Callable[[str], None] | None = None  # "reboot" or "poweroff", as shutdown
 
     def need_units(self) -> UnitsSubject:
         """The units, or UnavailableError with the reason."""

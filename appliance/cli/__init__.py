@@ -28,6 +28,8 @@ NOUNS = {
     "config": "check and show the settings",
     "events": "what happens, as it happens",
     "doctor": "can this host run everything, and what is missing",
+    "reboot": "stop in order, then restart the machine (our own OS image)",
+    "poweroff": "stop in order, then switch the machine off (our own OS image)",
     "install": "start at boot, as a service of this host's init",
     "uninstall": "undo install",
     "support": "one archive for a bug report, without secrets",
@@ -38,7 +40,7 @@ NOUNS = {
 HIDDEN = ("update-worker", "complete")
 _OVERVIEW = (
     ("See", ("status", "top", "events", "doctor", "support", "version")),
-    ("Run", ("run", "install", "uninstall", "etcd")),
+    ("Run", ("run", "install", "uninstall", "reboot", "poweroff", "etcd")),
     ("Work with", ("unit", "store", "update", "config")),
     ("Publish", ("release",)),
     ("Shell", ("completion",)),

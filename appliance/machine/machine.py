@@ -26,6 +26,8 @@ class Machine:
         self._watchdog = power.inherited_watchdog()
         power.keep_ctrl_alt_del()
 
+    ends = {"reboot": End.REBOOT, "poweroff": End.POWER_OFF}  # noqa: RUF012
+
     def services(self, *, press: Callable[[], None]) -> list[Service]:
         """``press``: somebody pressed the power button."""
         patient = Restart(first_delay=1.0, delay_max=30.0)

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from app.daemon import HOUSE
-from appliance.app import differences, tell_fault
 from appliance.errors import InputError
+from appliance.telling import differences, tell_fault
 
 HEAVY = {
     "asyncio", "cryptography", "email", "http.client", "httpx", "multiprocessing", "securesystemslib",

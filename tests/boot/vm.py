@@ -1,4 +1,4 @@
-"""A machine in QEMU (TCG): its serial line by line, its events by QMP, its power to cut. notes/boot-qemu.md, section 10."""
+"""A machine in QEMU (TCG): its serial line by line, its events by QMP, its power to cut (notes/boot-qemu.md, 10)."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class VM:
     """One disk, one power switch. Lines are numbered from the first start on; ``wait`` goes on after its last match."""
 
     def __init__(
-        self, disk: Path | None, work: Path, *, name: str = "vm", memory: int = 512, forwards: dict[int, int] | None = None,
-        extra: Sequence[str] = (), drive: Sequence[str] | None = None,
+        self, disk: Path | None, work: Path, *, name: str = "vm", memory: int = 512,
+        forwards: dict[int, int] | None = None, extra: Sequence[str] = (), drive: Sequence[str] | None = None,
     ) -> None:  # fmt: skip
         self.disk, self.work, self.name, self.memory = disk, work, name, memory
         self.forwards, self.extra, self.drive = forwards or {}, list(extra), drive

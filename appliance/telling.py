@@ -1,0 +1,44 @@
+"""What the process says on stderr: lines with the time, what changed in the settings, the trace of a bug."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from appliance.errors import ApplianceError
+from appliance.host import clock, process_self
+
+
+def say(line: str) -> None:
+    """For people: on stderr, with the time."""
+    process_self.say(f"{clock.timestamp(clock.wall_seconds())} {line}")
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "") -> tuple[str, ...]:
+    """What differs between two documents, a line for each: "update.channel: stable -> beta". Pure."""
+    lines: list[str] = []
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += differences(before, after, f"{at}{name}.")
+        elif before != after:
+            lines.append(f"{at}{name}: {_shown(before)} -> {_shown(after)}")
+    return tuple(lines)
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else str(value)
+
+
+def tell_fault(service: str, fault: Exception) -> None:
+    """The trace of a bug; what our own errors say is in the service's reason already."""
+    if not _is_ours(fault):
+        for line in "".join(traceback.format_exception(fault)).splitlines():
+            say(f"service {service}: {line}")
+
+
+def _is_ours(fault: BaseException) -> bool:
+    if isinstance(fault, BaseExceptionGroup):
+        return all(_is_ours(member) for member in fault.exceptions)
+    return isinstance(fault, ApplianceError)
