@@ -50,6 +50,9 @@ class SlotCalls(Protocol):
     def point(self, path: str, target: str) -> None:
         """Make a new symbolic link."""
 
+    def link(self, path: str, target: str) -> bool:
+        """Give the file ``target`` a second, new name; False where that cannot be (another file system)."""
+
     def exists(self, path: str) -> bool:
         """Whether there is something by that name."""
 
@@ -149,6 +152,16 @@ class RealSlotCalls:
             os.symlink(target, path)
         except OSError as exc:
             raise translate(exc, "link", path) from exc
+
+    def link(self, path: str, target: str) -> bool:
+        """Give the file ``target`` a second, new name; False where that cannot be (another file system)."""
+        try:
+            os.link(target, path, follow_symlinks=False)
+        except OSError as exc:
+            if exc.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS):
+                return False
+            raise translate(exc, "link", path) from exc
+        return True
 
     def exists(self, path: str) -> bool:
         """Whether there is something by that name."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import ssl
 
 _REDIRECTS_MAX = 5
+_REST_MAX = 16 << 10
 _SYSTEM_CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 _SECRET = re.compile(r"://[^/@\s]*@")
 
@@ -82,6 +83,7 @@ class WebClient:
         self._connection: http.client.HTTPConnection | None = None
         self._connected_to: tuple[str, str, int] | None = None
         self._contexts: dict[bool, ssl.SSLContext] = {}
+        self._unfinished: http.client.HTTPResponse | None = None
 
     def close(self) -> None:
         """Give up the connection."""
@@ -97,7 +99,7 @@ class WebClient:
             where = answer.headers.get("location", "")
             if answer.status not in (301, 302, 303, 307, 308) or not where:
                 return answer
-            self._drop(answer)
+            answer.close()
             target = urljoin(url, where)
             if problem := check_url(target):
                 raise UnavailableError(f"cannot fetch {first}: it leads to {target[:200]!r}: {problem}", where=first)
@@ -105,10 +107,6 @@ class WebClient:
                 raise UntrustedError(f"cannot fetch {first}: it leads from https to {hidden(target)}", where=first)
             url = target
         raise UnavailableError(f"cannot fetch {hidden(first)}: more than {_REDIRECTS_MAX} redirects", where=first)
-
-    def _drop(self, answer: Answer) -> None:
-        answer.close()
-        self.close()
 
     def _get_once(self, url: str, headers: Mapping[str, str]) -> Answer:
         try:
@@ -129,6 +127,7 @@ class WebClient:
         raise AssertionError("two attempts, neither returned nor raised")
 
     def _send(self, url: str, origin: tuple[str, str, int], headers: Mapping[str, str]) -> Answer:
+        self._finish()
         if self._connected_to != origin:
             self.close()
         parts = urlsplit(url)
@@ -155,8 +154,20 @@ class WebClient:
             response = connection.getresponse()
         finally:
             watch.cancel()
+        self._unfinished = response
         found = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status, found, self._pieces(response, url))
+
+    def _finish(self) -> None:
+        """The answer before, which nobody read to its end: a short one is read, a long one costs the connection."""
+        response, self._unfinished = self._unfinished, None
+        if response is None or response.isclosed():
+            return
+        if response.length is not None and response.length <= _REST_MAX:
+            with contextlib.suppress(http.client.HTTPException, OSError):
+                response.read()
+                return
+        self.close()
 
     def _pieces(self, response: http.client.HTTPResponse, url: str) -> Iterator[bytes]:
         limits, begun, count = self._limits, clock.monotonic_seconds(), 0

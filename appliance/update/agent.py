@@ -67,7 +67,7 @@ class Update:
         self._course = Course(
             layout=layout, settings=settings, bundle=bundle, processes=processes, memory=Memory(keeper), health=health,
             switch=switch, publish=publish, ask_worker=ask_worker or worker_of(layout, bundle, processes),
-            slots=slots or Slots(RealSlotCalls(), layout.slots),
+            slots=slots or Slots(RealSlotCalls(), layout.slots, downloads=layout.update + "/download"),
         )  # fmt: skip
         self._requests_send, self._requests = trio.open_memory_channel[_Request | None](8)
 

@@ -138,5 +138,10 @@ class SimSlotCalls:
         self.change(path)
         self._name(path, target)
 
+    def link(self, path: str, target: str) -> bool:
+        self.change(path)
+        self._name(path, self._file(target))
+        return True
+
     def exists(self, path: str) -> bool:
         return path in self.names

@@ -148,7 +148,8 @@ class Machine:
         self.update = Update(
             layout=self.layout, settings=self.settings, bundle=bundle, processes=None,  # type: ignore[arg-type]
             keeper=self.keeper, health=self.health, switch=switch, publish=lambda *_, **__: self.published.set(),
-            ask_worker=self.ask_worker, slots=Slots(self.calls, self.layout.slots),
+            ask_worker=self.ask_worker,
+            slots=Slots(self.calls, self.layout.slots, downloads=self.layout.update + "/download"),
         )  # fmt: skip
         end = ""
         try:
