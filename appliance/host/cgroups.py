@@ -54,6 +54,18 @@ class Cgroup:
         own = next((line[3:] for line in lines if line.startswith("0::")), "")
         return f"{own}/".startswith(self._directory.removeprefix(_mount_point() or "") + "/")
 
+    def pids(self) -> list[int]:
+        """The processes in it and below it."""
+        return self._processes()
+
+    def oom_killed(self) -> bool:
+        """Whether the kernel killed one of its processes for want of memory; never without the memory controller."""
+        try:
+            with open(f"{self._directory}/memory.events") as file:
+                return any(line.startswith("oom_kill ") and line.split()[1] != "0" for line in file)
+        except OSError:
+            return False
+
     def empty(self) -> bool:
         """Whether no process is left in it or below it."""
         try:
@@ -78,11 +90,12 @@ class Cgroup:
         except OSError:
             pass
 
-    def signal(self, number: int) -> None:
-        """To every process in it, each as it is found; one that is born meanwhile may miss it."""
+    def signal(self, number: int, *, but: tuple[int, ...] = ()) -> None:
+        """To every process in it ``but`` those, each as it is found; one that is born meanwhile may miss it."""
         for pid in self._processes():
-            with contextlib.suppress(OSError):
-                os.kill(pid, number)
+            if pid not in but:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, number)
 
     def limit(self, values: tuple[tuple[str, str], ...]) -> None:
         """Write each value into that file of it. Raises UnavailableError or InputError at the first that is refused."""

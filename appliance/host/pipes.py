@@ -53,6 +53,10 @@ class PipeReader:
         while rest > 0 and self.read():
             rest -= _READ_BYTES
 
+    def fileno(self) -> int:
+        """Its descriptor."""
+        return self._fd
+
     def close(self) -> None:
         """Stop reading; what is still in the pipe is lost unless somebody else holds it open. Twice is fine."""
         if self._fd >= 0:

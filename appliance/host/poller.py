@@ -30,6 +30,14 @@ class Poller:
         self._epoll.register(fd, events)
         self._callbacks[fd] = callback
 
+    def add_hangup(self, fd: int, callback: Callable[[], object]) -> bool:
+        """Call back when the other end of it is gone. False: it is no such thing as has another end."""
+        try:
+            self.add(fd, callback, events=0)
+        except PermissionError:  # a plain file
+            return False
+        return True
+
     def remove(self, fd: int) -> None:
         """Watch it no longer; an unknown one is fine."""
         if self._callbacks.pop(fd, None) is not None:

@@ -36,6 +36,14 @@ class Session:
         """Whether that process is one of them."""
         return pid in self._processes()
 
+    def pids(self) -> list[int]:
+        """Those that can be found now."""
+        return sorted(self._processes())
+
+    def oom_killed(self) -> bool:
+        """Only cgroups tell."""
+        return False
+
     def empty(self) -> bool:
         """Whether none of them is left."""
         return not self._processes()
@@ -46,9 +54,9 @@ class Session:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
 
-    def signal(self, number: int) -> None:
-        """To all that can be found now."""
-        for pid in self._processes():
+    def signal(self, number: int, *, but: tuple[int, ...] = ()) -> None:
+        """To all that can be found now ``but`` those."""
+        for pid in self._processes().difference(but):
             with contextlib.suppress(OSError):
                 os.kill(pid, number)
 

@@ -25,9 +25,11 @@ class Group(Protocol):
 
     def lead(self, pid: int, start_ticks: int) -> None: ...  # noqa: D102
     def has(self, pid: int) -> bool: ...  # noqa: D102
+    def pids(self) -> list[int]: ...  # noqa: D102
+    def oom_killed(self) -> bool: ...  # noqa: D102
     def empty(self) -> bool: ...  # noqa: D102
     def kill(self) -> None: ...  # noqa: D102
-    def signal(self, number: int) -> None: ...  # noqa: D102
+    def signal(self, number: int, *, but: tuple[int, ...] = ()) -> None: ...  # noqa: D102
     def when_empty(self, callback: Callable[[], None]) -> Callable[[], None]: ...  # noqa: D102
     def clear(self, callback: Callable[[], None]) -> None: ...  # noqa: D102
     def renew(self) -> None: ...  # noqa: D102
@@ -64,4 +66,4 @@ class Ground:
     spawn_words: Callable[[UnitDocument], tuple[str, ...]] = _no_words  # fences, as options of spawn
     cgroup_values: Callable[[UnitDocument], tuple[tuple[str, str], ...]] = _no_values  # file in the cgroup, value
     holder: Holder | None = None  # keeps descriptors over our death
-    layout_below: Callable[[str], str] = str  # a path of the host, below our root
+    below: Callable[[str], str] = str  # a path of the host, below our root

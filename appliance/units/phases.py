@@ -51,7 +51,7 @@ class Turn(enum.Enum):
 _EARLY = {Turn.BAD: Phase.TERM, Turn.LATE: Phase.TERM, Turn.STOP: Phase.TERM}
 _DYING = {Turn.DONE: Phase.POST_STOP, Turn.LATE: Phase.KILL, Turn.REST: Phase.KILL}
 PHASES: Mapping[Phase, Mapping[Turn, Phase]] = {
-    Phase.CLEAR: {Turn.DONE: Phase.CONDITION, Turn.BAD: Phase.POST_STOP, Turn.STOP: Phase.POST_STOP},
+    Phase.CLEAR: {Turn.DONE: Phase.CONDITION, Turn.BAD: Phase.FINAL_TERM, Turn.STOP: Phase.FINAL_TERM},
     Phase.CONDITION: {Turn.DONE: Phase.PRE_START, **_EARLY},
     Phase.PRE_START: {Turn.DONE: Phase.START, **_EARLY},
     Phase.START: {

@@ -67,20 +67,39 @@ class TriggerPicture:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExitPicture:
+    """How the main process of its last start ended; without a code and a signal: it did not, or nobody saw."""
+
+    result: str = "success"  # as $SERVICE_RESULT: exit-code, signal, core-dump, timeout, watchdog, oom-kill, ...
+    code: int | None = None
+    signal: str = ""  # "SIGKILL"
+    core: bool = False
+    oom: bool = False  # the kernel killed it for want of memory
+
+
+@dataclass(frozen=True, kw_only=True)
 class UnitPicture:
     """One unit, now."""
 
     name: str
     description: str
     type: str
-    state: str  # waiting, starting, ready, exited, stopping, backoff, stopped, failed
+    state: str  # waiting, starting, ready, reloading, exited, stopping, backoff, stopped, failed
+    phase: str = ""  # what is being done: pre-start, start, run, reload, stop, term, ...; empty when nothing is
     reason: str
     since: float  # seconds since 1970
+    seconds: float = 0.0  # for how long, whatever was done to the clock
     desired: str  # "up", or "down" when a person stopped it
     pid: int | None
+    control_pid: int | None = None  # of the command of that phase
     restarts: int  # since it was last started by hand, at boot, or was long enough well
-    last_exit: str
+    flapping: bool = False  # three restarts or more within the last ten minutes
+    restarts_lately: int = 0  # within those
+    last_exit: str  # for people
+    exit: ExitPicture = ExitPicture()
     status_text: str  # what it says of itself (sd_notify STATUS=)
+    error_number: int = 0  # what it says of itself (ERRNO=)
+    stored_descriptors: int = 0  # that it gave us to keep (FDSTORE=1)
     health: str  # "" (no check declared), "unknown", "healthy", "unhealthy"
     health_reason: str
     tracking: str  # "cgroup" or "session"

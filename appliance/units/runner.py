@@ -1,7 +1,7 @@
-"""One unit's process, from the start to the last of what it left: the shell around the table.
+"""One unit: where it is, how it came there, and what follows when a start of it is over.
 
-Nothing here waits. Things happen to a runner (its process ends, an alarm rings, somebody decides), it feeds the table,
-acts, and tells ``on_turn``; what its turn means for others is decided in ``units.py``. An idle unit is no task.
+Nothing here waits. Things happen to a runner or to its ``Life``, it feeds the table of states, acts, and tells
+``on_turn``; what its turn means for others is decided elsewhere. An idle unit is no task.
 """
 
 from __future__ import annotations
@@ -11,27 +11,29 @@ from collections import deque
 
 import trio
 
-from appliance.errors import ApplianceError
-from appliance.host import clock, entropy, failpoint, files, pipes, procfs
-from appliance.host.cgroups import Cgroup
-from appliance.host.datagrams import NotifySocket
-from appliance.host.processes import Child
-from appliance.host.sessions import Session
+from appliance.errors import ApplianceError, InputError
+from appliance.host import clock, entropy
 from appliance.units.alarms import Alarm
 from appliance.units.decisions import Standing
-from appliance.units.ground import Ground, Group
-from appliance.units.launch import command_of
+from appliance.units.directories import remove_runtime_directories
+from appliance.units.fd_store import FdStore
+from appliance.units.ground import Ground
+from appliance.units.hearing import hear
+from appliance.units.life import Life
 from appliance.units.lifecycle import Event, State, step
-from appliance.units.notices import parse_notice_untrusted
+from appliance.units.phases import STATE_OF, Phase, event_between
 from appliance.units.pictures import UnitMoment, UnitPicture
+from appliance.units.remembering import forget, picture_of, remember
 from appliance.units.restarts import decide_outcome, is_forgiven
-from appliance.units.results import Result
+from appliance.units.results import LastExit, Result
+from appliance.units.resuming import resume
 from appliance.units.run_state import RunState
+from appliance.units.signal_names import holds, signal_of
 from appliance.units.unit_file import Unit
 
-_SIGKILL, _SIGTERM, _SIGCONT = 9, 15, 18
 _HISTORY_MAX = 20
-_STATE_FILE = "state.json"
+_RESTARTS_KEPT = 100
+_DOWN = (State.STOPPED, State.EXITED, State.FAILED)
 
 
 class Runner:
@@ -43,28 +45,29 @@ class Runner:
         self.digest = ""
         self.reason = ""
         self.since = clock.wall_seconds()
+        self.since_boot = clock.boot_seconds()
         self.failures = 0
         self.restarts = 0
+        self.last = LastExit()
         self.last_exit = ""
+        self.result = Result.SUCCESS
         self.status_text = ""
+        self.error_number = 0  # what it said itself (ERRNO=)
         self.health: bool | None = None
         self.health_reason = ""
         self.vanished = False  # its file is gone; forget it when it is down
-        self.child: Child | None = None
+        self.life: Life | None = None  # of the start that is under way, or up
+        self.fd_store = FdStore(unit.name, ground)
         self.journal = ground.journal(unit)
         self.history: deque[UnitMoment] = deque(maxlen=_HISTORY_MAX)
+        self.starts: deque[float] = deque(maxlen=1000)
+        self.restart_times: deque[float] = deque(maxlen=_RESTARTS_KEPT)
+        self.up_since: float | None = None  # monotonic; None: not up since its last start
+        self.due = 0.0  # monotonic; of the restart
         self.turned = trio.lowlevel.ParkingLot()  # whoever waits for its next turn
-        self._ground = ground
-        self._directory = f"{ground.run_directory}/{unit.name}"
-        self._invocation = ""
-        self._group: Group | None = None
-        self._output: pipes.PipeReader | None = None
-        self._notify: NotifySocket | None = None
-        self._alarm: Alarm | None = None
-        self._fault = ""  # why it goes down, when that counts as a failure
-        self._ended_well = False
-        self._up_since: float | None = None  # monotonic; None: not up since its last start
-        self._starts: deque[float] = deque(maxlen=1000)
+        self.ground = ground
+        self.directory = f"{ground.run_directory}/{unit.name}"
+        self._alarm: Alarm | None = None  # of the restart
 
     @property
     def name(self) -> str:
@@ -79,30 +82,30 @@ class Runner:
     @property
     def pid(self) -> int | None:
         """Of its main process."""
-        return self.child.pid if self.child is not None else None
+        return self.life.main.pid if self.life is not None and self.life.main is not None else None
 
     # -- turns ------------------------------------------------------------------------------------------------------
 
     def feed(self, event: Event, reason: str) -> None:
         """The only way to another state."""
-        after = step(self.state, event)
-        self.standing.state, self.reason, self.since = after, reason, clock.wall_seconds()
+        before, after = self.state, step(self.state, event)
+        self.standing.state, self.reason = after, reason
+        self.since, self.since_boot = clock.wall_seconds(), clock.boot_seconds()
         self.history.append(UnitMoment(time=self.since, state=after.value, reason=reason))
         if after.is_up:
             self.standing.tried = False
-            self._up_since = clock.monotonic_seconds()
+            if not before.is_up:
+                self.up_since = clock.monotonic_seconds()
         elif after in (State.BACKOFF, State.FAILED):
             self.standing.tried = True
         elif after is State.STOPPED:
             self.standing.tried = False
             self.failures = self.restarts = 0
-        if after in (State.READY, State.EXITED, State.FAILED):
-            self._remember()
-        elif after is State.STOPPED:
-            self._forget()
-        if after in (State.STOPPED, State.EXITED, State.FAILED):
-            self._close()
-        self._ground.on_turn(self)
+        if after in _DOWN and (self.life is None or self.life.phase is Phase.END):
+            self._put_away()
+        elif after.is_up:
+            self.remember()  # before anybody hears of it
+        self.ground.on_turn(self)
         self.turned.unpark_all()
 
     def begin(self, reason: str) -> None:
@@ -111,348 +114,202 @@ class Runner:
 
     def start(self) -> None:
         """From waiting."""
-        self._fault, self._ended_well, self.status_text, self._up_since = "", False, "", None
-        self._invocation = entropy.token(16)
+        self.status_text, self.up_since, self.error_number = "", None, 0
         self.digest = self.unit.digest
-        self._starts.append(clock.monotonic_seconds())
+        self.starts.append(clock.monotonic_seconds())
         if not self.unit.has_process:
             self.feed(Event.NEEDS_MET, "starting")
             self.feed(Event.CAME_UP, "reached")
             return
-        try:
-            files.make_directory(self._directory)
-            self._group = self._make_group()
-        except ApplianceError as exc:
-            self.feed(Event.NEEDS_MET, "starting")
-            self._down_without_process(exc.message)
-            return
+        self.life = Life(self, self.ground, self.directory, entropy.token(16))
         self.feed(Event.NEEDS_MET, "starting")
-        # What an earlier life left there, should one have been cut short unseen, goes first: never two at a time.
-        self._group.clear(functools.partial(self._spawn, self._invocation))
+        self.life.begin()
 
     def ask_stop(self, reason: str, *, fault: str = "") -> None:
-        """SIGTERM to the main process, after the timeout SIGKILL to all. ``fault``: it counts as a failure."""
-        self._cancel_alarm()
-        self._fault = fault
-        self.feed(Event.ENDING, reason)
-        if not self.unit.has_process and self._group is None:
+        """Down, by its stop commands and signals. ``fault``: it counts as a failure."""
+        if self.life is not None:
+            self.life.ask_stop(reason, fault=fault)
+        elif self.state.is_active:  # a target
+            self.feed(Event.ENDING, reason)
             self.feed(Event.GONE, reason)
-        elif self.child is not None:  # else it is not spawned yet: _spawn or _spawned will see
-            self._terminate()
-
-    def _terminate(self) -> None:
-        self._alarm = self._ground.alarms.after(self.unit.service.stop_timeout, self.force)
-        self._send(_SIGTERM)
-        self._send(_SIGCONT)  # one that is stopped would not notice
 
     def force(self) -> None:
         """SIGKILL to all of it."""
-        if self._group is not None:
-            self._group.kill()
-        self._send(_SIGKILL)
+        if self.life is not None:
+            self.life.force()
 
     def try_again(self, reason: str) -> None:
         """A person asks: its failures are forgotten and its delay is over."""
         self.failures = self.restarts = 0
-        self._starts.clear()
+        self.starts.clear()
         self._cancel_alarm()
         if self.state is State.BACKOFF:
             self.feed(Event.RESTART_DUE, reason)
         elif self.state in (State.FAILED, State.EXITED):
-            self.feed(Event.DROPPED, reason)
+            self.drop(reason)
+
+    def forget_failures(self) -> None:
+        """As if it had never failed; it stays where it is."""
+        self.failures = self.restarts = 0
+        self.starts.clear()
+        self.restart_times.clear()
+        if self.life is not None:
+            self.remember()
 
     def drop(self, reason: str) -> None:
         """It has no process, and is not wanted any more."""
         self._cancel_alarm()
-        self.feed(Event.DROPPED, reason)
-
-    # -- starting ---------------------------------------------------------------------------------------------------
-
-    def _spawn(self, invocation: str) -> None:
-        if invocation != self._invocation:
-            return
-        if self.state is State.STOPPING:
-            self._all_gone()
-            return
-        service = self.unit.service
-        assert self._group is not None
-        try:
-            self._group.renew()
-            self._group.limit(self._ground.cgroup_values(self.unit.document))
-            output = f"{self._directory}/output"
-            pipes.make_pipe(output)
-            self._open_output(output)
-            if service.type == "notify":
-                self._open_notify()
-            if self._group.kind == "session":
-                self._remember()  # without a cgroup only the mark would lead the next daemon to it
-            command = command_of(
-                service, invocation=invocation, cgroup=self._group.path, output=output,
-                notify_address=self._notify.address if self._notify else "",
-                options=self._ground.spawn_words(self.unit.document),
-                descriptors=self._ground.descriptors_of(self.unit),
-            )  # fmt: skip
-        except ApplianceError as exc:
-            self._down_without_process(exc.message)
-            return
-        self._ground.processes.spawn_soon(command, self._spawned)
-
-    def _spawned(self, child: Child | ApplianceError) -> None:
-        if isinstance(child, ApplianceError):
-            self._down_without_process(child.message)
-            return
-        assert self._group is not None
-        self.child = child
-        self._group.lead(child.pid, child.start_ticks)
-        failpoint.reach("unit-spawned")
-        child.on_exit(self._ended)
-        service = self.unit.service
-        if self.state is State.STOPPING:  # asked while the kernel was making it
-            self._terminate()
-        elif service.type == "simple":
-            self._came_up(f"started, pid {child.pid}")
+        if self.life is not None:  # it remained up without its main process: it has to be stopped
+            self.life.ask_stop(reason)
         else:
-            self._remember()
-            self._alarm = self._ground.alarms.after(service.start_seconds_max(), self._start_timed_out)
-            if service.type == "exec":
-                child.on_exec(self._executed)
+            self.feed(Event.DROPPED, reason)
 
-    def _down_without_process(self, fault: str) -> None:
-        if self.state is not State.STOPPING:
-            self._fault = fault
-            self.feed(Event.ENDING, fault)
-        self._all_gone()
-
-    def _executed(self) -> None:
-        if self.state is State.STARTING and self.child is not None and not self.child.spawn_failure:
-            self._came_up(f"started, pid {self.child.pid}")
-
-    def _came_up(self, reason: str) -> None:
-        self._cancel_alarm()
-        self.feed(Event.CAME_UP, reason)
-
-    def _start_timed_out(self) -> None:
-        seconds = self.unit.service.start_seconds_max()
-        fault = f"not ready within {seconds:g} s (service.start_timeout)"
-        self.ask_stop(fault, fault=fault)
-
-    def _notified(self, sender: int, data: bytes) -> None:
-        if self._group is None or not self._group.has(sender):
-            return
-        notice = parse_notice_untrusted(data)
-        if notice.status is not None:
-            self.status_text = notice.status
-        if notice.main_pid is not None and self._group.has(notice.main_pid):
-            self._follow(notice.main_pid)
-        if notice.ready and self.state is State.STARTING:
-            self._came_up(f"it says it is ready, pid {self.pid}")
-
-    def _follow(self, pid: int) -> None:
-        """The unit says that another of its processes is the main one (MAINPID=)."""
-        stat = procfs.process_stat(pid)
-        if self.child is None or pid == self.child.pid or stat is None:
-            return
-        child = self._ground.processes.adopt(pid, stat.start_ticks)
-        if child is not None:
-            self.child.on_exit(lambda: None)
-            self.child = child
-            child.on_exit(self._ended)
-            self._remember()
-
-    # -- ending -----------------------------------------------------------------------------------------------------
-
-    def _ended(self) -> None:
-        """Its main process is over."""
-        assert self.child is not None
-        child, self.child = self.child, None
-        assert child.exit is not None
-        self.last_exit = f"cannot {child.spawn_failure}" if child.spawn_failure else str(child.exit)
-        self._main_is_over(well=child.exit.clean and not child.spawn_failure)
-
-    def _main_is_over(self, *, well: bool) -> None:
-        self._cancel_alarm()
-        if self.state is not State.STOPPING:
-            reason = self.last_exit
-            if self.state is State.STARTING and self.unit.service.type == "notify":
-                well, reason = False, f"{reason} before it said that it is ready"
-            self._ended_well, self._fault = well, "" if well else reason
-            self.feed(Event.ENDING, reason)
-        if self._group is None:
-            self._all_gone()
+    def reload(self, reason: str) -> None:
+        """Ask it to read its configuration again. Raises InputError when it is not up, or has no way to."""
+        service = self.unit.service
+        if not service.reload and service.signal_of_reload is None:
+            cause = "its file says neither service.reload nor service.reload_signal; restart it"
+        elif self.life is None or self.life.phase not in (Phase.RUN, Phase.REMAIN):
+            cause = f"it is {self.state.value}"
         else:
-            self._group.clear(self._all_gone)
-
-    def _all_gone(self) -> None:
-        if self._output is not None:
-            self._output.drain()
-        asked = not self._fault and not self._ended_well
-        if asked or not self._ground.is_wanted(self.name):
-            self.feed(
-                Event.GONE, f"{self.reason}; {self.last_exit}" if self.last_exit not in self.reason else self.reason
-            )
+            self.life.reload(reason)
             return
-        if self._fault.startswith("cannot enter cgroup") and self._ground.cgroups is not None:
-            self._ground.cgroups = None  # writable, yet of no use: sessions will have to do
-            self._ground.on_trouble(self.name, f"{self._fault}; its processes are tracked by session from now on")
-            self.feed(Event.GONE_BADLY, self._fault)
-            self.feed(Event.RESTART_DUE, "again, without a cgroup")
+        raise InputError(f"cannot reload {self.name}: {cause}", where=self.unit.file)
+
+    @property
+    def reload_fault(self) -> str:
+        """What went wrong with its last reload."""
+        return self.life.reload_fault if self.life is not None else self.reason
+
+    # -- what its life tells ----------------------------------------------------------------------------------------
+
+    def on_phase(self, phase: Phase, reason: str) -> None:
+        """It came into that phase."""
+        event = event_between(self.state, STATE_OF[phase])
+        if event is not None:
+            self.feed(event, reason)
+
+    def on_notice(self, sender: int, data: bytes, fds: list[int]) -> None:
+        """It said something of itself."""
+        assert self.life is not None
+        notice = hear(self.life, self.fd_store, sender, data, fds)
+        if notice is not None:
+            self.status_text = self.status_text if notice.status is None else notice.status
+            self.error_number = self.error_number if notice.error is None else notice.error
+
+    def log(self, data: bytes) -> None:
+        """It wrote something."""
+        self.journal.append(data)
+
+    def is_coming_back(self) -> bool:
+        """Whether it goes down to come up again."""
+        return self.standing.restarting
+
+    def on_end(self) -> None:
+        """Nothing of its life is left."""
+        life = self.life
+        assert life is not None
+        self.last, self.last_exit, self.result = life.last, life.last_exit, life.result
+        if life.asked or not self.ground.is_wanted(self.name):
+            words = [word for word in (life.fault, life.last_exit) if word and word not in self.reason]
+            self.feed(Event.GONE, "; ".join((self.reason, *dict.fromkeys(words))))
+            return
+        if life.fault.startswith("cannot enter cgroup") and self.ground.cgroups is not None:
+            self.ground.cgroups = None  # writable, yet of no use: sessions will have to do
+            self.ground.on_trouble(self.name, f"{life.fault}; its processes are tracked by session from now on")
+            self._go_back(life.fault, 0.0, "again, without a cgroup")
             return
         restart, now = self.unit.document.restart, clock.monotonic_seconds()
-        if self._up_since is not None and is_forgiven(restart, now - self._up_since):
+        if self.up_since is not None and is_forgiven(restart, now - self.up_since):
             self.failures = self.restarts = 0
         self.failures += 1
         outcome = decide_outcome(
-            restart, self.unit.restart_policy,
-            result=Result.SUCCESS if self._ended_well else Result.EXIT_CODE, reason=self._fault or self.reason,
-            failures=self.failures, starts=self._starts, now=now,
+            restart, self.unit.restart_policy, result=life.result, reason=life.fault or self.reason,
+            failures=self.failures, starts=self.starts, now=now, forced=self._forced(),
+            chance=entropy.uniform(0.0, 1.0) if restart.jitter else 0.0,
         )  # fmt: skip
-        self.feed(outcome.event, outcome.reason)
-        if outcome.event is Event.GONE_BADLY:
-            self.restarts += 1
-            due = functools.partial(self.feed, Event.RESTART_DUE, f"restart {self.restarts}")
-            if outcome.delay_seconds > 0:
-                self._alarm = self._ground.alarms.after(outcome.delay_seconds, due)
-            else:
-                due()
+        if outcome.event is not Event.GONE_BADLY:
+            self.feed(outcome.event, outcome.reason)
+            return
+        self.restarts += 1
+        self.restart_times.append(now)
+        self._go_back(outcome.reason, outcome.delay_seconds, f"restart {self.restarts}")
+
+    def _forced(self) -> bool | None:
+        service, end = self.unit.service, {"code": self.last.code, "signal": signal_of(self.last.signal)}
+        if self.result is Result.CONDITION:
+            return None
+        if holds(service.restart_prevent_exit_codes, **end):
+            return False
+        return True if holds(service.restart_force_exit_codes, **end) else None
+
+    def _go_back(self, reason: str, delay_seconds: float, again: str) -> None:
+        self._end_life(for_good=False)
+        self.due = clock.monotonic_seconds() + delay_seconds
+        self.feed(Event.GONE_BADLY, reason)
+        self.wait_for_restart(again)
+
+    def wait_for_restart(self, again: str) -> None:
+        """In line once more when it is due."""
+        due = functools.partial(self.feed, Event.RESTART_DUE, again)
+        left = self.due - clock.monotonic_seconds()
+        if left > 0:
+            self.remember()
+            self._alarm = self.ground.alarms.after(left, due)
+        else:
+            due()
 
     # -- over the life of the daemon --------------------------------------------------------------------------------
 
     def adopt(self, run: RunState) -> None:
         """Take over what an earlier supervisor started; called once, before anything else."""
-        self.digest, self._invocation, self.since = run.digest, run.invocation, run.since
-        self.failures, self.restarts = run.failures, run.restarts
-        self.last_exit, self.status_text, self.reason = run.last_exit, run.status_text, run.reason
-        self.standing.state = State(run.state)
-        if not self.state.is_active or not self.unit.has_process:
-            self.standing.tried = self.state is State.FAILED
-            return
-        self._group = self._make_group(run.cgroup)
-        self._group.lead(run.pid, run.start_ticks)
-        try:
-            pipes.make_pipe(f"{self._directory}/output")
-            self._open_output(f"{self._directory}/output")
-            if self.unit.service.type == "notify":
-                self._open_notify()
-        except ApplianceError as exc:
-            self._ground.on_trouble(self.name, exc.message)
-        child = self._ground.processes.adopt(run.pid, run.start_ticks) if run.pid else None
-        if child is None:
-            self.last_exit = "it ended while no appliance watched"
-            self._main_is_over(well=False)
-            return
-        self.child = child
-        if self.state is State.READY:
-            self._up_since = clock.monotonic_seconds() - max(0.0, clock.wall_seconds() - run.since)
-        elif self.unit.service.type == "exec":
-            self._came_up(f"started, pid {child.pid}")
-        else:
-            self._alarm = self._ground.alarms.after(self.unit.service.start_seconds_max(), self._start_timed_out)
-        child.on_exit(self._ended)
+        resume(self, run)
 
     def release(self) -> None:
         """Let go of everything without touching the unit: the next supervisor adopts it."""
         self._cancel_alarm()
-        if self.child is not None:
-            self.child.on_exit(lambda: None)
-        self._close()
+        self.fd_store.close()
+        if self.life is not None:
+            self.life.release()
 
     def picture(self) -> UnitPicture:
         """For whoever looks."""
-        section, health = self.unit.document.unit, ""
-        if self.unit.document.health is not None:
-            health = "unknown" if self.health is None else "healthy" if self.health else "unhealthy"
-        return UnitPicture(
-            name=self.name,
-            description=section.description,
-            type=self.unit.service.type if self.unit.has_process else "target",
-            state=self.state.value,
-            reason=self.reason,
-            since=self.since,
-            desired="up" if self.standing.desired else "down",
-            pid=self.pid,
-            restarts=self.restarts,
-            last_exit=self.last_exit,
-            status_text=self.status_text,
-            health=health,
-            health_reason=self.health_reason,
-            tracking=self._group.kind if self._group is not None else "",
-            file=self.unit.file,
-            changed=self.state.is_active and self.digest != self.unit.digest,
-            requires=section.requires,
-            wants=section.wants,
-            after=section.after,
-            before=section.before,
-            log_bytes_dropped=self.journal.dropped,
-            history=tuple(self.history),
-        )
+        return picture_of(self)
 
-    def _remember(self) -> None:
-        phase = {State.STOPPING: State.READY}.get(self.state, self.state)
-        run = RunState(
-            name=self.name,
-            boot_id=self._ground.boot_id,
-            state=phase.value,
-            reason=self.reason,
-            pid=self.child.pid if self.child else 0,
-            start_ticks=self.child.start_ticks if self.child else 0,
-            invocation=self._invocation,
-            cgroup=(self._group.path or "") if self._group else "",
-            since=self.since,
-            failures=self.failures,
-            restarts=self.restarts,
-            last_exit=self.last_exit,
-            status_text=self.status_text,
-            digest=self.digest,
-            file=self.unit.file,
-            text=self.unit.text,
-        )
+    def remember(self) -> None:
+        """On disk, for the next supervisor."""
+        remember(self)
+
+    def _put_away(self) -> None:
+        """It is down: what was kept for its next moment goes."""
+        again = self.standing.restarting
+        self._end_life(for_good=True)
+        if not again:
+            self.fd_store.clear()
+        keep = self.unit.service.runtime_directory_preserve
+        if not (keep == "yes" or (keep == "restart" and again)):
+            self._remove_runtime_directories()
+        if self.state is State.STOPPED:
+            forget(self)
+        else:
+            self.remember()
+
+    def _end_life(self, *, for_good: bool) -> None:
+        life, self.life = self.life, None
+        if life is not None:
+            life.voice.close(for_good=for_good)
+            if life.group is not None:
+                life.group.remove()
+            if not for_good and self.unit.service.runtime_directory_preserve == "no":
+                self._remove_runtime_directories()
+
+    def _remove_runtime_directories(self) -> None:
         try:
-            files.write_atomic(f"{self._directory}/{_STATE_FILE}", run.encode(), mode=0o600, durable=False)
+            remove_runtime_directories(self.unit.service, self.ground.below)
         except ApplianceError as exc:
-            self._ground.on_trouble(self.name, f"{exc.message}; were we killed now, the unit would be started anew")
-
-    def _forget(self) -> None:
-        try:
-            files.remove(f"{self._directory}/{_STATE_FILE}")
-        except ApplianceError as exc:
-            self._ground.on_trouble(self.name, exc.message)
-        if self._group is not None:
-            self._group.remove()
-
-    # -- small parts ------------------------------------------------------------------------------------------------
-
-    def _make_group(self, path: str = "") -> Group:
-        poller = self._ground.processes.poller
-        if path:
-            return Cgroup(path, poller)
-        if self._ground.cgroups is not None:
-            return self._ground.cgroups.group(self.name)
-        return Session(self._invocation, poller)
-
-    def _open_output(self, path: str) -> None:
-        if self._output is None:
-            self._output = pipes.PipeReader(path, self._ground.processes.poller, self.journal.append)
-
-    def _open_notify(self) -> None:
-        if self._notify is None:
-            path = f"{self._directory}/notify"
-            self._notify = NotifySocket(path, self._ground.processes.poller, self._notified)
-
-    def _close(self) -> None:
-        if self._output is not None:
-            self._output.close()
-        if self._notify is not None:
-            self._notify.close()
-        self._output = self._notify = None
+            self.ground.on_trouble(self.name, exc.message)
 
     def _cancel_alarm(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-
-    def _send(self, number: int) -> None:
-        try:
-            if self.child is not None:
-                self.child.send(number)
-        except ApplianceError as exc:
-            self._ground.on_trouble(self.name, exc.message)

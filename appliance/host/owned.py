@@ -1,0 +1,49 @@
+"""Directories that belong to a unit's user. No link on the way is followed: that user may have put it there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from appliance.host.files import translate
+
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def make_owned(above: str, below: str, *, mode: int, uid: int | None, gid: int | None) -> str:
+    """The directory ``below`` that one, with all between them; the last gets that mode and owner. Its path.
+
+    Raises the error of ours that says what is wrong.
+    """
+    path = f"{above}/{below}"
+    parts = [part for part in below.split("/") if part not in ("", ".")]
+    fds: list[int] = []
+    try:
+        os.makedirs(above, exist_ok=True)
+        fds.append(os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        for part in parts:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, 0o755, dir_fd=fds[-1])
+            fds.append(os.open(part, _OPEN, dir_fd=fds[-1]))
+        os.fchown(fds[-1], -1 if uid is None else uid, -1 if gid is None else gid)
+        os.fchmod(fds[-1], mode)
+    except OSError as exc:
+        raise translate(exc, "make directory", path) from exc
+    finally:
+        for fd in fds:
+            os.close(fd)
+    return path
+
+
+def remove_owned(above: str, below: str) -> None:
+    """That directory and all in it; missing is fine. Raises the error of ours that says what is wrong."""
+    import shutil
+
+    path = f"{above}/{below}"
+    try:
+        if not os.path.islink(path):
+            shutil.rmtree(path)  # follows no links either
+    except FileNotFoundError:
+        pass
+    except OSError as exc:
+        raise translate(exc, "remove", path) from exc

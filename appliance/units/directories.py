@@ -1,0 +1,42 @@
+"""``runtime_directory`` and its kin: made before the start, named in the environment (systemd.exec(5))."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from appliance.host.owned import make_owned, remove_owned
+from appliance.units.service_section import ServiceSection
+
+Below = Callable[[str], str]  # a path of the host, below our root
+
+_KINDS = (  # key in [service], the directory it is below, the variable
+    ("runtime_directory", "/run", "RUNTIME_DIRECTORY"),
+    ("state_directory", "/var/lib", "STATE_DIRECTORY"),
+    ("cache_directory", "/var/cache", "CACHE_DIRECTORY"),
+    ("logs_directory", "/var/log", "LOGS_DIRECTORY"),
+    ("configuration_directory", "/etc", "CONFIGURATION_DIRECTORY"),
+)
+
+
+def directory_variables(service: ServiceSection, below: Below) -> Mapping[str, str]:
+    """What the unit is told of its directories."""
+    return {
+        variable: ":".join(f"{below(above)}/{name}" for name in getattr(service, key))
+        for key, above, variable in _KINDS
+        if getattr(service, key)
+    }
+
+
+def make_directories(service: ServiceSection, below: Below, *, uid: int | None, gid: int | None) -> None:
+    """All of them. Configuration stays root's. Raises ApplianceError."""
+    for key, above, _ in _KINDS:
+        is_ours = key == "configuration_directory"
+        for name in getattr(service, key):
+            mode = int(getattr(service, f"{key}_mode"), 8)
+            make_owned(below(above), name, mode=mode, uid=None if is_ours else uid, gid=None if is_ours else gid)
+
+
+def remove_runtime_directories(service: ServiceSection, below: Below) -> None:
+    """The unit is down. Raises ApplianceError."""
+    for name in service.runtime_directory:
+        remove_owned(below("/run"), name)

@@ -1,0 +1,153 @@
+"""Starts the processes of one life of a unit, and finds the one to follow when they fork away by themselves."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from appliance.errors import ApplianceError, NotFoundError
+from appliance.host import files, process_self, procfs
+from appliance.host.processes import Child
+from appliance.host.standard import close_standard, open_standard
+from appliance.units.alarms import Alarm
+from appliance.units.command_lines import CommandTable
+from appliance.units.launch import command_of, who_of
+from appliance.units.phases import Turn
+from appliance.units.results import Result
+
+if TYPE_CHECKING:
+    from appliance.units.life import Life
+
+Told = Callable[[Child | ApplianceError], None]
+
+_FIRST_LOOK_SECONDS = 0.01  # for a PID file that is written after the fork; doubled each time
+_LOOK_SECONDS_MAX = 1.0
+_PID_FILE_BYTES_MAX = 4096
+
+
+class Spawning:
+    """Of one life. All its processes have the same user, fences, cgroup and log."""
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+        self._alarm: Alarm | None = None
+
+    def main(self, line: CommandTable, told: Told) -> None:
+        """Its main process, or one of those of a oneshot: it alone is given sockets and stored descriptors."""
+        life = self._life
+        more: dict[str, str] = {}
+        if life.watchdog_seconds > 0:
+            more["WATCHDOG_USEC"] = str(round(life.watchdog_seconds * 1e6))
+        if life.voice.notify_address and life.service.fd_store_max:
+            more["FDSTORE"] = str(life.service.fd_store_max)
+        descriptors = (*life.ground.descriptors_of(life.owner.unit), *life.owner.fd_store.named())
+        self._spawn(line, more, descriptors, told)
+
+    def control(self, line: CommandTable, told: Told) -> None:
+        """One of the commands around it."""
+        self._spawn(line, self._life.variables(), (), told)
+
+    def _spawn(
+        self, line: CommandTable, more: Mapping[str, str], descriptors: tuple[tuple[str, int], ...], told: Told
+    ) -> None:
+        life = self._life
+        service, ground = life.service, life.ground
+        assert life.group is not None
+        variables = {"INVOCATION_ID": life.invocation, **more}
+        if life.voice.notify_address:
+            variables["NOTIFY_SOCKET"] = life.voice.notify_address
+        try:
+            command = command_of(
+                service, line, told=variables, cgroup=life.group.path, output=life.voice.output_path,
+                options=ground.spawn_words(life.owner.unit.document), descriptors=descriptors, below=ground.below,
+            )  # fmt: skip
+            if (service.standard_input, service.standard_output, service.standard_error) != _PLAIN:
+                standard = open_standard(
+                    service.standard_input, service.standard_output, service.standard_error,
+                    journal=life.voice.output_path, uid=who_of(service).uid,
+                )  # fmt: skip
+                command = replace(command, output=None, standard=standard)
+        except ApplianceError as exc:
+            told(exc)
+            return
+        standard_fds = command.standard or ()
+
+        def spawned(child: Child | ApplianceError) -> None:
+            close_standard(standard_fds)
+            told(child)
+
+        ground.processes.spawn_soon(command, spawned)
+
+    # -- type = "forking" -------------------------------------------------------------------------------------------
+
+    def find_main(self, wait_seconds: float = _FIRST_LOOK_SECONDS) -> None:
+        """Its first process ended well: whom did it leave?"""
+        life = self._life
+        self._alarm = None
+        if life.service.pid_file is None:
+            self._guess()
+            return
+        pid, wrong = self._read_pid_file(life.service.pid_file)
+        if pid and self.follow(pid):
+            life.turn(Turn.DONE, f"started, pid {pid}")
+        elif life.group is not None and life.group.empty():
+            reason = f"{life.last_exit}, and left no process"
+            life.fail(Result.PROTOCOL, reason)
+            life.turn(Turn.BAD, reason)
+        else:  # not written yet, or an old one: the start timeout says for how long that is fine
+            life.owner.status_text = wrong
+            again = functools.partial(self.find_main, min(wait_seconds * 2, _LOOK_SECONDS_MAX))
+            self._alarm = life.ground.alarms.after(wait_seconds, again)
+
+    def _guess(self) -> None:
+        """As systemd: the only process of it that is our child, if there is only one."""
+        life = self._life
+        assert life.group is not None
+        stats = [stat for pid in life.group.pids() if (stat := procfs.process_stat(pid)) is not None]
+        left = [stat.pid for stat in stats if stat.parent == process_self.pid() and stat.state not in "ZX"]
+        if len(left) == 1 and life.service.guess_main_pid and self.follow(left[0]):
+            life.turn(Turn.DONE, f"started, pid {left[0]}")
+        elif not stats:
+            reason = f"{life.last_exit}, and left no process"
+            life.fail(Result.PROTOCOL, reason)
+            life.turn(Turn.BAD, reason)
+        else:
+            life.follows_group = True
+            life.turn(Turn.DONE, "started, by what it left running")
+
+    def follow(self, pid: int) -> bool:
+        """Make that process of it the main one. False: it is none of it, or gone."""
+        life = self._life
+        stat = procfs.process_stat(pid)
+        if stat is None or stat.state in "ZX" or life.group is None or not life.group.has(pid):
+            return False
+        if life.main is not None and life.main.pid == pid:
+            return True
+        child = life.ground.processes.adopt(pid, stat.start_ticks)
+        if child is None:
+            return False
+        life.take_main(child)
+        return True
+
+    def _read_pid_file(self, path: str) -> tuple[int, str]:
+        try:
+            text = files.read_text(path, size_max=_PID_FILE_BYTES_MAX).split()
+        except NotFoundError:
+            return 0, f"waits for {path}"
+        except ApplianceError as exc:
+            return 0, exc.message
+        if not text or not text[0].isdecimal() or len(text[0]) > 10:
+            return 0, f"{path} holds no process id"
+        pid = int(text[0])
+        return pid, f"{path} names process {pid}, which is none of this unit"
+
+    def cancel(self) -> None:
+        """Look no more."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+
+_PLAIN = ("null", "journal", "inherit")

@@ -1,0 +1,99 @@
+"""How a unit is heard: the pipe of its output and the socket of its notices, both of which outlive us in the holder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from appliance.errors import ApplianceError
+from appliance.host import pipes
+from appliance.host.datagrams import NotifySocket
+from appliance.units.ground import Ground
+
+Hear = Callable[[int, bytes, list[int]], None]
+
+
+class Voice:
+    """Of one unit, from the start to the last of what it left. What cannot be held is said, and the unit runs on."""
+
+    def __init__(self, name: str, directory: str, ground: Ground, log: Callable[[bytes], None], hear: Hear) -> None:
+        self.output_path = f"{directory}/output"
+        self._name = name
+        self._notify_path = f"{directory}/notify"
+        self._ground = ground
+        self._log = log
+        self._hear = hear
+        self._output: pipes.PipeReader | None = None
+        self._notify: NotifySocket | None = None
+        self._held: set[str] = set()
+
+    @property
+    def notify_address(self) -> str:
+        """For NOTIFY_SOCKET; empty when nobody listens."""
+        return self._notify.address if self._notify is not None else ""
+
+    def open_output(self, *, adopted: bool = False) -> None:
+        """What was written while nobody read comes first. Raises ApplianceError."""
+        pipes.make_pipe(self.output_path)
+        if self._output is None:
+            self._output = pipes.PipeReader(self.output_path, self._ground.processes.poller, self._log)
+            self._hold("output", self._output.fileno(), adopted=adopted)
+
+    def open_notify(self, *, adopted: bool = False) -> None:
+        """Until ``release_notify``, what it says while no appliance lives waits for the next. Raises ApplianceError."""
+        if self._notify is not None:
+            return
+        found = self._taken() if adopted else None
+        self._notify = NotifySocket(self._notify_path, self._ground.processes.poller, self._hear, fd=found)
+        if found is not None:
+            self._held.add("notify")
+        else:
+            self._hold("notify", self._notify.fileno(), adopted=False)
+
+    def release_notify(self) -> None:
+        """It is up: a notice while no appliance lives is refused now, rather than the unit held up by a queue."""
+        self._let_go("notify")
+
+    def drain(self) -> None:
+        """The rest of the output, of a unit whose processes are gone."""
+        if self._output is not None:
+            self._output.drain()
+
+    def close(self, *, for_good: bool) -> None:
+        """Stop listening. ``for_good``: nothing of the unit is left, so nothing needs to be held. Twice is fine."""
+        if self._output is not None:
+            self._output.close()
+        if self._notify is not None:
+            self._notify.close()
+        self._output = self._notify = None
+        if for_good:
+            for kind in tuple(self._held):
+                self._let_go(kind)
+
+    def _hold(self, kind: str, fd: int, *, adopted: bool) -> None:
+        holder = self._ground.holder
+        if holder is None or kind in self._held:
+            return
+        self._held.add(kind)
+        if adopted:
+            return  # it is held already: any open end keeps what is in the pipe
+        try:
+            holder.put(f"{kind}/{self._name}", kind, fd)
+        except ApplianceError as exc:
+            self._ground.on_trouble(self._name, f"{exc.message}; were we killed now, the last lines could be lost")
+
+    def _let_go(self, kind: str) -> None:
+        holder = self._ground.holder
+        if holder is None or kind not in self._held:
+            return
+        self._held.discard(kind)
+        try:
+            holder.drop(f"{kind}/{self._name}")
+        except ApplianceError as exc:
+            self._ground.on_trouble(self._name, exc.message)
+
+    def _taken(self) -> int | None:
+        """The socket that an earlier life left in the holder."""
+        if self._ground.holder is None:
+            return None
+        found = self._ground.holder.take(f"notify/{self._name}")
+        return found[0][1] if found else None
