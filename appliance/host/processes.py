@@ -178,6 +178,11 @@ class Processes:
         self._ours: dict[int, Child] = {}
         self._orphans: dict[tuple[int, int], Exit] = {}  # (pid, start ticks), oldest first
 
+    @property
+    def spawn_program(self) -> str:
+        """The small C program through which everything is started."""
+        return self._spawner.program
+
     async def run(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Reap and watch until ``stopping``: it is the first service up and the last one down."""
         become_subreaper()
