@@ -87,6 +87,9 @@ class WebClient:
 
     def close(self) -> None:
         """Give up the connection."""
+        if self._unfinished is not None:
+            self._unfinished.close()  # it may hold the socket alone
+            self._unfinished = None
         if self._connection is not None:
             self._connection.close()
         self._connection, self._connected_to = None, None
@@ -160,12 +163,13 @@ class WebClient:
 
     def _finish(self) -> None:
         """The answer before, which nobody read to its end: a short one is read, a long one costs the connection."""
-        response, self._unfinished = self._unfinished, None
+        response = self._unfinished
         if response is None or response.isclosed():
             return
         if response.length is not None and response.length <= _REST_MAX:
             with contextlib.suppress(http.client.HTTPException, OSError):
                 response.read()
+                self._unfinished = None
                 return
         self.close()
 
