@@ -5,17 +5,17 @@ Who starts in the past, or reads too slowly, gets a feed of its own, which rerea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import trio
 
 from appliance.errors import ApplianceError
-from appliance.etcdapi.messages import key_value, varint
-from appliance.etcdapi.pb import kv_pb2
-from appliance.store import CompactedError, Event, EventKind, Store, WatchBatch, Watcher
+from appliance.etcdapi.encoding import encode_event
+from appliance.store import CompactedError, Event, Store, WatchBatch, Watcher
 
 _RESTART_SECONDS = 0.5
+_FLUSH_EVERY = 200
 
 Range = tuple[bytes, bytes | None, bool]  # key, range_end, with previous values
 
@@ -47,7 +47,7 @@ class EncodedEvents:
     def parts(self) -> list[bytes]:
         """One for each event."""
         if self._parts is None:
-            self._parts = [_encode(event) for event in self.events]
+            self._parts = [encode_event(event) for event in self.events]
         return self._parts
 
     def whole(self) -> bytes:
@@ -57,20 +57,13 @@ class EncodedEvents:
         return self._whole
 
 
-def _encode(event: Event) -> bytes:
-    message = kv_pb2.Event(
-        type=kv_pb2.Event.DELETE if event.kind is EventKind.DELETE else kv_pb2.Event.PUT,
-        kv=key_value(event.kv),
-        prev_kv=key_value(event.prev) if event.prev else None,
-    ).SerializeToString()
-    return b"\x5a" + varint(len(message)) + message
-
-
 class Feeds:
     """All feeds; ``nursery`` runs them."""
 
-    def __init__(self, store: Store, nursery: trio.Nursery) -> None:
+    def __init__(self, store: Store, nursery: trio.Nursery, flush: Callable[[], None]) -> None:
+        """``flush`` sends what was delivered so far."""
         self.store = store
+        self.flush = flush
         self._nursery = nursery
         self._live: dict[Range, _Feed] = {}
         self._of: dict[int, _Feed] = {}  # by id of the subscriber
@@ -160,7 +153,9 @@ class _Feed:
             self._watcher = watcher
             async for batch in watcher:
                 encoded = EncodedEvents(batch.events)
-                for subscriber in list(self.subscribers.values()):
+                for number, subscriber in enumerate(list(self.subscribers.values()), 1):
+                    if not number % _FLUSH_EVERY:
+                        self._feeds.flush()  # the first may read while we write to the last
                     while not subscriber.deliver(batch, encoded) and self._feeds.has(self, subscriber):
                         if self._shared:
                             self._feeds.part(subscriber)

@@ -9,6 +9,7 @@ import trio
 from appliance.errors import ApplianceError
 from appliance.etcdapi.access import Access
 from appliance.etcdapi.backend import Backend
+from appliance.etcdapi.encoding import encode_in_range, range_answer
 from appliance.etcdapi.grpc import Call, Method, Unary
 from appliance.etcdapi.leases import Leases
 from appliance.etcdapi.messages import (
@@ -61,6 +62,10 @@ class KV:
         """What is durable."""
         request = range_request(parse_untrusted(rpc_pb2.RangeRequest, message))
         self._access.range(call, request)
+        plain = self._store.read_plain(request, encode_in_range)
+        if plain is not None:
+            kvs, more, count, revision = plain
+            return range_answer(self._headers.alone(revision), kvs, more, count)
         result = self._store.read(request)
         return range_response(result, self._headers.at(result.revision)).SerializeToString()
 

@@ -45,6 +45,7 @@ class Headers:
         self._before = fixed.SerializeToString() + b"\x18"
         self._after = rpc_pb2.ResponseHeader(raft_term=identity.raft_term).SerializeToString()
         self._fixed_size = len(self._before) + len(self._after)
+        self._newest = (-1, b"")
 
     def at(self, revision: int) -> rpc_pb2.ResponseHeader:
         """As a message."""
@@ -55,6 +56,9 @@ class Headers:
 
     def alone(self, revision: int) -> bytes:
         """A whole answer that holds nothing but its header (field 1), encoded."""
+        newest, encoded = self._newest
+        if newest == revision:
+            return encoded
         if revision < 128:
             number = bytes((revision,))
         elif revision < 16384:
@@ -63,7 +67,9 @@ class Headers:
             number = bytes((revision & 127 | 128, revision >> 7 & 127 | 128, revision >> 14))
         else:
             number = varint(revision)
-        return b"\x0a" + bytes((self._fixed_size + len(number),)) + self._before + number + self._after
+        encoded = b"\x0a" + bytes((self._fixed_size + len(number),)) + self._before + number + self._after
+        self._newest = (revision, encoded)
+        return encoded
 
 
 def varint(value: int) -> bytes:

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from appliance.etcdapi.frames import DATA, WINDOW_DEFAULT, WINDOW_MAX, frame
+from collections import deque
+
+from appliance.etcdapi.frames import DATA, HEAD, WINDOW_DEFAULT, WINDOW_MAX
 
 _FULL = 65536  # a sender who sees more than that waiting holds back
 
 
 class _Held:
-    __slots__ = ("data", "tail")
+    __slots__ = ("pieces", "size", "tail")
 
     def __init__(self) -> None:
-        self.data = bytearray()
+        self.pieces: deque[memoryview] = deque()
+        self.size = 0
         self.tail = b""
+
+    def take(self, size: int, out: list[bytes | memoryview]) -> None:
+        """Move that much of it; nothing is copied."""
+        self.size -= size
+        while size:
+            piece = self.pieces.popleft()
+            if len(piece) > size:
+                self.pieces.appendleft(piece[size:])
+                piece = piece[:size]
+            out.append(piece)
+            size -= len(piece)
 
 
 class Outbox:
@@ -28,7 +42,7 @@ class Outbox:
     )  # fmt: skip
 
     def __init__(self, hello: bytes) -> None:
-        self.ready: list[bytes] = [hello]
+        self.ready: list[bytes | memoryview] = [hello]
         self.was_full = False
         self.frame_size_max = 16384
         self._initial_window = WINDOW_DEFAULT
@@ -93,8 +107,10 @@ class Outbox:
         held = self._held.get(stream)
         if held is None:
             held = self._held[stream] = _Held()
-        held.data += data
-        self._held_size += len(data)
+        if data:
+            held.pieces.append(memoryview(data))
+            held.size += len(data)
+            self._held_size += len(data)
         self.was_full = True
         if tail:
             held.tail = tail
@@ -106,7 +122,7 @@ class Outbox:
         self._connection_waits.pop(stream, None)
         held = self._held.pop(stream, None)
         if held is not None:
-            self._held_size -= len(held.data)
+            self._held_size -= held.size
 
     def set_initial_window(self, size: int) -> None:
         """The peer's settings moved the windows of all streams."""
@@ -141,22 +157,20 @@ class Outbox:
 
     def _push(self, stream: int) -> None:
         held = self._held[stream]
-        data = held.data
         change = self._changes.get(stream, 0)
-        start = 0
-        while start < len(data):
-            size = min(len(data) - start, self._window, self._initial_window + change, self.frame_size_max)
+        before = held.size
+        while held.size:
+            size = min(held.size, self._window, self._initial_window + change, self.frame_size_max)
             if size <= 0:
                 break
-            self.ready.append(frame(DATA, 0, stream, bytes(data[start : start + size])))
-            start += size
+            self.ready.append(HEAD.pack(size >> 8, size & 255, DATA, 0, stream))
+            held.take(size, self.ready)
             change -= size
             self._window -= size
-        del data[:start]
-        self._held_size -= start
-        self._ready_size += start
+        self._held_size -= before - held.size
+        self._ready_size += before - held.size
         self._changes[stream] = change
-        if not data:
+        if not held.size:
             del self._held[stream]
             self._connection_waits.pop(stream, None)
             if held.tail:

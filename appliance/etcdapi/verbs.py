@@ -47,7 +47,7 @@ class Verbs:
         backend = self.backend = Backend(store, flush)
         self.leases = Leases(self._still_attached, self._may_be_attached)
         self.access = Access(auth, self.leases, reserved)
-        self.feeds = Feeds(store, nursery)
+        self.feeds = Feeds(store, nursery, flush)
         self.watch = WatchService(self.feeds, self.headers, self.access, progress_seconds=options.progress_seconds)
         self.lease = LeaseService(store, backend, self.headers, self.leases, self.access)
         found: dict[bytes, Method] = {

@@ -85,7 +85,8 @@ class _Watch:
         """Send what of it is for us, unless too much lies unread."""
         if batch.revision < self.next_revision:
             return True
-        if self.stream.call.backlog >= BACKLOG_MAX:
+        stream = self.stream
+        if stream.call.backlog >= BACKLOG_MAX:
             return False
         if self.hidden or batch.events[0].kv.mod_revision < self.next_revision:
             kept = [event for event in batch.events if self._wants(event)]
@@ -102,8 +103,9 @@ class _Watch:
 
     def _send(self, revision: int, encoded: EncodedEvents) -> None:
         head = self.stream.head(revision, self.id)
-        if not self.fragment or len(encoded.whole()) <= FRAGMENT_SIZE:
-            self.stream.call.send(head + encoded.whole())
+        whole = encoded.whole()
+        if not self.fragment or len(whole) <= FRAGMENT_SIZE:
+            self.stream.call.send(head + whole)
             return
         piece: list[bytes] = []
         size = 0

@@ -225,17 +225,15 @@ class Log:
 
     def record(self, at: int) -> Record:
         """The whole record, proved. Raises CorruptError naming file and byte."""
-        data = self.staged.get(at)
-        if data is None:
-            data = self._read(at, _RECORD_GUESS)
-            if len(data) >= frames.RECORD_HEADER_SIZE:
-                size = frames.record_size(data)
-                if size > len(data):
-                    segment = self.segments[at >> OFFSET_BITS]
-                    if size > segment.end - (at & OFFSET_MASK):
-                        raise self.corrupt(at, f"a record of {size} bytes does not fit here")
-                    data = self._read(at, size)
+        data = self.staged.get(at) or self._read(at, _RECORD_GUESS)
         record = frames.decode_record(data)
+        if record is None and len(data) >= frames.RECORD_HEADER_SIZE:
+            size = frames.record_size(data)
+            if size > len(data):
+                segment = self.segments[at >> OFFSET_BITS]
+                if size > segment.end - (at & OFFSET_MASK):
+                    raise self.corrupt(at, f"a record of {size} bytes does not fit here")
+                record = frames.decode_record(self._read(at, size))
         if record is None:
             raise self.corrupt(at, "the record's checksum does not hold")
         return record

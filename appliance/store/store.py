@@ -25,7 +25,7 @@ from appliance.store.opening import Opened, open_tree
 from appliance.store.requests import LIMITS, Compare, Delete, Limits, Operation, Put, Range, SortOrder, SortTarget, Txn
 from appliance.store.results import DeleteResult, PutResult, RangeResult, StoreStatus, TxnResult
 from appliance.store.retention import EVERYTHING, Historian, Retention
-from appliance.store.transaction import read_range, run_put, run_txn
+from appliance.store.transaction import Make, read_plain, read_range, run_put, run_txn
 from appliance.store.tree import Tree
 from appliance.store.upkeep import Upkeep
 from appliance.store.watching import Watcher, WatchHub
@@ -33,6 +33,8 @@ from appliance.store.watching import Watcher, WatchHub
 Done = Callable[[TxnResult | ApplianceError], None]
 PutDone = Callable[[PutResult | ApplianceError], None]
 Settled = Callable[[ApplianceError | None], None]
+_CACHE_BYTES = 4 << 20
+_CACHE_BYTES_ALONE = 16 << 20
 NO_SPACE = b"alarm/nospace"  # the fact that the quota was reached
 
 
@@ -144,6 +146,7 @@ class Store:
         if self._engine is not None:
             self._engine.tree.log.close()
         tree = opened.tree
+        tree.cache.bytes_max = _CACHE_BYTES_ALONE if self._alone else _CACHE_BYTES
         committer = Committer(tree, self._hub, writer, self._committed)
         upkeep = Upkeep(
             self._disk, tree, committer, self._in_thread, checkpoint_records=self._sizes.checkpoint_records,
@@ -222,6 +225,16 @@ class Store:
     def may_hold(self, key: bytes, lease: int) -> bool:
         """Whether the key has the lease now, or will when all that is being written is: False is certain."""
         return self._reading().may_hold(key, lease)
+
+    def read_plain(self, request: Range, make: Make) -> tuple[list[bytes], bool, int, int] | None:
+        """(what ``make`` made of each key, more, count, revision). None: use ``read`` for that request.
+
+        ``make`` must be the same function always.
+        """
+        tree = self._reading()
+        now = tree.durable_revision
+        found = read_plain(tree, request, now, make)
+        return (*found, now) if found is not None else None
 
     def _reading(self) -> Tree:
         if self._engine is None:

@@ -6,6 +6,7 @@ that may be refused is checked; then the chosen operations run, and reads among 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from typing import assert_never
@@ -17,6 +18,8 @@ from appliance.store.results import DeleteResult, KeyValue, PutResult, RangeResu
 from appliance.store.rules import holds, needs_all, sort_and_filter
 from appliance.store.tree import Tree
 
+Make = Callable[[bytes, bytes, int, int, int, int], bytes]  # of key, value, create, mod, version, lease
+_CACHED_KEYS_MAX = 1024  # who reads more than that at once reads everything, once
 RANGE_TOMBSTONE_KEYS = 512  # a delete of more keys than this, alone in its revision, is one record
 
 
@@ -66,6 +69,37 @@ def read_range(tree: Tree, request: Range, now: int) -> RangeResult:
     if request.limit and count == request.limit:
         count = tree.count(key, range_end, revision)
     return RangeResult(tuple(kvs), count > len(kvs), count, now)
+
+
+def read_plain(tree: Tree, request: Range, now: int, make: Make) -> tuple[list[bytes], bool, int] | None:
+    """What most ask for, each key's record given to ``make``: (made, more, count). None: ``read_range`` is needed.
+
+    ``make`` must be the same function always: what it made is kept for the next who ask.
+    """
+    if request.keys_only or request.count_only or needs_all(request):
+        return None
+    revision = check_range(tree, request, now)
+    key, range_end, limit = request.key, request.range_end, request.limit
+    if range_end:
+        found = list(islice(tree.scan(key, range_end, revision), limit or None))
+    else:
+        at = tree.get(key, revision)
+        found = [at] if at else []
+    log, cache = tree.log, tree.cache
+    entries, keep = cache.entries, len(found) <= _CACHED_KEYS_MAX
+    made = []
+    for at in found:
+        one = entries.get(at)
+        if one is None:
+            _, key_found, value, mod, create, version, lease, _ = log.record(at)
+            one = make(key_found, value, create, mod, version, lease)
+            if keep and at not in log.staged:
+                cache.add(at, one)
+        made.append(one)
+    count = len(made)
+    if range_end and limit and count == limit:
+        count = tree.count(key, range_end, revision)
+    return made, count > len(made), count
 
 
 def _filters(request: Range) -> bool:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from appliance.store.cache import RecordCache
 from appliance.store.frames import (
     BURIED,
     COMPACT,
@@ -89,6 +90,7 @@ class Tree:
         self.durable_revision = 1
         self.compacted_revision = 0
         self.in_flight: Batch | None = None
+        self.cache = RecordCache(0)
 
     # changing
 
