@@ -188,6 +188,9 @@ class Runner:
         event = event_between(self.state, STATE_OF[phase])
         if event is not None:
             self.feed(event, reason)
+        elif phase is Phase.PROVE:
+            self.reason = "started; it waits for its first good health check"
+            self.ground.on_turn(self)
 
     def on_notice(self, sender: int, data: bytes, fds: list[int]) -> None:
         """It said something of itself."""
