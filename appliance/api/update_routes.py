@@ -18,11 +18,13 @@ VERBS = {
     "check": "Ask the repository what it offers",
     "download": "Fetch and verify what is offered",
     "apply": "Begin to fetch, write to the other slot, switch; the history tells the end, by the id in `request`",
+    "channel": "Take another channel from now on, and ask what it offers; `channel` empty: the one in the settings",
     "rollback": "Begin to go back to the version before, and deny this one",
 }
 BODIES: Mapping[str, Mapping[str, Mapping[str, str]]] = {  # verb -> its fields
     "download": {"version": {"type": "string"}},
     "apply": {"version": {"type": "string"}, "force": {"type": "boolean"}},
+    "channel": {"channel": {"type": "string"}, "allow_downgrade": {"type": "boolean"}},
 }
 
 

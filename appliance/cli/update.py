@@ -11,6 +11,7 @@ _VERBS = {
     "check": "ask the repository now",
     "download": "fetch and verify, apply later",
     "apply": "fetch, switch, and wait for the verdict; units keep running",
+    "channel": "show the channel, or take another one from now on",
     "rollback": "go back to the version in the other slot, and deny this one",
     "explain": "every gate and how it stands",
     "history": "what was applied, rolled back, refused",
@@ -19,6 +20,8 @@ _EXAMPLES = """Examples:
   appliance update status
   appliance update apply
   appliance update apply --force 1.4.0     a version that was denied, or an older one
+  appliance update channel beta            alpha, beta or stable; nothing older is taken
+  appliance update channel stable --allow-downgrade
   appliance update explain"""
 _POLL_SECONDS = 0.3
 _SUCCESS = {"apply": "blessed", "rollback": "rolled back"}
@@ -34,6 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             verb.add_argument("version", nargs="?", default="", metavar="VERSION", help="this one, not the newest")
         if name == "apply":
             verb.add_argument("--force", action="store_true", help="even if VERSION is denied or older")
+        if name == "channel":
+            verb.add_argument("channel", nargs="?", default="", metavar="CHANNEL", help="alpha, beta or stable")
+            verb.add_argument("--settings", action="store_true", help="the channel of the settings file again")
+            verb.add_argument("--allow-downgrade", action="store_true", help="take its newest, once, even if older")
         if name in ("apply", "rollback"):
             verb.add_argument("--no-wait", action="store_true", help="return when it has begun")
             verb.add_argument("--timeout", default="30m", metavar="DURATION", help="give up waiting (30m)")
@@ -51,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
         show(args, call(args.layout, "GET", "/v1/update/explain"), _explain_text)
     elif verb == "history":
         show(args, call(args.layout, "GET", "/v1/update/history"), _history_text)
+    elif verb == "channel":
+        return _channel(args)
     elif verb in ("check", "download"):
         body = {"version": args.version} if verb == "download" else {}
         timeout = 330.0 if verb == "check" else 7 * 3600.0
@@ -58,6 +67,24 @@ def run(args: argparse.Namespace) -> int:
         show(args, picture, _offer_text)
     else:
         return _begin(args, verb)
+    return 0
+
+
+def _channel(args: argparse.Namespace) -> int:
+    from appliance.cli.client import call
+    from appliance.cli.render import show
+    from appliance.errors import InputError
+
+    if args.channel and args.settings:
+        raise InputError("cannot switch channels: say a channel or --settings, not both")
+    if not args.channel and not args.settings:
+        if args.allow_downgrade:
+            raise InputError("cannot allow a downgrade: say to which channel")
+        show(args, call(args.layout, "GET", "/v1/update"), lambda picture: str(picture["channel"]))
+        return 0
+    body = {"channel": args.channel, "allow_downgrade": args.allow_downgrade}
+    picture = call(args.layout, "POST", "/v1/update/channel", body, timeout=330.0)
+    show(args, picture, lambda picture: f"channel {picture['channel']}: {_offer_text(picture)}")
     return 0
 
 

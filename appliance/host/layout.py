@@ -56,6 +56,11 @@ class Layout:
         return self.state + "/update"
 
     @property
+    def wave_lot(self) -> str:
+        """What this host drew for its place in the waves of releases."""
+        return self.identity + "/wave-lot"
+
+    @property
     def journal(self) -> str:
         """Unit logs."""
         return self.state + "/journal"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
-from appliance.errors import ApplianceError, ConflictError, InputError, UnavailableError
+from appliance.errors import ApplianceError, ConflictError, InputError, NotFoundError, UnavailableError
 from appliance.host import clock, entropy, files
 from appliance.host.bundle import Bundle
 from appliance.host.layout import Layout
@@ -27,8 +27,9 @@ from appliance.update.picture import Gate, HistoryEntry, OfferPicture, UpdatePic
 from appliance.update.record import SlotRecord, other
 from appliance.update.rollout import Goal, Phase
 from appliance.update.schedule import first_delay, next_delay
-from appliance.update.settings import UpdateSettings, without_secret
+from appliance.update.settings import CHANNELS, UpdateSettings, without_secret
 from appliance.update.slots import Slots
+from appliance.update.switched import Switched
 
 _BUSY = {
     Phase.CLEARING, Phase.WRITING, Phase.VERIFYING, Phase.ARMED, Phase.SWITCHING, Phase.TRIAL, Phase.ROLLING_BACK,
@@ -99,6 +100,31 @@ class Update:
             raise UnavailableError("cannot apply an update: it runs from source, not from a built binary")
         return await self._ask(Goal(entropy.token(8), "apply", version, force, False), wait=False)
 
+    async def channel(self, channel: str = "", *, allow_downgrade: bool = False) -> UpdatePicture:
+        """Take that channel from now on (empty: the settings'), and ask what it offers; returns when it answered.
+
+        Nothing older is taken, unless ``allow_downgrade``: then the channel's newest is, once. What the settings name
+        later counts again. Raises InputError; NotFoundError: the repository has no such channel.
+        """
+        course = self._course
+        settings = course.settings.channel
+        if channel and channel not in CHANNELS:
+            raise InputError(f'cannot switch to channel "{channel}": allowed are {", ".join(CHANNELS)}')
+        if course.state.phase in _BUSY:
+            raise ConflictError(f"cannot switch channels: an update is at {course.state.phase.value}")
+        if not course.memory.loaded:
+            raise UnavailableError(f"cannot switch channels: {course.memory.problem or 'the store was not read yet'}")
+        before = course.memory.switched
+        await course.memory.keep_channel(Switched(channel or settings, settings, allow_downgrade))
+        course.choice = None
+        if self._off_reason():
+            return self.picture()
+        try:
+            return await self.check()
+        except NotFoundError:
+            await course.memory.keep_channel(before)
+            raise
+
     async def rollback(self) -> UpdatePicture:
         """Begin to go back to the version in the other slot; returns at once, as ``apply`` does."""
         record, running = self._course.slots.record, self._course.running
@@ -150,7 +176,7 @@ class Update:
             slot=course.running or "none",
             trial=state.phase is Phase.TRIAL,
             repository=without_secret(settings.repository),
-            channel=settings.channel,
+            channel=course.channel,
             strategy=settings.strategy,
             request=state.goal.id if state.phase is not Phase.IDLE else "",
             request_version=state.goal.version if state.phase is not Phase.IDLE else "",
@@ -179,7 +205,7 @@ class Update:
                 has_trust_root=files.exists(self._layout.trust_root), slots_problem=course.slots_problem,
                 store_problem=course.memory.problem, choice=course.choice, last_error=course.last_error,
                 denied=tuple(version for version, _ in (course.slots.record or SlotRecord()).denied), free_bytes=free,
-                on_trial=course.state.phase is Phase.TRIAL,
+                on_trial=course.state.phase is Phase.TRIAL, channel=course.channel, clock_problem=course.clock_problem,
                 trial_missing=course.proving.missing if course.proving else (),
                 services_missing=self._services_missing(),
             )
@@ -209,7 +235,7 @@ class Update:
 
     async def _serve(self) -> None:
         await self._course.begin()
-        delay = first_delay(self._course.settings.interval, entropy.uniform(0, 1))
+        delay = first_delay(self._course.settings.interval, entropy.uniform(0, 1), stepped=self._course.stepped)
         while True:
             request = await self._wait_request(delay)
             if request is None:  # the settings changed

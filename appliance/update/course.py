@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from typing import Any, cast
 
 import trio
 
@@ -21,15 +22,18 @@ from appliance.update.asking import AskWorker
 from appliance.update.choosing import Choice, choose, choose_asked
 from appliance.update.explain import ROOM_BYTES_SPARE
 from appliance.update.health import HealthSource
+from appliance.update.lot import host_lot
 from appliance.update.memory import Memory
 from appliance.update.offer import Offer, download_path, parse_offer
 from appliance.update.picture import HistoryEntry
+from appliance.update.policy import parse_policy
 from appliance.update.proving import Proving
 from appliance.update.record import SlotName, SlotRecord, other
 from appliance.update.rollout import Facts, Goal, Next, Phase, Rollout, decide_start
 from appliance.update.seeding import find_place
 from appliance.update.settings import UpdateSettings
 from appliance.update.slots import Slots
+from appliance.update.version import parse_version
 
 _GUARD_SPARE_SECONDS = 60  # the guard waits longer than we do: it is for those who hang
 _STORE_SECONDS = 10.0  # to open or to fail is waited for anyway; this is for a store that fails and tries again
@@ -63,6 +67,8 @@ class Course:
         self.proving: Proving | None = None
         self.choice: Choice | None = None
         self.last_error = ""
+        self.clock_problem = ""
+        self.stepped = False  # this start ended a trial: there may be a next step at once
         self.failures = 0
         self.last_check = ""
         self.started = 0.0
@@ -73,6 +79,14 @@ class Course:
         self._switch = switch
         self._publish = publish
         self._ask_worker = ask_worker
+
+    @property
+    def channel(self) -> str:
+        """The settings', or the one that a person chose since."""
+        return self.memory.switched.channel_for(self.settings.channel)
+
+    def _settings_here(self) -> UpdateSettings:
+        return replace(self.settings, channel=cast(Any, self.channel))
 
     async def pursue(self, goal: Goal) -> ApplianceError | None:
         """Do what was asked, as far as it goes; the error is recorded already. A switch does not return."""
@@ -157,18 +171,27 @@ class Course:
 
     async def _check(self, goal: Goal) -> Offer | None:
         await self._enter(Phase.CHECKING)
-        answer = await self._ask_worker(self.settings, "refresh", "")
+        quick = "quick" if goal.automatic and not goal.version else ""  # a person's question is asked in full
+        answer = await self._ask_worker(self._settings_here(), "refresh", quick)
         offers = [parse_offer(value) for value in answer.get("offers", ())]
-        self.last_check = clock.timestamp(clock.wall_seconds())
+        self.last_check, self.clock_problem = clock.timestamp(clock.wall_seconds()), str(answer.get("clock", ""))
         denied = self.slots.record.denied if self.slots.record else ()
-        running, channel = self._bundle.version, self.settings.channel
+        running, channel, policy = self._bundle.version, self.channel, parse_policy(answer.get("policy"))
         if goal.version:
             offer = choose_asked(
-                offers, goal.version, running=running, denied=denied, channel=channel, force=goal.force
+                offers, goal.version, running=running, denied=denied, channel=channel, force=goal.force, policy=policy
             )  # fmt: skip
-            self.choice = Choice(offer, "")
+            step = parse_version(offer.version) != parse_version(goal.version)
+            self.choice = Choice(offer, "", toward=goal.version if step else "")
         else:
-            self.choice = choose(offers, running=running, denied=denied, channel=channel)
+            switched = self.memory.switched
+            self.choice = choose(
+                offers, running=running, denied=denied, channel=channel, policy=policy,
+                now=max(clock.wall_seconds(), float(answer.get("time", 0))),
+                seed=host_lot(self._layout.wave_lot), wariness=self.settings.wariness,
+                downgrade=switched.allow_downgrade and switched.counts(self.settings.channel),
+                switched=switched.counts(self.settings.channel),
+            )  # fmt: skip
             if self.choice.refused:
                 raise UntrustedError(self.choice.reason)
         if self.choice.offer is not None:
@@ -180,7 +203,7 @@ class Course:
         directory = self._layout.update + "/download"
         have = file_size(download_path(directory, offer) + ".partial")
         self._need_room(self._layout.update, offer.length * 2 - have)
-        answer = await self._ask_worker(self.settings, "download", offer.path)
+        answer = await self._ask_worker(self._settings_here(), "download", offer.path)
         file = download_path(directory, offer)
         if answer.get("file") != file:
             raise InputError(f"cannot use the download: the worker names {answer.get('file')!r}, not {file}")
@@ -286,9 +309,9 @@ class Course:
                 self.state, goal = Rollout(), kept.goal
                 if self.memory.has(goal.id):  # it was over, and we were killed before that was kept
                     return await self._keep_quietly()
-                if kept.offer is not None and not goal.automatic:
+                if kept.offer is not None and not goal.automatic and not goal.version:
                     goal = replace(goal, version=kept.offer.version)
-                await self.pursue(goal)
+                await self.pursue(replace(goal, onward=False))
             case Next.PROVE:
                 assert running is not None
                 await self._prove(running)
@@ -362,10 +385,25 @@ class Course:
     async def _finish_blessing(self, running: SlotName) -> None:
         dismiss_guard(self._bundle)
         await trio.to_thread.run_sync(self.slots.point_current, running)
-        await self._record("blessed", "")
-        self.state = self.state if self.state.phase is Phase.BLESSED else replace(self.state, phase=Phase.BLESSED)
-        await self._enter_anyway(Phase.IDLE)
-        self.state = Rollout()
+        await self.memory.end_downgrade()
+        self.stepped, goal = True, self.state.goal
+        onward = self._is_step(goal)
+        self.state = replace(self.state, phase=Phase.BLESSED)
+        if onward:  # whoever asked waits for the last step
+            self.state = replace(self.state, goal=replace(goal, id=""))
+        await self._record("blessed", f"a step on the way to {goal.version}" if onward else "")
+        if onward:
+            await self._enter_anyway(Phase.IDLE, goal=replace(goal, onward=True), offer=None)
+            await self.pursue(goal)
+        else:
+            await self._enter_anyway(Phase.IDLE)
+            self.state = Rollout()
+
+    def _is_step(self, goal: Goal) -> bool:
+        """Whether a person asked for a newer version than this, which was only needed first."""
+        if goal.verb != "apply" or goal.automatic or goal.force or not goal.version:
+            return False
+        return parse_version(self._bundle.version) < parse_version(goal.version)
 
     async def _condemn(self, slot: SlotName) -> None:
         reach("update.condemn.before")

@@ -29,6 +29,8 @@ class View:
     on_trial: bool
     trial_missing: Sequence[str]
     services_missing: Sequence[str]
+    channel: str = ""  # the one that counts
+    clock_problem: str = ""
 
 
 def explain(view: View) -> tuple[Gate, ...]:
@@ -41,7 +43,8 @@ def explain(view: View) -> tuple[Gate, ...]:
     elif view.choice is None:
         channel = "not asked yet"
     else:
-        channel = view.choice.reason or f"{settings.channel} offers {offer.version if offer else 'nothing'}"
+        name = view.channel or settings.channel
+        channel = view.choice.reason or f"{name} offers {offer.version if offer else 'nothing'}"
     if view.on_trial:
         health = "on trial; missing: " + ("; ".join(view.trial_missing) or "only the settle time")
     else:
@@ -54,6 +57,7 @@ def explain(view: View) -> tuple[Gate, ...]:
              reason=without_secret(settings.repository) or "no repository is set ([update] repository)"),
         Gate(name="trust", open=view.has_trust_root,
              reason=view.trust_root if view.has_trust_root else f"there is no trust root {view.trust_root}"),
+        Gate(name="clock", open=True, reason=view.clock_problem or "no earlier than what was signed"),
         Gate(name="slots", open=not view.slots_problem, reason=view.slots_problem or "both usable"),
         Gate(name="store", open=not view.store_problem, reason=view.store_problem or "answers"),
         Gate(name="channel", open=offer is not None, reason=channel),

@@ -13,8 +13,10 @@ from typing import Protocol
 from appliance.errors import ApplianceError
 from appliance.update.picture import HistoryEntry
 from appliance.update.rollout import Rollout, decode, encode
+from appliance.update.switched import SETTINGS, Switched, decode_switched, encode_switched
 
 _ROLLOUT, _HISTORY, _DENIED = "update/rollout", "update/history", "update/denied"
+_CHANNEL = "update/channel"
 _ENTRIES_MAX = 100
 
 
@@ -29,19 +31,21 @@ class Keeper(Protocol):
 
 
 class Memory:
-    """The three keys. ``problem`` says why the store could not be asked."""
+    """The four keys. ``problem`` says why the store could not be asked."""
 
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
         self.problem = ""
         self.loaded = False
         self.entries: tuple[HistoryEntry, ...] = ()  # newest first
+        self.switched: Switched = SETTINGS  # the channel that a person chose
 
     async def load(self) -> Rollout:
         """What was kept. Never raises: what cannot be read is as if nothing had been under way."""
         try:
             kept = await self._keeper.get(_ROLLOUT)
             history = await self._keeper.get(_HISTORY)
+            self.switched = decode_switched(await self._keeper.get(_CHANNEL))
         except ApplianceError as exc:
             self.problem = exc.message
             return Rollout()
@@ -57,6 +61,20 @@ class Memory:
         """Durable when it returns. Raises UnavailableError, CorruptError."""
         await self._keeper.put(_ROLLOUT, encode(rollout))
         self.problem = ""
+
+    async def keep_channel(self, switched: Switched) -> None:
+        """Durable when it returns. Raises UnavailableError, CorruptError."""
+        await self._keeper.put(_CHANNEL, encode_switched(switched))
+        self.switched = switched
+
+    async def end_downgrade(self) -> None:
+        """It was asked for once, and done. Never raises: until it is kept, an older version may be taken again."""
+        if not self.switched.allow_downgrade:
+            return
+        try:
+            await self.keep_channel(replace(self.switched, allow_downgrade=False))
+        except ApplianceError as exc:
+            self.problem = exc.message
 
     def has(self, request: str, outcome: str = "") -> bool:
         """Whether the history tells of that request (with that outcome)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from appliance.errors import InputError, UntrustedError
@@ -12,6 +12,7 @@ from appliance.update.policy import Wave, parse_waves, waves_to_json
 from appliance.update.version import parse_version
 
 PRODUCT = "appliance"
+_OFFERS_MAX, _NOTES_MAX = 1500, 50
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -96,6 +97,17 @@ def parse_offer(value: object) -> Offer:
 def newest_first(offers: Iterable[Offer]) -> list[Offer]:
     """By version."""
     return sorted(offers, key=lambda offer: parse_version(offer.version), reverse=True)
+
+
+def worth_telling(offers: Iterable[Offer]) -> list[Offer]:
+    """What the daemon is told, newest first: it reads at most a MiB. No step that others need is left out."""
+    known = newest_first(offers)
+    told = [offer if number < _NOTES_MAX else replace(offer, notes="") for number, offer in enumerate(known)]
+    if len(told) <= _OFFERS_MAX:
+        return told
+    floors = {offer.floor for offer in told if offer.floor}
+    steps = [offer for offer in told[_OFFERS_MAX:] if offer.barrier or offer.version in floors]
+    return [*told[:_OFFERS_MAX], *steps[:_OFFERS_MAX]]
 
 
 def download_path(directory: str, offer: Offer) -> str:

@@ -67,6 +67,7 @@ class Goal:
     version: str = ""  # empty: the newest
     force: bool = False
     automatic: bool = True
+    onward: bool = False  # a step on the way to ``version`` is done; the next follows
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def encode(rollout: Rollout) -> bytes:
             "phase": rollout.phase.value,
             "goal": {
                 "id": goal.id, "verb": goal.verb, "version": goal.version, "force": goal.force,
-                "automatic": goal.automatic,
+                "automatic": goal.automatic, "onward": goal.onward,
             },
             "offer": None if rollout.offer is None else offer_to_json(rollout.offer),
             "slot": rollout.slot,
@@ -119,7 +120,10 @@ def decode(data: bytes) -> Rollout:
             raise ValueError(f"slot {slot!r}, verb {verb!r}")
         return Rollout(
             Phase(value["phase"]),
-            Goal(str(goal["id"]), verb, str(goal["version"]), bool(goal["force"]), bool(goal["automatic"])),
+            Goal(
+                str(goal["id"]), verb, str(goal["version"]), bool(goal["force"]), bool(goal["automatic"]),
+                bool(goal.get("onward")),
+            ),
             None if value["offer"] is None else parse_offer(value["offer"]),
             cast(SlotName | None, slot),
             str(value["from_version"]),
@@ -176,6 +180,8 @@ def decide_start(kept: Rollout, facts: Facts) -> Next:
         if kept.slot == running and mine.blessed and theirs.blessed:
             return Next.CONDEMN_SELF  # a rollback by hand that had only been asked for
         return Next.ROLLED_BACK
+    if kept.phase is Phase.IDLE and kept.goal.onward:
+        return Next.BEGIN
     if kept.phase is Phase.IDLE or kept.goal.verb == "check":
         return Next.REST
     if kept.phase is Phase.DOWNLOADED and kept.goal.verb == "download":

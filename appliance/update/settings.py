@@ -121,6 +121,7 @@ class UpdateSettings(ServerSettings):
     channel: Literal["alpha", "beta", "stable"] = "stable"
     interval: Duration = field(default=600.0, metadata={"min": 1.0})
     strategy: Literal["immediate", "manual"] = "immediate"
+    wariness: float | None = field(default=None, metadata={"min": 0.0, "max": 1.0})  # first 0 ... 1 last in all waves
     health: HealthSettings = field(default_factory=HealthSettings)
     mirror: tuple[MirrorSettings, ...] = ()
     rate_limit: Size = field(default=0, metadata={"check": _rate_problem})  # bytes a second; 0: no limit

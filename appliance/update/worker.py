@@ -20,7 +20,8 @@ from appliance.payload import INDEX_SIZE_MAX, Index, parse_index
 from appliance.update.download import Assembly
 from appliance.update.fetch import fetch_bytes, fetcher_for
 from appliance.update.mirrors import KeptMirrors
-from appliance.update.offer import Offer, download_path, newest_first, offer_to_json
+from appliance.update.offer import Offer, download_path, offer_to_json, worth_telling
+from appliance.update.policy import policy_to_json
 from appliance.update.progress import Progress, keeper
 from appliance.update.settings import without_secret
 from appliance.update.slots import Slots
@@ -28,7 +29,6 @@ from appliance.update.transport import Transport, plain_transport
 from appliance.update.trust import Repository
 from appliance.update.whole import fetch_whole
 
-_OFFERS_MAX = 200  # the daemon reads at most a MiB of us
 _INDEX, _PACK = ".index", ".pack"  # as release/indexing.py names them
 PROGRESS_FILE = "/update-progress.json"  # below the run directory
 
@@ -61,8 +61,12 @@ def _work(task: Task) -> dict[str, Any]:
         repository = _refreshed(task, closing)
         offers = repository.offers(task.channel, architecture())
         if task.verb == "refresh":
-            found = newest_first(offers)[:_OFFERS_MAX]
-            return {"event": "offers", "offers": [offer_to_json(offer) for offer in found]}
+            return {
+                "event": "offers", "offers": [offer_to_json(offer) for offer in worth_telling(offers)],
+                "policy": policy_to_json(repository.policy(task.channel)), "time": repository.now,
+                "clock": repository.clock_problem, "valid_until": repository.valid_until,
+                "timestamp": files.sha256_file(repository.timestamp_file),
+            }  # fmt: skip
         for offer in offers:
             if offer.path == task.path:
                 progress = Progress(tell=keeper(layout.run + PROGRESS_FILE))

@@ -153,7 +153,9 @@ def test_what_is_missing_is_said() -> None:
 
 
 def test_delays_stay_in_their_bounds() -> None:
-    assert first_delay(600, 1.0) == 30
+    assert first_delay(600, 1.0) == 600
+    assert first_delay(86400, 1.0) == 3600
+    assert first_delay(600, 1.0, stepped=True) == 30
     assert first_delay(1, 0.5) == 0.5
     for failures in (0, 1, 5, 5000):
         for chance in (0.0, 1.0):
