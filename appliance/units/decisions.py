@@ -23,6 +23,7 @@ class Standing:
     on_demand: bool = False  # up only while called: it has a trigger, is disabled, an instance, or transient
     called: str = ""  # who wants an on-demand unit up; empty again when it is at rest
     held: str = ""  # why it is down, when that came of a stop of another one that it is part of
+    skipped: str = ""  # the condition that did not hold when its turn came: nobody waits for it
     lasts: bool = True  # it counts as up when its process is over: a oneshot, or remain_after_exit
     came_up: bool = False  # since it last got in line
 
@@ -50,6 +51,8 @@ class Decision(enum.Enum):
 def is_asked(name: str, graph: Graph, units: Standings) -> bool:
     """Whether somebody wants it up: always, unless it is on demand."""
     standing = units[name].standing
+    if standing.skipped:
+        return False
     if not standing.on_demand or standing.called:
         return True
     return any(units[other].standing.state.is_up for other in graph.upheld_by.get(name, ()))
@@ -93,23 +96,27 @@ def _why_not_with(one: str, other: str, graph: Graph, units: Standings, *, confl
         return "is restarting"
     if conflicts and (winner := _beaten_by(other, graph, units)):
         return f"conflicts with {winner}"
-    is_up = units[one].standing.state.is_active
-    if other in graph.requisite.get(one, ()) and not is_up and not standing.state.is_up:
-        return "is not up already"
-    if other in graph.binds_to.get(one, ()) and not _holds(standing, is_up=is_up):
+    if (
+        standing.state is State.STOPPED
+        and not units[one].standing.state.is_active
+        and not is_asked(other, graph, units)
+    ):
+        return "is not up already" if other in graph.requisite.get(one, ()) else ""
+    if other in graph.binds_to.get(one, ()) and not _holds(other, graph, units):
         return f"is {standing.state.value}"
     return ""
 
 
-def _holds(standing: Standing, *, is_up: bool) -> bool:
+def _holds(name: str, graph: Graph, units: Standings) -> bool:
     """Whether a unit bound to that one may stay up, or get in line."""
+    standing = units[name].standing
     match standing.state:
         case State.WAITING | State.STARTING | State.READY | State.RELOADING:
             return True
         case State.EXITED:
             return standing.lasts
         case State.STOPPED:
-            return not is_up and (not standing.on_demand or bool(standing.called))
+            return is_asked(name, graph, units)
         case _:
             return False
 
@@ -149,18 +156,28 @@ def is_wanted(name: str, graph: Graph, units: Standings, *, going_down: bool = F
     return is_asked(name, graph, units) and not why_not(name, graph, units)
 
 
+def comes_back(name: str, graph: Graph, units: Standings) -> bool:
+    """Of one that goes down: whether only for a moment, for it, or what it requires, is restarted."""
+    standing = units[name].standing
+    if standing.restarting:
+        return True
+    if not standing.desired or standing.held:
+        return False
+    why = why_not(name, graph, units)
+    return not why or why.endswith("is restarting")
+
+
 def waiting_for(name: str, graph: Graph, units: Standings) -> tuple[str, ...]:
     """The units whose coming up (or going down) it must still see before it starts."""
-    required, bound = graph.requires.get(name, ()), graph.binds_to.get(name, ())
+    required = graph.requires.get(name, ())
     found = [other for other in graph.after.get(name, ()) if _is_pending(other, other in required, graph, units)]
-    found += [other for other in bound if units[other].standing.state is State.STOPPED]
     found += [other for other in graph.conflicts.get(name, ()) if units[other].standing.state.is_active]
     return tuple(dict.fromkeys(found))
 
 
 def _is_pending(other: str, required: bool, graph: Graph, units: Standings) -> bool:
     standing = units[other].standing
-    if standing.state is State.STOPPING:
+    if standing.state is State.STOPPING or standing.restarting:
         return True
     if standing.tried and not required:
         return False

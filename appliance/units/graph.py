@@ -143,6 +143,10 @@ def _order(sections: Mapping[str, UnitSection], targets: frozenset[str]) -> dict
         for other in section.before:
             if other in after:
                 after[other][name] = None
+    for name, section in sections.items():  # what has to be up already is waited for, unless it says it comes later
+        for other in (*section.binds_to, *section.requisite):
+            if other in after and name not in after[other]:
+                after[name][other] = None
     for name in targets & sections.keys():  # reached when what it pulls in is up, unless somebody says otherwise
         section = sections[name]
         for other in (*section.requires, *section.binds_to, *section.wants):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from appliance.errors import CorruptError, InputError, UnavailableError
+from appliance.errors import ApplianceError, CorruptError, UnavailableError
 from appliance.units.decisions import why_not
 from appliance.units.lifecycle import State
 from appliance.units.register import Register
 from appliance.units.runner import Runner
 from appliance.units.settling import Settling
+from appliance.units.transaction import Transaction, Verb, plan, rivals_of
 
 STOPPED = b"stopped"
+_DONE = {"start": "started", "stop": "stopped", "restart": "restarted"}
 
 
 class Operations:
@@ -22,48 +23,81 @@ class Operations:
         self._register = register
         self.settling: Settling | None = None
 
-    async def start(self, name: str, *, reason: str = "started by hand") -> None:
-        """And what it requires and wants; returns once it is ready. Raises UnavailableError when that fails."""
-        runner = self._register.runner(name)
-        await self._remember(self._call(runner, reason))
-        await self._register.wait(runner, functools.partial(self._has_started, runner))
-        standing = runner.standing
-        if not standing.state.is_up and not (standing.came_up and standing.state is State.STOPPED):
-            why = why_not(runner.name, self._register.graph, self._register.runners) or runner.reason
-            raise UnavailableError(f"cannot start {runner.name}: {why}", where=runner.unit.file)
+    async def run(self, verb: Verb, names: Sequence[str], *, wait: bool = True, reason: str = "") -> Transaction:
+        """Plan it, do exactly that, and wait until those named are up (or down) unless told not to.
+
+        Raises NotFoundError, InputError (it cannot be), UnavailableError (one named did not come up).
+        """
+        register = self._register
+        runners = list(dict.fromkeys(register.resolve(name) for name in names))
+        done = plan(verb, [runner.name for runner in runners], register.graph, register.runners)
+        await self._remember(self._apply(done, reason or f"{_DONE[verb]} by hand"))
+        if wait:
+            faults = [fault for runner in runners if (fault := await self._wait(verb, runner))]
+            if faults:
+                raise UnavailableError("; ".join(faults), where=runners[0].unit.file)
+        return done
+
+    def plan(self, verb: Verb, names: Sequence[str]) -> Transaction:
+        """What ``run`` would do now. Raises as it does."""
+        register = self._register
+        return plan(verb, [register.resolve(name).name for name in names], register.graph, register.runners)
 
     def call(self, name: str, reason: str) -> None:
-        """As ``start``, without waiting for anything. What goes wrong is said as a trouble."""
+        """As a start, without waiting for anything. What goes wrong is said as a trouble."""
         register = self._register
         if not register.is_serving:
             return
         try:
-            changed = self._call(register.runner(name), reason)
-        except (InputError, UnavailableError) as exc:
+            runner = register.resolve(name)
+            changed = self._apply(plan("start", [runner.name], register.graph, register.runners), reason)
+        except ApplianceError as exc:
             register.trouble(name, exc.message)
             return
         assert register.nursery is not None
         if changed:
             register.nursery.start_soon(self._remember, changed)
 
-    def _call(self, runner: Runner, reason: str) -> tuple[str, ...]:
-        """Units whose lasting wish this changes."""
+    def _apply(self, transaction: Transaction, reason: str) -> tuple[str, ...]:
+        """Say what is wanted from now on; returns the units whose lasting wish this changes."""
         register = self._register
-        name = runner.name
-        if name in register.graph.refused:
-            raise InputError(f"cannot start {name}: {register.graph.refused[name]}", where=runner.unit.file)
-        started = [name, *(other for other in register.graph.pulled_in((name,)) if other in register.runners)]
+        runners, graph = register.runners, register.graph
+        up, down = transaction.units("start"), transaction.units("stop")
         changed: list[str] = []
-        for other in started:
-            it = register.runners[other]
-            done = it.state is State.EXITED and it.unit.service.type == "oneshot"
-            if not it.state.is_up or (it.state is State.EXITED and not done and other == name):
-                it.try_again(reason)
-            it.standing.called = reason if other == name else f"{name} pulls it in"
-            it.standing.came_up = it.state.is_up
+        for name in (*transaction.unchanged, *up) if transaction.verb != "stop" else ():
+            it = runners[name]
+            it.standing.called = reason if name in transaction.names else transaction.why(name, "start") or "pulled in"
+            it.standing.held = it.standing.skipped = ""
             changed += self._wish(it, up=True)
-        self._mark(started)
+            if name in down:
+                it.standing.restarting, it.failures = True, 0
+            elif name in up:
+                it.standing.came_up = False
+                it.try_again(reason)
+        if transaction.verb == "stop":
+            for name in transaction.names:
+                changed += self._wish(runners[name], up=False)
+        else:
+            for name, rival in list(rivals_of((*up, *transaction.unchanged), graph, runners)):
+                changed += self._wish(runners[name], up=False, unwanted=f"it conflicts with {rival}")
+        for name in down:
+            whole = next((one for one in graph.part_of.get(name, ()) if one in down or one in transaction.names), "")
+            if whole and name not in up and name not in transaction.names:
+                runners[name].standing.held = f"it is part of {whole}, which is stopped"
+        self._mark((*down, *up, *transaction.unchanged))
         return tuple(changed)
+
+    async def _wait(self, verb: Verb, runner: Runner) -> str:
+        """What went wrong, if anything."""
+        register, standing = self._register, runner.standing
+        if verb == "stop":
+            await register.wait(runner, lambda: standing.state is State.STOPPED or standing.desired)
+            return ""
+        await register.wait(runner, lambda: self._has_started(runner))
+        if standing.state.is_up or (standing.came_up and standing.state is State.STOPPED) or standing.skipped:
+            return ""
+        why = why_not(runner.name, register.graph, register.runners) or runner.reason
+        return f"cannot {verb} {runner.name}: {why}"
 
     def _has_started(self, runner: Runner) -> bool:
         """Or failed to, for now."""
@@ -71,22 +105,6 @@ class Operations:
         if standing.restarting or standing.state in (State.WAITING, State.STARTING, State.STOPPING):
             return False
         return standing.state is not State.STOPPED or not self._settle().is_wanted(runner.name)
-
-    async def stop(self, name: str) -> None:
-        """And those that require it; returns once it is down. Remembered until ``start``."""
-        runner = self._register.runner(name)
-        changed = self._wish(runner, up=False)
-        self._mark((runner.name,))
-        await self._remember(changed)
-        await self._register.wait(runner, lambda: runner.state is State.STOPPED or runner.standing.desired)
-
-    async def restart(self, name: str) -> None:
-        """Stop, then start with the definition that is loaded now."""
-        runner = self._register.runner(name)
-        if runner.state.is_active or runner.state is State.EXITED:
-            runner.failures = 0
-            runner.standing.restarting = True
-        await self.start(name, reason="restarted by hand")
 
     def reset_failed(self, name: str) -> None:
         """Forget its failures; if it had been given up it is tried again."""

@@ -53,7 +53,7 @@ class Register:
         called = {one for edges in (graph.on_failure, graph.on_success) for names in edges.values() for one in names}
         called.update(*(unit.calls_on_demand for unit in units.values()))
         for name, runner in self.runners.items():
-            runner.standing.lasts = runner.unit.service.type == "oneshot"
+            runner.standing.lasts = runner.unit.service.type == "oneshot" or runner.unit.stays_when_done
             self._set_on_demand(runner, runner.unit.triggers_itself or name in called)
         self.findings = (*self.files.findings, *graph_findings(self.graph, units))
         self.on_link()
@@ -70,6 +70,10 @@ class Register:
         if runner is None:
             raise self.unknown(name)
         return runner
+
+    def resolve(self, name: str) -> Runner:
+        """As ``runner``; an instance of a template comes into being when it is first named."""
+        return self.runner(name)
 
     def unknown(self, name: str) -> ApplianceError:
         """Why there is no such unit."""

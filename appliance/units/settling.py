@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import trio
 
-from appliance.units.decisions import Decision, decide, is_wanted, why_not
+from appliance.units.decisions import Decision, comes_back, decide, is_wanted, why_not
 from appliance.units.lifecycle import State
 from appliance.units.register import Register
 from appliance.units.runner import Runner
@@ -64,6 +64,7 @@ class Settling:
             case Decision.BEGIN:
                 runner.standing.came_up = False
                 self._pull_in(runner)
+                self._let_parts_go(runner.name)
                 runner.begin("in line to start")
             case Decision.GO:
                 runner.start()
@@ -91,15 +92,17 @@ class Settling:
                 it.standing.called = f"{runner.name} pulls it in"
                 self.mark((other,))
 
+    def _let_parts_go(self, name: str) -> None:
+        """Units that went down as parts of this one may be up again."""
+        for other in self._register.graph.parts.get(name, ()):
+            if self._register.runners[other].standing.held:
+                self._register.runners[other].standing.held = ""
+                self.mark((other,))
+
     def _comes_back(self, runner: Runner) -> bool:
         """Whether it goes down only for a moment: it, or what it requires, is restarted; or the appliance is."""
         register = self._register
-        if register.going_down or runner.standing.restarting:
-            return True
-        if not runner.standing.desired or runner.standing.held:
-            return False
-        why = why_not(runner.name, register.graph, register.runners)
-        return not why or why.endswith("which is restarting")
+        return register.going_down or comes_back(runner.name, register.graph, register.runners)
 
     def why_down(self, name: str) -> str:
         """Why that unit is taken down, for people."""
