@@ -11,6 +11,7 @@ PYTHON=/usr/bin/python3 # of Debian: PyInstaller takes the Python it runs on alo
 VENV=.build/venv
 TO_BUILD="python3-venv python3-dev gcc libc6-dev libzstd-dev zstd binutils patchelf"
 TO_TEST="systemd clang libclang-rt-14-dev chromium supervisor s6 strace procps util-linux curl etcd-client etcd-server patroni postgresql"
+TO_BENCH="golang-go golang-etcd-server-dev"
 
 # Installs the Debian packages that are missing.
 need() {
@@ -75,7 +76,7 @@ case "${1:-build}" in
 build) build ;;
 run) build && demo ;;
 test) shift && tests "$@" ;;
-bench) need $TO_BUILD $TO_TEST && build && shift && exec $VENV/bin/python tests/benchmarks/run.py "$@" ;;
+bench) need $TO_BUILD $TO_TEST $TO_BENCH && build && shift && exec $VENV/bin/python tests/benchmarks/run.py "$@" ;;
 lock) need $TO_BUILD && venv && exec packaging/lock.sh ;;
 *) sed -n '2,6s/^# //p' "$0" >&2 && exit 2 ;;
 esac

@@ -1,6 +1,6 @@
 """Prints every benchmark as one table of ratios against its peer in the same run.
 
-    ./build.sh bench [NAME ...]        NAMEs: start, units, store, etcd; all of them when none is given
+    ./build.sh bench [--long] [NAME ...]        NAMEs: start, units, store, etcd; all of them when none is given
 
 Each bench_NAME.py has ``run(binary) -> list[Row]``. Nothing here asserts a time: figures are for people to read.
 """
@@ -29,6 +29,9 @@ def show(rows: list[Row]) -> None:
 
 def main(argv: list[str]) -> int:
     binary = os.environ.get("APPLIANCE_BINARY", str(Path(__file__).parents[2] / "dist" / "appliance"))
+    if "--long" in argv:
+        os.environ["APPLIANCE_BENCH_LONG"] = "1"
+        argv = [word for word in argv if word != "--long"]
     unknown = set(argv) - set(NAMES)
     if unknown:
         print(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}", file=sys.stderr)
