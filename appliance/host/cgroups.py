@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Callable
 
+from appliance.host import controllers
 from appliance.host.files import translate
 from appliance.host.poller import CHANGED, Poller
 
@@ -24,6 +25,10 @@ class CgroupRoot:
     def group(self, name: str) -> Cgroup:
         """The cgroup of one unit, not made yet."""
         return Cgroup(f"{self.directory}/{name}", self._poller)
+
+    def controllers(self) -> frozenset[str]:
+        """Which of the kernel's controllers groups in it may have."""
+        return controllers.available(os.path.dirname(self.directory))
 
     def remove(self) -> None:
         """Take it away, if no unit is left in it; it comes again when one starts."""
@@ -98,8 +103,21 @@ class Cgroup:
                     os.kill(pid, number)
 
     def limit(self, values: tuple[tuple[str, str], ...]) -> None:
-        """Write each value into that file of it. Raises UnavailableError or InputError at the first that is refused."""
+        """Write each value into that file of it; the controllers that takes are switched on, down to it.
+
+        "delegate" is no file: its value, UID:GID:CONTROLLERS, says whose the group becomes.
+        Raises UnavailableError or InputError at the first that is refused.
+        """
+        given = [word for name, value in values if name == "delegate" for word in value.split(":")[2].split(",")]
+        wanted = frozenset([*(name.partition(".")[0] for name, _ in values), *given]) & controllers.CONTROLLERS
+        mount = _mount_point()
+        if wanted and mount is not None:
+            controllers.enable(mount, os.path.dirname(self._directory), wanted)
         for name, value in values:
+            if name == "delegate":
+                uid, gid, _ = value.split(":")
+                controllers.delegate(self._directory, int(uid), int(gid))
+                continue
             path = f"{self._directory}/{name}"
             try:
                 with open(path, "w") as file:
@@ -181,7 +199,8 @@ def find_cgroup_root(tag: str, poller: Poller) -> CgroupRoot | None:
     if mount is None:
         return None
     name = "appliance" if tag == "/" else f"appliance-{hashlib.sha256(tag.encode()).hexdigest()[:8]}"
-    for parent in dict.fromkeys((mount + _own_path().rstrip("/"), mount)):
+    own = _own_path().rstrip("/").removesuffix(f"/{controllers.SELF}")
+    for parent in dict.fromkeys((mount + own, mount)):
         directory = f"{parent}/{name}"
         try:
             os.makedirs(directory, exist_ok=True)

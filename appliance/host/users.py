@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -79,3 +80,23 @@ def _lines(path: str, fields_min: int) -> Iterator[list[str]]:
     for fields in _read[path][1]:
         if len(fields) >= fields_min:
             yield fields
+
+
+def has_account(name_or_number: str | int) -> bool:
+    """Whether /etc/passwd has that name, or an account or group of that number."""
+    if isinstance(name_or_number, str):
+        return any(fields[0] == name_or_number for fields in _lines(_PASSWD, 7))
+    number = str(name_or_number)
+    return any(number in (fields[2], fields[3]) for fields in _lines(_PASSWD, 7)) or any(
+        fields[2] == number for fields in _lines(_GROUP, 3)
+    )
+
+
+def uids_in_use() -> frozenset[int]:
+    """Of all processes there are."""
+    found = set()
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                found.add(os.stat(f"/proc/{name}").st_uid)
+    return frozenset(found)

@@ -5,10 +5,10 @@ What a host cannot do is refused with the reason when the unit starts; with ``sa
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from appliance.errors import UnavailableError
 from appliance.host.kernel import Kernel
@@ -22,9 +22,9 @@ from appliance.units.sandbox_section import (
     SandboxSection,
     capability_mask,
 )
-from appliance.units.unit_file import UnitDocument
+from appliance.units.service_section import ServiceSection
+from appliance.units.unit_file import Unit, UnitDocument
 
-DYNAMIC_UIDS = range(61184, 65520)  # as systemd's
 _POLICIES = {"other": 0, "fifo": 1, "rr": 2, "batch": 3, "idle": 5}
 _RESET_ON_FORK = 0x40000000
 _IO_CLASSES = {"none": 0, "realtime": 1, "best-effort": 2, "idle": 3}
@@ -40,6 +40,13 @@ NO_CONTROLLERS = (
 )
 
 
+class DynamicUsers(Protocol):
+    """Who gives numbers to units with ``dynamic_user``."""
+
+    def uid_of(self, name: str) -> int | None:
+        """The number of that unit; None when an account of that name exists: then it is used."""
+
+
 @dataclass(frozen=True)
 class Fences:
     """What this host can do, asked for each unit that starts."""
@@ -48,6 +55,15 @@ class Fences:
     controllers: Callable[[], frozenset[str]]  # of cgroup v2 that can be had here
     directory_of: Callable[[str], str] = str  # a path of the host, below the appliance's root
     device_of: Callable[[str], str] = str  # the numbers of the disk that a path is on
+    users: DynamicUsers | None = None
+
+    def service_of(self, unit: Unit) -> ServiceSection:
+        """What runs, as whom it really runs: a dynamic user is a number that nobody else has."""
+        service = unit.service
+        if not unit.document.sandbox.dynamic_user or self.users is None or not self.kernel.is_root:
+            return service
+        uid = self.users.uid_of(service.user or unit.name)
+        return service if uid is None else replace(service, user=str(uid), group=str(uid))
 
     def spawn_words(self, document: UnitDocument) -> tuple[str, ...]:
         """Options for spawn. Raises UnavailableError for a fence that this host has not."""
@@ -94,6 +110,14 @@ class Fences:
         values = cgroup_values(resources, self.kernel, self.device_of)
         return tuple((file, value) for file, value in values if file.partition(".")[0] not in missing)
 
+    def delegated(self, document: UnitDocument, uid: int | None, gid: int | None) -> tuple[tuple[str, str], ...]:
+        """For a unit that manages groups of its own: whose its group becomes, and which controllers it is given."""
+        delegate = document.resources.delegate
+        if delegate is False:
+            return ()
+        names = self.controllers() if delegate is True else frozenset(delegate) & self.controllers()
+        return (("delegate", f"{uid or 0}:{gid or 0}:{','.join(sorted(names))}"),)
+
     def unheld(self, resources: ResourcesSection) -> str:
         """What of its resources is not in force here, for people; empty when all is."""
         missing = sorted(set(resources.controllers()) - self.controllers())
@@ -128,8 +152,6 @@ class Fences:
                 yield self.directory_of(f"{above}/{name}")
 
     def _without_root(self, sandbox: SandboxSection) -> SandboxSection:
-        from dataclasses import replace
-
         if sandbox.dynamic_user:
             raise UnavailableError("cannot become a dynamic user: the appliance itself is not root")
         if sandbox.ambient_capabilities:
@@ -276,15 +298,3 @@ def _io_text(one: IoLimitTable, kernel: Kernel, device_of: Callable[[str], str])
         "riops": str(one.read_operations or "max"), "wiops": str(one.write_operations or "max"),
     }  # fmt: skip
     return " ".join((device, *(f"{key}={value}" for key, value in parts.items())))
-
-
-def dynamic_uid(name: str, is_taken: Callable[[int], bool]) -> int:
-    """A user that nobody else is: the same one for that unit each time, unless it is taken. Raises UnavailableError."""
-    start = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
-    for step in range(len(DYNAMIC_UIDS)):
-        uid = DYNAMIC_UIDS[(start + step) % len(DYNAMIC_UIDS)]
-        if not is_taken(uid):
-            return uid
-    raise UnavailableError(
-        f"cannot find a dynamic user for {name}: all of {DYNAMIC_UIDS[0]} to {DYNAMIC_UIDS[-1]} are taken"
-    )

@@ -10,6 +10,7 @@ from appliance.host.cgroups import CgroupRoot
 from appliance.host.processes import Processes
 from appliance.units.alarms import Alarms
 from appliance.units.journal import Journal
+from appliance.units.service_section import ServiceSection
 from appliance.units.unit_file import Unit, UnitDocument
 
 if TYPE_CHECKING:
@@ -49,6 +50,14 @@ def _no_values(document: UnitDocument) -> tuple[tuple[str, str], ...]:
     return ()
 
 
+def _plain_service(unit: Unit) -> ServiceSection:
+    return unit.service
+
+
+def _not_delegated(document: UnitDocument, uid: int | None, gid: int | None) -> tuple[tuple[str, str], ...]:
+    return ()
+
+
 @dataclass(kw_only=True)
 class Ground:
     """Shared by all runners of one life of the daemon."""
@@ -65,5 +74,7 @@ class Ground:
     descriptors_of: Callable[[Unit], tuple[tuple[str, int], ...]] = _no_descriptors  # name and descriptor: its sockets
     spawn_words: Callable[[UnitDocument], tuple[str, ...]] = _no_words  # fences, as options of spawn
     cgroup_values: Callable[[UnitDocument], tuple[tuple[str, str], ...]] = _no_values  # file in the cgroup, value
+    delegated: Callable[[UnitDocument, int | None, int | None], tuple[tuple[str, str], ...]] = _not_delegated
+    service_of: Callable[[Unit], ServiceSection] = _plain_service  # with the user that a dynamic one really is
     holder: Holder | None = None  # keeps descriptors over our death
     below: Callable[[str], str] = str  # a path of the host, below our root

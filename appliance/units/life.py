@@ -95,7 +95,7 @@ class Life:
     @property
     def service(self) -> ServiceSection:
         """As defined now."""
-        return self.owner.unit.service
+        return self.ground.service_of(self.owner.unit)
 
     # -- from phase to phase ----------------------------------------------------------------------------------------
 
@@ -131,6 +131,7 @@ class Life:
         self.group.renew()
         self.group.limit(self.ground.cgroup_values(self.owner.unit.document))
         who = who_of(self.service)
+        self.group.limit(self.ground.delegated(self.owner.unit.document, who.uid, who.gid))
         make_directories(self.service, self.ground.below, uid=who.uid, gid=who.gid)
         self.voice.open_output()
         if self.service.notices_from() != "none":
@@ -284,6 +285,8 @@ class Life:
         if line is not None and line.ignore_failure:
             result = Result.SUCCESS
         self.main_result = result
+        if STATE_OF[self.phase] is STATE_OF[Phase.STOP]:
+            self.fail(result, self.last_exit)
         if self.phase in DYING:
             self.dying.look()
         elif self.phase in WAITS_FOR_COMMANDS:

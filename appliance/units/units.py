@@ -8,14 +8,17 @@ from dataclasses import replace
 import trio
 
 from appliance.errors import InputError
-from appliance.host import clock, files
+from appliance.host import clock, files, users
 from appliance.host.cgroups import find_cgroup_root
+from appliance.host.kernel import device_of, kernel
 from appliance.host.layout import Layout
 from appliance.host.processes import Processes
 from appliance.host.wallclock import WallClock
 from appliance.schema import Finding
 from appliance.units.alarms import Alarms
 from appliance.units.decisions import is_asked, why_not
+from appliance.units.dynamic_users import DynamicUsers
+from appliance.units.fences import Fences
 from appliance.units.ground import Ground
 from appliance.units.health_watch import HealthWatch
 from appliance.units.journal import Journal, read_journal
@@ -86,6 +89,17 @@ class Units:
             on_turn=self._settling.on_turn,
             on_trouble=register.trouble,
         )
+        fences = self.fences = Fences(
+            kernel(), self._controllers, self._layout.below, device_of,
+            DynamicUsers(f"{self._layout.run_units}/.dynamic-users", users.has_account, users.uids_in_use),
+        )  # fmt: skip
+        ground = register.ground
+        ground.spawn_words, ground.cgroup_values = fences.spawn_words, fences.cgroup_values
+        ground.service_of, ground.delegated = fences.service_of, fences.delegated
+
+    def _controllers(self) -> frozenset[str]:
+        cgroups = self._register.ground.cgroups
+        return cgroups.controllers() if cgroups is not None else frozenset()
 
     def _clocks(self) -> Clocks:
         wall = WallClock(self._processes.poller)
