@@ -123,6 +123,12 @@ def _write_update(out: Exposition, update: Mapping[str, Any]) -> None:
     for key in ("received_bytes",):
         if isinstance(update.get(key), int | float):
             out.gauge(f"appliance_update_{key}", "Bytes of the offered version that are here.").add(update[key])
+    if isinstance(update.get("failures"), int):
+        out.gauge("appliance_update_failures", "Attempts that failed, in a row.").add(update["failures"])
+    if isinstance(progress := update.get("progress"), Mapping):
+        out.gauge("appliance_update_fetched_bytes", "Bytes that this download took from the network.").add(
+            progress["fetched_bytes"]
+        )
     if isinstance(update.get("denied"), list):
         out.gauge("appliance_update_denied", "Versions that were rolled back here.").add(len(update["denied"]))
 

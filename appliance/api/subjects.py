@@ -110,7 +110,7 @@ class UpdateSubject(Protocol):
     def history(self) -> Any: ...  # noqa: D102
     async def check(self) -> Any: ...  # noqa: D102
     async def download(self, version: str = "") -> Any: ...  # noqa: D102
-    async def apply(self, version: str = "", *, force: bool = False) -> Any: ...  # noqa: D102
+    async def apply(self, version: str = "", *, force: bool = False, source: str = "") -> Any: ...  # noqa: D102
     async def channel(self, channel: str = "", *, allow_downgrade: bool = False) -> Any: ...  # noqa: D102
     async def rollback(self) -> Any: ...  # noqa: D102
 

@@ -23,7 +23,7 @@ VERBS = {
 }
 BODIES: Mapping[str, Mapping[str, Mapping[str, str]]] = {  # verb -> its fields
     "download": {"version": {"type": "string"}},
-    "apply": {"version": {"type": "string"}, "force": {"type": "boolean"}},
+    "apply": {"version": {"type": "string"}, "force": {"type": "boolean"}, "source": {"type": "string"}},
     "channel": {"channel": {"type": "string"}, "allow_downgrade": {"type": "boolean"}},
 }
 
@@ -41,7 +41,7 @@ def update_routes(subjects: Subjects) -> tuple[Route, ...]:
         async def act(request: Request) -> Reply:
             asked = request.json()
             fields = {
-                name: asked.flag(name) if kind["type"] == "boolean" else asked.text(name)
+                name: asked.flag(name) if kind["type"] == "boolean" else asked.text(name, length_max=4096)
                 for name, kind in BODIES.get(method, {}).items()
             }
             asked.done()

@@ -256,6 +256,14 @@ def file_size(path: str) -> int:
         return 0
 
 
+def disk_bytes(path: str) -> int:
+    """What it takes on the disk: a file of full length may be holes. 0 when it is missing."""
+    try:
+        return os.stat(path).st_blocks * 512
+    except OSError:
+        return 0
+
+
 def link_or_copy(source: str, target: str) -> None:
     """Share the bytes by a hard link where the file system can, else copy and sync. Raises ConflictError: it exists."""
     try:

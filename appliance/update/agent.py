@@ -16,14 +16,14 @@ from appliance.host import clock, entropy, files
 from appliance.host.bundle import Bundle
 from appliance.host.layout import Layout
 from appliance.host.processes import Processes
-from appliance.host.slots import RealSlotCalls, file_size
+from appliance.host.slots import RealSlotCalls
 from appliance.update.asking import AskWorker, worker_of
 from appliance.update.course import Course
 from appliance.update.explain import View, explain
 from appliance.update.health import HealthSource
 from appliance.update.memory import Keeper, Memory
-from appliance.update.offer import download_path
-from appliance.update.picture import Gate, HistoryEntry, OfferPicture, UpdatePicture, picture_slots
+from appliance.update.picture import Gate, HistoryEntry, OfferPicture, UpdatePicture, picture_progress, picture_slots
+from appliance.update.progress import PROGRESS_FILE, read_progress
 from appliance.update.record import SlotRecord, other
 from appliance.update.rollout import Goal, Phase
 from appliance.update.schedule import first_delay, next_delay
@@ -92,13 +92,16 @@ class Update:
         """Check and fetch; returns when it is here. Raises what went wrong."""
         return await self._ask(Goal(entropy.token(8), "download", version, automatic=False), wait=True)
 
-    async def apply(self, version: str = "", *, force: bool = False) -> UpdatePicture:
-        """Begin to check, fetch, write, switch; returns at once, ``request`` is the id to look for in the history."""
+    async def apply(self, version: str = "", *, force: bool = False, source: str = "") -> UpdatePicture:
+        """Begin to check, fetch, write, switch; returns at once, ``request`` is the id to look for in the history.
+
+        ``source``: a directory or an exported file to take it from, without any network.
+        """
         if force and not version:
             raise InputError("cannot force an update: say which version")
         if not self._bundle.frozen:
             raise UnavailableError("cannot apply an update: it runs from source, not from a built binary")
-        return await self._ask(Goal(entropy.token(8), "apply", version, force, False), wait=False)
+        return await self._ask(Goal(entropy.token(8), "apply", version, force, False, source=source), wait=False)
 
     async def channel(self, channel: str = "", *, allow_downgrade: bool = False) -> UpdatePicture:
         """Take that channel from now on (empty: the settings'), and ask what it offers; returns when it answered.
@@ -133,7 +136,7 @@ class Update:
         return await self._ask(Goal(entropy.token(8), "rollback", automatic=False), wait=False)
 
     async def _ask(self, goal: Goal, *, wait: bool) -> UpdatePicture:
-        if goal.verb != "rollback" and (off := self._off_reason()):
+        if goal.verb != "rollback" and (off := self._off_reason(goal.source)):
             raise UnavailableError(f"cannot {goal.verb} an update: {off}")
         if self._course.state.phase in _BUSY:
             version = self._course.state.offer.version if self._course.state.offer else ""
@@ -164,10 +167,10 @@ class Update:
         state, settings = course.state, course.settings
         offer = state.offer or (course.choice.offer if course.choice else None)
         off, said = self._off_reason(), course.choice.reason if course.choice else ""
-        received = 0
+        progress = None
         if offer is not None and state.phase is Phase.DOWNLOADING:
-            path = download_path(self._layout.update + "/download", offer)
-            received = file_size(path + ".partial") or file_size(path)
+            progress = picture_progress(read_progress(self._layout.run + PROGRESS_FILE))
+        received = progress.present_bytes if progress else 0
         return UpdatePicture(
             enabled=not off,
             reason=off or course.last_error or course.slots_problem or said,
@@ -184,6 +187,8 @@ class Update:
                 version=offer.version, size=offer.length, notes=offer.notes
             ),
             received_bytes=received,
+            progress=progress,
+            failures=course.failures,
             slots=picture_slots(record, course.running),
             denied=tuple(version for version, _ in record.denied),
             health=course.proving.missing if course.proving else (),
@@ -211,8 +216,8 @@ class Update:
             )
         )  # fmt: skip
 
-    def _off_reason(self) -> str:
-        if not self._course.settings.repository:
+    def _off_reason(self, source: str = "") -> str:
+        if not self._course.settings.repository and not source:
             return "no repository is set ([update] repository)"
         if not files.exists(self._layout.trust_root):
             return f"there is no trust root {self._layout.trust_root}"

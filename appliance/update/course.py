@@ -17,7 +17,7 @@ from appliance.host.bundle import Bundle, dismiss_guard
 from appliance.host.failpoint import reach
 from appliance.host.layout import Layout
 from appliance.host.processes import Processes
-from appliance.host.slots import file_size
+from appliance.host.slots import disk_bytes
 from appliance.update.asking import AskWorker
 from appliance.update.choosing import Choice, choose, choose_asked
 from appliance.update.explain import ROOM_BYTES_SPARE
@@ -27,12 +27,14 @@ from appliance.update.memory import Memory
 from appliance.update.offer import Offer, download_path, parse_offer
 from appliance.update.picture import HistoryEntry
 from appliance.update.policy import parse_policy
+from appliance.update.progress import PROGRESS_FILE
 from appliance.update.proving import Proving
 from appliance.update.record import SlotName, SlotRecord, other
 from appliance.update.rollout import Facts, Goal, Next, Phase, Rollout, decide_start
 from appliance.update.seeding import find_place
 from appliance.update.settings import UpdateSettings
 from appliance.update.slots import Slots
+from appliance.update.transport import taken_from
 from appliance.update.version import parse_version
 
 _GUARD_SPARE_SECONDS = 60  # the guard waits longer than we do: it is for those who hang
@@ -86,7 +88,7 @@ class Course:
         return self.memory.switched.channel_for(self.settings.channel)
 
     def _settings_here(self) -> UpdateSettings:
-        return replace(self.settings, channel=cast(Any, self.channel))
+        return taken_from(replace(self.settings, channel=cast(Any, self.channel)), self.state.goal.source)
 
     async def pursue(self, goal: Goal) -> ApplianceError | None:
         """Do what was asked, as far as it goes; the error is recorded already. A switch does not return."""
@@ -201,8 +203,9 @@ class Course:
     async def _download(self, offer: Offer) -> str:
         await self._enter(Phase.DOWNLOADING)
         directory = self._layout.update + "/download"
-        have = file_size(download_path(directory, offer) + ".partial")
+        have = min(offer.length, disk_bytes(download_path(directory, offer) + ".partial"))
         self._need_room(self._layout.update, offer.length * 2 - have)
+        files.remove(self._layout.run + PROGRESS_FILE)
         answer = await self._ask_worker(self._settings_here(), "download", offer.path)
         file = download_path(directory, offer)
         if answer.get("file") != file:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from appliance.update.record import SLOTS, SlotName, SlotRecord
 
@@ -65,6 +67,28 @@ class OfferPicture:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProgressPicture:
+    """How far the worker is. ``present_bytes`` of the file are in place; the rest is what the network brings."""
+
+    step: str
+    total_bytes: int
+    present_bytes: int
+    fetched_bytes: int
+    to_fetch_bytes: int
+    bytes_per_second: int
+    seconds_left: float | None
+    trouble: str  # what went wrong and is tried again
+
+
+def picture_progress(told: Mapping[str, Any]) -> ProgressPicture | None:
+    """What a worker told; None when that is nothing."""
+    try:
+        return ProgressPicture(**told)
+    except TypeError:
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
 class UpdatePicture:
     """The whole of ``update status``."""
 
@@ -81,6 +105,8 @@ class UpdatePicture:
     request_version: str
     available: OfferPicture | None
     received_bytes: int
+    progress: ProgressPicture | None = None  # while it downloads
+    failures: int = 0  # in a row
     slots: tuple[SlotPicture, ...]
     denied: tuple[str, ...]
     health: tuple[str, ...]  # during a trial: what is still missing

@@ -10,6 +10,7 @@ from typing import Any
 from appliance.errors import ApplianceError
 from appliance.host import clock, files
 
+PROGRESS_FILE = "/update-progress.json"  # below the run directory
 _SECONDS = 0.5
 _RATE_SECONDS = 5.0
 

@@ -68,6 +68,7 @@ class Goal:
     force: bool = False
     automatic: bool = True
     onward: bool = False  # a step on the way to ``version`` is done; the next follows
+    source: str = ""  # a directory or a file to take instead of the repository
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def encode(rollout: Rollout) -> bytes:
             "phase": rollout.phase.value,
             "goal": {
                 "id": goal.id, "verb": goal.verb, "version": goal.version, "force": goal.force,
-                "automatic": goal.automatic, "onward": goal.onward,
+                "automatic": goal.automatic, "onward": goal.onward, "source": goal.source,
             },
             "offer": None if rollout.offer is None else offer_to_json(rollout.offer),
             "slot": rollout.slot,
@@ -122,7 +123,7 @@ def decode(data: bytes) -> Rollout:
             Phase(value["phase"]),
             Goal(
                 str(goal["id"]), verb, str(goal["version"]), bool(goal["force"]), bool(goal["automatic"]),
-                bool(goal.get("onward")),
+                bool(goal.get("onward")), str(goal.get("source", "")),
             ),
             None if value["offer"] is None else parse_offer(value["offer"]),
             cast(SlotName | None, slot),

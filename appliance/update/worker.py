@@ -22,7 +22,7 @@ from appliance.update.fetch import fetch_bytes, fetcher_for
 from appliance.update.mirrors import KeptMirrors
 from appliance.update.offer import Offer, download_path, offer_to_json, worth_telling
 from appliance.update.policy import policy_to_json
-from appliance.update.progress import Progress, keeper
+from appliance.update.progress import PROGRESS_FILE, Progress, keeper
 from appliance.update.settings import without_secret
 from appliance.update.slots import Slots
 from appliance.update.transport import Transport, plain_transport
@@ -30,7 +30,6 @@ from appliance.update.trust import Repository
 from appliance.update.whole import fetch_whole
 
 _INDEX, _PACK = ".index", ".pack"  # as release/indexing.py names them
-PROGRESS_FILE = "/update-progress.json"  # below the run directory
 
 
 @dataclass(frozen=True, kw_only=True)
