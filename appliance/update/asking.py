@@ -1,4 +1,4 @@
-"""The daemon's end of the worker: start it, wait, read its answer. No network code and no TUF is loaded here."""
+"""The daemon's end of the worker: start it, wait, read its answer. No TUF is loaded here, and nothing is parsed."""
 
 from __future__ import annotations
 
@@ -6,23 +6,42 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+import trio
+
 from appliance.errors import UnavailableError
 from appliance.host.bundle import Bundle, command_of_ours
 from appliance.host.layout import Layout
 from appliance.host.processes import Processes
 from appliance.host.slots import network_environment
 from appliance.update.answer import parse_answer
+from appliance.update.glance import Glance
 from appliance.update.settings import UpdateSettings
 from appliance.update.transport import format_transport, transport_of
 
 _SECONDS = {"refresh": 300.0, "download": 6 * 3600.0}
 AskWorker = Callable[[UpdateSettings, str, str], Awaitable[dict[str, Any]]]
-"""(settings, verb, target path) -> the answer; raises what the worker raised."""
+"""(settings, verb, target path) -> the answer; raises what the worker raised.
+
+``refresh`` with "quick" for a path: an answer from before will do, if the repository has not changed."""
 
 
 def worker_of(layout: Layout, bundle: Bundle, processes: Processes) -> AskWorker:
     """A worker of our own version, as a child."""
-    return partial(_ask, layout, bundle, processes)
+    return partial(_ask_quickly, Glance(layout.trust_root, bundle.version), layout, bundle, processes)
+
+
+async def _ask_quickly(
+    glance: Glance, layout: Layout, bundle: Bundle, processes: Processes,
+    settings: UpdateSettings, verb: str, path: str,
+) -> dict[str, Any]:  # fmt: skip
+    if verb == "refresh" and path == "quick":
+        answer = await trio.to_thread.run_sync(glance.unchanged, settings, abandon_on_cancel=True)
+        if answer is not None:
+            return answer
+    answer = await _ask(layout, bundle, processes, settings, verb, "" if verb == "refresh" else path)
+    if verb == "refresh":
+        glance.remember(settings, answer)
+    return answer
 
 
 async def _ask(
