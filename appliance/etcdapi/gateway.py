@@ -6,7 +6,8 @@ Bytes are base64, 64-bit numbers are strings, what has its default is left out, 
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from google.protobuf import json_format
@@ -14,6 +15,7 @@ from google.protobuf.message import Message
 
 from appliance.etcdapi import metrics
 from appliance.etcdapi.grpc import Code, Consumer, Methods, RefusedError, Streaming, Unary
+from appliance.etcdapi.json_in import BadJsonError, messages_untrusted
 from appliance.etcdapi.json_paths import PATHS
 from appliance.etcdapi.member import CLUSTER_VERSION, VERSION
 
@@ -23,10 +25,15 @@ if TYPE_CHECKING:
 _HTTP_STATUS = {
     Code.OK: 200, Code.CANCELLED: 408, Code.UNKNOWN: 500, Code.INVALID_ARGUMENT: 400, Code.DEADLINE_EXCEEDED: 504,
     Code.NOT_FOUND: 404, Code.ALREADY_EXISTS: 409, Code.PERMISSION_DENIED: 403, Code.UNAUTHENTICATED: 401,
-    Code.RESOURCE_EXHAUSTED: 429, Code.FAILED_PRECONDITION: 400, Code.ABORTED: 409, Code.OUT_OF_RANGE: 400,
+    Code.RESOURCE_EXHAUSTED: 429, Code.FAILED_PRECONDITION: 412, Code.ABORTED: 409, Code.OUT_OF_RANGE: 400,
     Code.UNIMPLEMENTED: 501, Code.INTERNAL: 500, Code.UNAVAILABLE: 503, Code.DATA_LOSS: 500,
 }  # fmt: skip
 _JSON = "application/json"
+_TEXT = "text/plain; charset=utf-8"
+_FROM_RPC = {"Grpc-Metadata-Content-Type": "application/grpc"}  # as etcd's gateway marks what a method said
+_NOT_GUESSED = {"X-Content-Type-Options": "nosniff"}
+_ONLY_GET = _NOT_GUESSED | {"Allow": "GET"}
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Wire(Protocol):
@@ -36,7 +43,10 @@ class Wire(Protocol):
     def backlog(self) -> int:
         """Bytes not taken yet."""
 
-    def head(self, status: int, content_type: str, length: int | None, *, close: bool = False) -> None:
+    def head(
+        self, status: int, content_type: str, length: int | None, *, close: bool = False,
+        more: Mapping[str, str] = _NOTHING,
+    ) -> None:  # fmt: skip
         """Status line and headers."""
 
     def data(self, data: bytes) -> None:
@@ -53,6 +63,7 @@ class Reply:
 
     def __init__(self, wire: Wire, token: bytes = b"") -> None:
         self._wire = wire
+        self.headers: dict[str, str] = {}  # of the answer, in any case
         self._answer: type[Message] | None = None
         self._streaming = False
         self._started = False
@@ -65,30 +76,35 @@ class Reply:
         """Bytes that have not left."""
         return self._wire.backlog
 
-    def text(self, status: int, content_type: str, body: str | bytes) -> None:
+    def text(self, status: int, content_type: str, body: str | bytes, more: Mapping[str, str] = _NOTHING) -> None:
         """A whole answer."""
         data = body.encode() if isinstance(body, str) else body
         self.over = True
-        self._wire.head(status, content_type, len(data))
+        self._wire.head(status, content_type, len(data), more={**self.headers, **more})
         self._wire.data(data)
         self._wire.finish()
 
-    def serve(self, method: Unary | Streaming, message: bytes, answer: type[Message]) -> None:
-        """Give the method its message; the rest is up to it."""
+    def serve(self, method: Unary | Streaming, messages: Iterable[Message], answer: type[Message]) -> None:
+        """Give the method its message, or all of them; the rest is up to it."""
         self._answer = answer
         try:
             if isinstance(method, Unary):
-                reply = method.handle(self, message)
+                request = next(iter(messages), None)
+                reply = method.handle(self, request.SerializeToString() if request is not None else b"")
                 if reply is not None:
                     self.reply(reply)
                 return
             self._streaming = True
             self._consumer = method.open(self)
-            self._consumer.message(message)
+            for request in messages:
+                if self._consumer is not None:
+                    self._consumer.message(request.SerializeToString())
             if self._consumer is not None:
                 self._consumer.half_close()  # the body was all: keep-alives end with it, watches do not
         except RefusedError as exc:
             self.refuse(exc.code, exc.message)
+        except BadJsonError as exc:
+            self.refuse(Code.INVALID_ARGUMENT, str(exc))
 
     def hold(self, consumer: Consumer) -> None:
         """Tell it when the client leaves."""
@@ -97,7 +113,7 @@ class Reply:
     def reply(self, message: bytes) -> None:
         """The one message."""
         if not self.over:
-            self.text(200, _JSON, self._json(message))
+            self.text(200, _JSON, self._json(message), _FROM_RPC)
 
     def refuse(self, code: Code, text: str) -> None:
         """As grpc-gateway says it."""
@@ -117,7 +133,7 @@ class Reply:
         """Headers before anything is said."""
         if not self._started and not self.over:
             self._started = True
-            self._wire.head(200, _JSON, None)
+            self._wire.head(200, _JSON, None, more=self.headers | _FROM_RPC)
 
     def send(self, message: bytes) -> None:
         """One line."""
@@ -165,59 +181,59 @@ class Gateway:
         self._verbs = verbs
         self._methods = methods
 
-    def serve(self, method: str, target: str, body: bytes, reply: Reply) -> None:
+    def serve(self, method: str, target: str, origin: str, body: bytes, reply: Reply) -> None:
         """Answer, now or later."""
         path = target.partition("?")[0]
-        if path.startswith("/v3"):
-            self._rpc(method, path, body, reply)
+        self._allow(origin, reply)
+        if method == "OPTIONS":
+            reply.text(200, _TEXT, "")
+        elif path == "/v3":
+            reply.text(301, _TEXT, "", {"Location": "/v3/"})
+        elif path.startswith(("/v3/", "/v3beta/")):
+            self._rpc(method, "/v3/" + path.split("/", 2)[2], body, reply)
+        elif path not in ("/version", "/health", "/livez", "/readyz", "/metrics"):
+            reply.text(404, _TEXT, "404 page not found\n", _NOT_GUESSED)
         elif method != "GET":
-            reply.text(405, "text/plain; charset=utf-8", "Method Not Allowed\n")
-        elif path == "/version":
+            reply.text(405, _TEXT, "Method Not Allowed\n", _ONLY_GET)
+        else:
+            self._side_door(path, reply)
+
+    def _allow(self, origin: str, reply: Reply) -> None:
+        """A page of that origin may read the answer (CORS)."""
+        allowed = self._verbs.options.cors
+        if "*" in allowed or (origin and origin in allowed):
+            reply.headers = {
+                "Access-Control-Allow-Methods": "POST, GET, OPTIONS, PUT, DELETE",
+                "Access-Control-Allow-Origin": "*" if "*" in allowed else origin,
+                "Access-Control-Allow-Headers": "accept, content-type, authorization",
+            }
+
+    def _side_door(self, path: str, reply: Reply) -> None:
+        if path == "/version":
             reply.text(200, _JSON, f'{{"etcdserver":"{VERSION}","etcdcluster":"{CLUSTER_VERSION}"}}')
-        elif path == "/health":
-            status = self._verbs.store.status()
-            good = status.state == "open"
+            return
+        if path == "/metrics":
+            reply.text(200, "text/plain; version=0.0.4; charset=utf-8", metrics.render(self._verbs))
+            return
+        status = self._verbs.store.status()
+        good = status.state == "open"
+        if path == "/health":
             reply.text(
                 200 if good else 503, _JSON,
                 '{"health":"true","reason":""}' if good else json.dumps({"health": "false", "reason": status.problem}),
             )  # fmt: skip
-        elif path in ("/livez", "/readyz"):
-            good = path == "/livez" or self._verbs.store.status().state == "open"
-            reply.text(200 if good else 503, "text/plain; charset=utf-8", "ok\n" if good else "not ready\n")
-        elif path == "/metrics":
-            reply.text(200, "text/plain; version=0.0.4; charset=utf-8", metrics.render(self._verbs))
-        else:
-            reply.text(404, "text/plain; charset=utf-8", "404 page not found\n")
+            return
+        good = good or path == "/livez"
+        reply.text(200 if good else 503, _TEXT, "ok\n" if good else "not ready\n")
 
     def _rpc(self, method: str, path: str, body: bytes, reply: Reply) -> None:
-        for prefix in ("/v3beta/", "/v3alpha/"):
-            if path.startswith(prefix):
-                path = "/v3/" + path.removeprefix(prefix)
         found = PATHS.get(path)
         rpc = self._methods.get(found[0]) if found else None
         if found is None or rpc is None:
-            reply.text(404, _JSON, '{"error":"Not Found","message":"Not Found","code":5}')
+            reply.text(404, _TEXT, "Not Found\n", _NOT_GUESSED)
             return
         if method != "POST":
-            text = '{"error":"Method Not Allowed","message":"Method Not Allowed","code":12}'
-            reply.text(501, _JSON, text)
+            reply.text(405, _TEXT, "Method Not Allowed\n", _NOT_GUESSED)
             return
         _, request_kind, answer_kind = found
-        try:
-            request = _parse_untrusted(body or b"{}", request_kind)
-        except (json_format.ParseError, UnicodeDecodeError) as exc:
-            reply.refuse(Code.INVALID_ARGUMENT, str(exc))
-            return
-        reply.serve(rpc, request.SerializeToString(), answer_kind)
-
-
-def _parse_untrusted(body: bytes, kind: type[Message]) -> Message:
-    """Unknown fields are passed over; a word that an enum does not have is refused, not read as its default."""
-    try:
-        return json_format.Parse(body, kind())
-    except json_format.ParseError as exc:
-        unknown = re.search(r"Invalid enum value (\S+) for enum type (\w+)\.([\w.]+\w)", str(exc))
-        if unknown:
-            enum = f"{unknown[2]}.{unknown[3].replace('.', '_')}"
-            raise json_format.ParseError(f'unknown value "{unknown[1]}" for enum {enum}') from None
-        return json_format.Parse(body, kind(), ignore_unknown_fields=True)
+        reply.serve(rpc, messages_untrusted(body, request_kind), answer_kind)

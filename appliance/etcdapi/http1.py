@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import h11
@@ -13,6 +14,9 @@ from appliance.etcdapi.grpc import Methods
 
 if TYPE_CHECKING:
     from appliance.etcdapi.verbs import Verbs
+
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Http1:
@@ -74,10 +78,11 @@ class Http1:
             elif isinstance(event, h11.EndOfMessage):
                 assert self._request is not None
                 self._served += 1
-                token = next((value for name, value in self._request.headers if name == b"authorization"), b"")
-                reply = self._reply = Reply(self, token)
+                headers = dict(self._request.headers)
+                reply = self._reply = Reply(self, headers.get(b"authorization", b""))
                 method, target = self._request.method.decode("ascii"), self._request.target.decode("latin-1")
-                self._gateway.serve(method, target, bytes(self._body), reply)
+                origin = headers.get(b"origin", b"").decode("latin-1")
+                self._gateway.serve(method, target, origin, bytes(self._body), reply)
             elif isinstance(event, h11.ConnectionClosed):
                 self.closing = True
 
@@ -90,9 +95,12 @@ class Http1:
 
     # What a Reply says
 
-    def head(self, status: int, content_type: str, length: int | None, *, close: bool = False) -> None:
+    def head(
+        self, status: int, content_type: str, length: int | None, *, close: bool = False,
+        more: Mapping[str, str] = _NOTHING,
+    ) -> None:  # fmt: skip
         """The status line and headers; no length: in chunks."""
-        headers = [("Content-Type", content_type)]
+        headers = [*more.items(), ("Content-Type", content_type)]
         headers.append(("Content-Length", str(length)) if length is not None else ("Transfer-Encoding", "chunked"))
         if close:
             headers.append(("Connection", "close"))

@@ -73,7 +73,7 @@ async def test_gateway_and_side_doors(tmp_path: Path) -> None:
         expected = {"error": "etcdserver: key is not provided", "message": "etcdserver: key is not provided", "code": 3}
         assert (status, json.loads(text)) == (400, expected)
         assert (await http.ask("POST", "/v3/kv/range", "{nonsense"))[0] == 400
-        assert (await http.ask("GET", "/v3/kv/range"))[0] == 501
+        assert (await http.ask("GET", "/v3/kv/range"))[0] == 405
         assert (await http.ask("POST", "/v3/nope", "{}"))[0] == 404
         assert json.loads((await http.ask("POST", "/v3beta/lease/grant", '{"TTL":"60"}'))[1])["TTL"] == "60"
         assert set(json.loads((await http.ask("GET", "/version"))[1])) == {"etcdserver", "etcdcluster"}
