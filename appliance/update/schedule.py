@@ -4,7 +4,7 @@ from __future__ import annotations
 
 FIRST_DELAY_MAX = 3600.0
 _STEP_DELAY_MAX = 30.0
-_RETRY_FIRST = 10.0
+_RETRY_FIRST, _RETRY_GROWTH = 30.0, 4.0  # slower growth: more retries of more hosts at one time
 
 
 def first_delay(interval: float, chance: float, *, stepped: bool = False) -> float:
@@ -24,4 +24,4 @@ def next_delay(interval: float, failures: int, chance: float) -> float:
     """
     if not failures:
         return interval * (0.9 + 0.2 * chance)
-    return min(interval, _RETRY_FIRST * 2.0 ** min(failures - 1, 20)) * (0.5 + 0.5 * chance)
+    return min(interval, _RETRY_FIRST * _RETRY_GROWTH ** min(failures - 1, 20)) * (0.5 + 0.5 * chance)
