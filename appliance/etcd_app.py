@@ -73,6 +73,7 @@ def run(options: EtcdOptions, signals: Signals) -> int:
         )
     files.make_directory(options.data_dir, mode=0o700)
     sys.setswitchinterval(SWITCH_SECONDS)
+    process_self.raise_file_limit()
     lock = files.lock(files.join(options.data_dir, "lock"))
     try:
         trio.run(_main, options, signals)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import resource
 import select
 from collections.abc import MutableMapping
 
@@ -51,6 +52,13 @@ def say(line: str) -> None:
         _unsaid = 0
     except OSError:
         _unsaid += 1
+
+
+def raise_file_limit() -> None:
+    """As many descriptors as we may have: ten thousand connections are ten thousand of them."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def pause_garbage_collection() -> None:

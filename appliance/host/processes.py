@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import fcntl
 import os
-import resource
 import signal
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ import trio
 
 from appliance.errors import UnavailableError
 from appliance.host.poller import Poller
+from appliance.host.process_self import raise_file_limit
 from appliance.host.procfs import process_stat
 from appliance.host.spawner import Spawner
 
@@ -352,13 +352,6 @@ def become_subreaper() -> None:
     """Orphans of our descendants become our children, so that they can be found and reaped (prctl(2))."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def raise_file_limit() -> None:
-    """As many descriptors as we may have; ``spawn`` gives programs their usual limit back."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def signal_name(number: int) -> str:
