@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add.add_argument("--floor", default="", metavar="VERSION", help="hosts must have passed this version first")
     add.add_argument("--barrier", action="store_true", help="every older host must run this before a newer one")
     add.add_argument("--notes", default="", help="what people should know")
+    add.add_argument("--packed", action="store_true", help="serve it in compressed chunks (a binary is compressed)")
     _add_waves(add)
     promote = _verb(verbs, "promote", "the same bytes for another channel, to be published next")
     promote.add_argument("version", metavar="VERSION")
@@ -59,6 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prune = _verb(verbs, "prune", "remove withdrawn releases and files that nothing names", signs=True)
     prune.add_argument("--keep", type=int, default=0, metavar="N", help="and all but the newest N of each channel")
     prune.add_argument("--grace", default="1d", metavar="DURATION", help="for which old metadata stays (1d)")
+    export = _verb(verbs, "export", "the repository as one file, for hosts without a network", dry=False, named=True)
+    export.add_argument("file", metavar="FILE", help="what to write; hosts: appliance update apply --from FILE")
+    export.add_argument("--channel", action="append", default=[], choices=_CHANNELS, help="only this one (repeatable)")
+    export.add_argument("--all", action="store_true", help="every release, not only each channel's newest")
     _verb(verbs, "list", "what is published, with its rules, and what is waiting", dry=False)
 
 

@@ -14,7 +14,7 @@ def text(data: dict[str, Any]) -> str:
     """All that the answer holds, one paragraph each."""
     parts = _sentences(data)
     cells: list[tuple[Any, ...]]
-    for title in ("published", "staged", "verified", "releases", "pruned"):
+    for title in ("published", "staged", "verified", "releases", "pruned", "exported"):
         if (rows := data.get(title)) is not None:
             parts.append(f"{_HEADINGS.get(title, title)}: " + (_releases(rows) if rows else "nothing"))
     if "removed_files" in data:

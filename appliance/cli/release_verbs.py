@@ -23,6 +23,7 @@ def do(args: argparse.Namespace) -> dict[str, Any]:
     data = {
         "init": _init, "add": _add, "promote": _promote, "publish": _publish, "refresh": _refresh, "key": _key,
         "root": _root, "verify": _verify, "prune": _prune, "list": _list,
+        "export": _export,
     }.get(args.verb, _rule)(args)  # fmt: skip
     return {**data, **({"dry_run": True} if getattr(args, "dry_run", False) else {})}
 
@@ -83,6 +84,7 @@ def _add(args: argparse.Namespace) -> dict[str, Any]:
     added = release.stage_file(
         args.directory, os.path.abspath(args.file), channel=args.channel, architecture=args.architecture,
         version=args.release_version, floor=args.floor, notes=args.notes, rules=rules, dry_run=args.dry_run,
+        packed=args.packed,
     )  # fmt: skip
     return {"staged": [vars(added)]}
 
@@ -203,6 +205,11 @@ def _number(text: str) -> int:
     if not text.isdecimal():
         raise InputError(f"cannot read threshold {text!r}: it must be a number")
     return int(text)
+
+
+def _export(args: argparse.Namespace) -> dict[str, Any]:
+    out = os.path.abspath(args.file)
+    return release.export(args.directory, out, channels=args.channel, everything=args.all)
 
 
 def _verify(args: argparse.Namespace) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from typing import Any
 
@@ -22,6 +23,7 @@ _EXAMPLES = """Examples:
   appliance update apply --force 1.4.0     a version that was denied, or an older one
   appliance update channel beta            alpha, beta or stable; nothing older is taken
   appliance update channel stable --allow-downgrade
+  appliance update apply --from /media/stick/repository.tar     verified as ever, without a network
   appliance update explain"""
 _POLL_SECONDS = 0.3
 _SUCCESS = {"apply": "blessed", "rollback": "rolled back"}
@@ -36,11 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if name in ("download", "apply"):
             verb.add_argument("version", nargs="?", default="", metavar="VERSION", help="this one, not the newest")
         if name == "apply":
+            verb.add_argument(
+                "--from", dest="source", default="", metavar="DIR|FILE",
+                help="take it from a copy of the repository, or one made by release export; no network is used",
+            )  # fmt: skip
             verb.add_argument("--force", action="store_true", help="even if VERSION is denied or older")
         if name == "channel":
             verb.add_argument("channel", nargs="?", default="", metavar="CHANNEL", help="alpha, beta or stable")
             verb.add_argument("--settings", action="store_true", help="the channel of the settings file again")
             verb.add_argument("--allow-downgrade", action="store_true", help="take its newest, once, even if older")
+        if name in ("download", "apply", "rollback"):
+            verb.add_argument("--progress-fd", type=int, metavar="N", help="write JSON lines of what happens there")
         if name in ("apply", "rollback"):
             verb.add_argument("--no-wait", action="store_true", help="return when it has begun")
             verb.add_argument("--timeout", default="30m", metavar="DURATION", help="give up waiting (30m)")
@@ -60,10 +68,13 @@ def run(args: argparse.Namespace) -> int:
         show(args, call(args.layout, "GET", "/v1/update/history"), _history_text)
     elif verb == "channel":
         return _channel(args)
-    elif verb in ("check", "download"):
-        body = {"version": args.version} if verb == "download" else {}
-        timeout = 330.0 if verb == "check" else 7 * 3600.0
-        picture = call(args.layout, "POST", f"/v1/update/{verb}", body, timeout=timeout)
+    elif verb == "check":
+        show(args, call(args.layout, "POST", "/v1/update/check", {}, timeout=330.0), _offer_text)
+    elif verb == "download":
+        from appliance.cli.update_progress import Reporter, watched
+
+        with watched(args, Reporter(args)):
+            picture = call(args.layout, "POST", "/v1/update/download", {"version": args.version}, timeout=7 * 3600.0)
         show(args, picture, _offer_text)
     else:
         return _begin(args, verb)
@@ -91,10 +102,16 @@ def _channel(args: argparse.Namespace) -> int:
 def _begin(args: argparse.Namespace, verb: str) -> int:
     from appliance.cli.client import call
     from appliance.cli.render import show
+    from appliance.errors import NotFoundError
     from appliance.schema import parse_duration
 
     seconds = parse_duration(args.timeout)
-    body = {"version": args.version, "force": args.force} if verb == "apply" else {}
+    body: dict[str, Any] = {}
+    if verb == "apply":
+        source = os.path.abspath(args.source) if args.source else ""
+        if source and not os.path.exists(source):
+            raise NotFoundError(f"cannot apply from {source}: there is no such file or directory", where=source)
+        body = {"version": args.version, "force": args.force, "source": source}
     picture = call(args.layout, "POST", f"/v1/update/{verb}", body)
     if args.no_wait:
         show(args, picture, lambda _: f"begun, id {picture['request']}; see `appliance update status`")
@@ -117,39 +134,28 @@ def _exit_code(verb: str, entry: dict[str, Any]) -> int:
 
 def _wait(args: argparse.Namespace, request: str, seconds: float) -> dict[str, Any]:
     """The history's entry of that request. The daemon is replaced on the way: a lost connection is no error."""
-    import sys
-
     from appliance.cli.client import call
+    from appliance.cli.update_progress import Reporter
     from appliance.errors import ApplianceError, NotYetError, UnavailableError
 
-    deadline, said, lost = time.monotonic() + seconds, "", ""
+    deadline, lost, reporter = time.monotonic() + seconds, "", Reporter(args)
     while time.monotonic() < deadline:
         try:
             picture = call(args.layout, "GET", "/v1/update", timeout=10.0)
             for entry in call(args.layout, "GET", "/v1/update/history", timeout=10.0):
                 if entry["id"] == request:
+                    reporter.end({"event": "end", **entry})
                     return dict(entry)
-            lost, now = "", _progress(picture)
+            lost = ""
+            reporter.report(picture)
         except UnavailableError as exc:
-            lost, now = exc.message, "the appliance is being replaced"
+            lost = exc.message
+            reporter.say("the appliance is being replaced", {"event": "replacing"})
         except ApplianceError as exc:
-            lost, now = exc.message, exc.message
-        if now != said and args.output == "table":
-            print(now, file=sys.stderr, flush=True)
-            said = now
+            lost = exc.message
+            reporter.say(lost, {"event": "trouble", "message": lost})
         time.sleep(_POLL_SECONDS)
     raise NotYetError(f"cannot tell how the update ends: no verdict in {args.timeout}{f' ({lost})' if lost else ''}")
-
-
-def _progress(picture: dict[str, Any]) -> str:
-    state, offer = picture["state"], picture.get("available") or {}
-    version = offer.get("version", "")
-    if state == "downloading" and offer.get("size"):
-        return f"downloading {version}: {100 * picture['received_bytes'] // offer['size']} %"
-    if state == "trial":
-        missing = "; ".join(picture["health"]) or "settling"
-        return f"{picture['version']} is on trial: {missing}"
-    return f"{state} {version}".strip()
 
 
 def _status_text(picture: dict[str, Any]) -> str:
@@ -161,6 +167,10 @@ def _status_text(picture: dict[str, Any]) -> str:
         f"state     {state(picture['state'])}" + ("" if picture["enabled"] else "  (updates are off)"),
         f"channel   {picture['channel']} of {picture['repository'] or 'no repository'}, {picture['strategy']}",
     ]
+    if progress := picture.get("progress"):
+        from appliance.cli.update_progress import progress_text
+
+        lines.append("download  " + progress_text(progress))
     if picture["reason"]:
         lines.append(f"reason    {picture['reason']}")
     if picture["health"]:

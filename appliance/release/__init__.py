@@ -2,6 +2,7 @@
 
 from appliance.release.ceremony import export_payload, import_payload, roles_of, sign_payload
 from appliance.release.committing import Expiry, publishing_time
+from appliance.release.exporting import export
 from appliance.release.keys import KeyRing
 from appliance.release.pruning import prune
 from appliance.release.publishing import add_role_key, change, publish, refresh, revoke_role_key, rotate
@@ -21,6 +22,7 @@ __all__ = [
     "change",
     "create",
     "dead_end",
+    "export",
     "export_payload",
     "floor",
     "import_payload",

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from appliance.errors import ApplianceError
-from appliance.host import clock, files
+from appliance.host import files
+from appliance.host.clock import monotonic_seconds
 
 PROGRESS_FILE = "/update-progress.json"  # below the run directory
 _SECONDS = 0.5
@@ -20,7 +21,7 @@ class Progress:
     """Bytes of the file that are in place (``present``), of the network (``fetched``), and how fast they come."""
 
     tell: Callable[[dict[str, Any]], None] = lambda _: None
-    now: Callable[[], float] = clock.monotonic_seconds
+    clock: Callable[[], float] = monotonic_seconds
     step: str = "starting"
     total: int = 0
     present: int = 0
@@ -38,7 +39,7 @@ class Progress:
     def receive(self, size: int) -> None:
         """Bytes came."""
         self.fetched += size
-        if self.now() - self._told >= _SECONDS:
+        if self.clock() - self._told >= _SECONDS:
             self._tell()
 
     def rate(self) -> float:
@@ -59,7 +60,7 @@ class Progress:
         }  # fmt: skip
 
     def _tell(self) -> None:
-        moment = self.now()
+        moment = self.clock()
         self._told = moment
         self._marks.append((moment, self.fetched))
         while len(self._marks) > 2 and moment - self._marks[0][0] > _RATE_SECONDS:
