@@ -32,6 +32,12 @@ def open_standard(
     return opened[0], opened[1], opened[2]
 
 
+def open_connection(fd: int, standard_error: str, *, journal: str, uid: int | None) -> tuple[int, int, int]:
+    """As inetd does: the connection as 0 and 1. Raises as ``open_standard``."""
+    error = _open(standard_error, journal, uid)
+    return os.dup(fd), os.dup(fd), error
+
+
 def close_standard(fds: tuple[int, ...]) -> None:
     """Ours are of no more use once the program has its own."""
     for fd in fds:

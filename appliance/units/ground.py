@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from appliance.host.cgroups import CgroupRoot
+from appliance.host.listening import Call
 from appliance.host.processes import Processes
 from appliance.units.alarms import Alarms
 from appliance.units.journal import Journal
@@ -40,6 +41,10 @@ class Group(Protocol):
 
 def _no_descriptors(unit: Unit) -> tuple[tuple[str, int], ...]:
     return ()
+
+
+def _no_call(unit: Unit) -> Call | None:
+    return None
 
 
 def _no_words(document: UnitDocument) -> tuple[str, ...]:
@@ -76,5 +81,6 @@ class Ground:
     cgroup_values: Callable[[UnitDocument], tuple[tuple[str, str], ...]] = _no_values  # file in the cgroup, value
     delegated: Callable[[UnitDocument, int | None, int | None], tuple[tuple[str, str], ...]] = _not_delegated
     service_of: Callable[[Unit], ServiceSection] = _plain_service  # with the user that a dynamic one really is
+    call_of: Callable[[Unit], Call | None] = _no_call  # the connection that its process serves
     holder: Holder | None = None  # keeps descriptors over our death
     below: Callable[[str], str] = str  # a path of the host, below our root

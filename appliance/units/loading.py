@@ -42,8 +42,9 @@ class Loading:
             return
         for run in left:
             if run.name not in register.runners:
+                ours = register.is_transient(run.name)
                 runner = register.runners[run.name] = Runner(unit_of_run_state(run), register.ground)
-                if run.name not in register.files.unreadable:
+                if not ours and run.name not in register.files.unreadable:
                     runner.vanished, runner.standing.desired = True, False
         register.link()
         for run in left:

@@ -37,8 +37,10 @@ class Register:
     findings: tuple[Finding, ...] = ()
     troubles: deque[Finding] = field(default_factory=lambda: deque(maxlen=_TROUBLES_MAX))
     stopped_by_hand: set[str] = field(default_factory=set)
+    transients: set[str] = field(default_factory=set)  # units without a file of their own, gone when they are over
     going_down: bool = False
     nursery: trio.Nursery | None = None
+    is_transient: Callable[[str], bool] = lambda name: False  # whether one without a file lives on
     on_link: Callable[[], None] = lambda: None  # units came, went or changed
 
     @property
@@ -51,7 +53,7 @@ class Register:
         units = {name: runner.unit for name, runner in self.runners.items()}
         graph = self.graph = link_units(units, self.files.unreadable)
         called = {one for edges in (graph.on_failure, graph.on_success) for names in edges.values() for one in names}
-        called.update(*(unit.calls_on_demand for unit in units.values()))
+        called.update(self.transients, *(unit.calls_on_demand for unit in units.values()))
         for name, runner in self.runners.items():
             runner.standing.lasts = runner.unit.service.type == "oneshot" or runner.unit.stays_when_done
             self._set_on_demand(runner, runner.unit.triggers_itself or name in called)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from appliance.errors import ApplianceError, NotFoundError
 from appliance.host import files, process_self, procfs
+from appliance.host.listening import Call
 from appliance.host.processes import Child
-from appliance.host.standard import close_standard, open_standard
+from appliance.host.standard import close_standard, open_connection, open_standard
 from appliance.units.alarms import Alarm
 from appliance.units.command_lines import CommandTable
 from appliance.units.launch import command_of, who_of
@@ -43,14 +44,24 @@ class Spawning:
         if life.voice.notify_address and life.service.fd_store_max:
             more["FDSTORE"] = str(life.service.fd_store_max)
         descriptors = (*life.ground.descriptors_of(life.owner.unit), *life.owner.fd_store.named())
-        self._spawn(line, more, descriptors, told)
+        call = life.ground.call_of(life.owner.unit)
+        if call is not None:
+            descriptors = (("connection", call.fd), *descriptors)
+            if call.remote_address:
+                more |= {"REMOTE_ADDR": call.remote_address, "REMOTE_PORT": call.remote_port}
+        self._spawn(line, more, descriptors, told, call)
 
     def control(self, line: CommandTable, told: Told) -> None:
         """One of the commands around it."""
         self._spawn(line, self._life.variables(), (), told)
 
     def _spawn(
-        self, line: CommandTable, more: Mapping[str, str], descriptors: tuple[tuple[str, int], ...], told: Told
+        self,
+        line: CommandTable,
+        more: Mapping[str, str],
+        descriptors: tuple[tuple[str, int], ...],
+        told: Told,
+        call: Call | None = None,
     ) -> None:
         life = self._life
         service, ground = life.service, life.ground
@@ -63,7 +74,11 @@ class Spawning:
                 service, line, told=variables, cgroup=life.group.path, output=life.voice.output_path,
                 options=ground.spawn_words(life.owner.unit.document), descriptors=descriptors, below=ground.below,
             )  # fmt: skip
-            if (service.standard_input, service.standard_output, service.standard_error) != _PLAIN:
+            if call is not None:
+                error = "journal" if service.standard_error == "inherit" else service.standard_error
+                standard = open_connection(call.fd, error, journal=life.voice.output_path, uid=who_of(service).uid)
+                command = replace(command, output=None, standard=standard)
+            elif (service.standard_input, service.standard_output, service.standard_error) != _PLAIN:
                 standard = open_standard(
                     service.standard_input, service.standard_output, service.standard_error,
                     journal=life.voice.output_path, uid=who_of(service).uid,

@@ -104,7 +104,7 @@ class Timer:
         elif self.section.persistent:
             self._save(stamp=wall)  # nothing is made up for that was due before the timer was there
         self._draw()
-        self._busy = _is_busy(state)
+        self._busy = is_busy(state)
         if self._busy and not self.memory.started:
             self.memory.started = running
         if self._busy:
@@ -125,7 +125,7 @@ class Timer:
         if not self._armed:
             return
         running, was_busy = self._timers.clocks.running(), self._busy
-        self._busy = _is_busy(state)
+        self._busy = is_busy(state)
         if state == "starting":
             self.memory.started = running
             self._answered()
@@ -310,9 +310,9 @@ class Timers:
         self._look()
 
 
-def _is_busy(state: str) -> bool:
+def is_busy(state: str) -> bool:
     """Whether a start would change nothing now."""
-    return state in ("waiting", "starting", "ready", "exited", "stopping", "backoff")
+    return state not in ("", "stopped", "failed")
 
 
 def _text(seconds: float) -> str:

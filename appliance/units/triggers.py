@@ -9,6 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from appliance.errors import ApplianceError
+from appliance.host.holder import Holder
+from appliance.units.activation import SocketGround, Sockets
+from appliance.units.connections import Connections
 from appliance.units.pictures import TriggerPicture
 from appliance.units.register import Register
 from appliance.units.runner import Runner
@@ -37,12 +41,23 @@ _Sections = tuple[TimerSection | SocketSection | PathSection, ...]
 class Triggers:
     """Made anew with each life of the units service; nothing works before ``begin``."""
 
-    def __init__(self, register: Register, clocks: Clocks, *, call: Callable[[str, str], None], host: str = "") -> None:
+    def __init__(
+        self,
+        register: Register,
+        clocks: Clocks,
+        *,
+        call: Callable[[str, str], None],
+        mark: Callable[[tuple[str, ...]], None],
+        host: str = "",
+    ) -> None:
         self._register = register
         self._begun = False
         self._own: dict[str, tuple[_Sections, list[Trigger]]] = {}
         self._of_target: dict[str, list[Trigger]] = {}
         layout = register.layout
+        self._call = call
+        self._sockets: SocketGround | None = None  # from begin on
+        self.connections = Connections(register, mark)
         self._timers = Timers(
             clocks=clocks,
             files=TimerFiles(f"{layout.run}/timers", f"{layout.state}/timers"),
@@ -54,8 +69,22 @@ class Triggers:
 
     def begin(self) -> None:
         """Units are loaded and adopted: from now on triggers work."""
+        ground = self._register.ground
+        assert ground.holder is not None
+        ground.descriptors_of = self.descriptors_of
+        ground.call_of = lambda unit: self.connections.call_of(unit.name)
+        self._sockets = SocketGround(
+            poller=ground.processes.poller,
+            holder=ground.holder,
+            call=self._call,
+            connect=self.connections.connect,
+            connections=self.connections.count,
+            trouble=self._register.trouble,
+        )
+        ground.holder.on_lost.append(self._hold_again)
         self._begun = True
         self.sync()
+        self._drop_strays(ground.holder)
 
     def sync(self) -> None:
         """Units came, went or changed."""
@@ -75,6 +104,7 @@ class Triggers:
     def turned(self, runner: Runner) -> None:
         """That unit came into another state."""
         state = runner.state.value
+        self.connections.turned(runner)
         for trigger in self._of_target.get(runner.name, ()):
             trigger.turned(state)
         self._arm(runner)
@@ -84,7 +114,20 @@ class Triggers:
         if not runner.standing.called:
             for trigger in self._of_target.get(runner.name, ()):
                 trigger.rested()
+        self.connections.looked(runner)
         self._arm(runner)
+
+    def reset(self, name: str) -> None:
+        """A person says that what failed may be tried again."""
+        for trigger in (*self._own.get(name, ((), []))[1], *self._of_target.get(name, ())):
+            if isinstance(trigger, Sockets):
+                trigger.reset()
+        self.sync()
+
+    def descriptors_of(self, unit: Unit) -> tuple[tuple[str, int], ...]:
+        """The sockets that this unit is started with."""
+        found = (one for one in self._of_target.get(unit.name, ()) if isinstance(one, Sockets))
+        return tuple(pair for one in found for pair in one.descriptors())
 
     def pictures(self, name: str) -> tuple[TriggerPicture, ...]:
         """Of the triggers in that unit's file, and of those elsewhere that start it."""
@@ -96,6 +139,14 @@ class Triggers:
         """The units service ends; ``detached``: another daemon takes over what we watch."""
         self._begun = False
         self._timers.close(forget=not detached)
+        self.connections.end()
+        for _, triggers in self._own.values():
+            for trigger in triggers:
+                if isinstance(trigger, Sockets):
+                    if detached:
+                        trigger.release()
+                    else:
+                        trigger.disarm()
         self._own.clear()
         self._of_target.clear()
 
@@ -104,13 +155,21 @@ class Triggers:
         for section in sections:
             if isinstance(section, TimerSection):
                 made.append(self._timers.add(unit.name, unit.target_of(section), section))
+        assert self._sockets is not None
+        for target in dict.fromkeys(unit.target_of(one) for one in unit.document.socket):
+            group = tuple(one for one in unit.document.socket if unit.target_of(one) == target)
+            key = unit.name if target == unit.target_of(unit.document.socket[0]) else f"{unit.name}+{target}"
+            made.append(Sockets(key, target, group, self._sockets))
         self._own[unit.name] = (sections, made)
         for trigger in made:
             self._of_target.setdefault(trigger.target, []).append(trigger)
 
     def _remove(self, name: str) -> None:
         for trigger in self._own.pop(name, ((), []))[1]:
-            trigger.disarm()
+            if isinstance(trigger, Sockets) and name in self._register.runners:
+                trigger.release()  # what its new file still names goes on without a gap
+            else:
+                trigger.disarm()
             self._of_target[trigger.target].remove(trigger)
             if not self._of_target[trigger.target]:
                 del self._of_target[trigger.target]
@@ -128,6 +187,26 @@ class Triggers:
         if not self._begun or runner.vanished or not runner.standing.desired:
             return False
         return runner.unit.has_process or runner.state.is_up
+
+    def _hold_again(self) -> None:
+        """The holder was killed: we still have everything."""
+        for _, triggers in self._own.values():
+            for trigger in triggers:
+                if isinstance(trigger, Sockets):
+                    try:
+                        trigger.hold()
+                    except ApplianceError as exc:
+                        self._register.trouble(trigger.name, exc.message)
+
+    def _drop_strays(self, holder: Holder) -> None:
+        """Sockets of units that went while no daemon lived."""
+        try:
+            known = {f"socket/{one.name}" for _, made in self._own.values() for one in made}
+            for key in holder.keys():
+                if key.startswith("socket/") and key not in known:
+                    holder.drop(key)
+        except ApplianceError as exc:
+            self._register.trouble("", exc.message)
 
     def _state_of(self, name: str) -> str:
         runner = self._register.runners.get(name)
