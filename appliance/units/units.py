@@ -10,8 +10,8 @@ import trio
 from appliance.errors import InputError
 from appliance.host import clock, files, users
 from appliance.host.cgroups import find_cgroup_root
-from appliance.host.kernel import device_of, kernel
 from appliance.host.holder import Holder
+from appliance.host.kernel import device_of, kernel
 from appliance.host.layout import Layout
 from appliance.host.processes import Processes
 from appliance.host.wallclock import WallClock
