@@ -37,7 +37,7 @@ class WallClock:
         self._poller = poller
         self._fd = -1
 
-    def now(self) -> float:
+    def seconds(self) -> float:
         """Seconds since 1970."""
         return clock.wall_seconds()
 

@@ -31,7 +31,7 @@ class Wall(Protocol):
     on_ring: Callable[[], None]
     on_jump: Callable[[], None]
 
-    def now(self) -> float: ...  # noqa: D102
+    def seconds(self) -> float: ...  # noqa: D102
     def ring_at(self, seconds: float | None) -> None: ...  # noqa: D102
     def close(self) -> None: ...  # noqa: D102
 
@@ -96,7 +96,7 @@ class Timer:
             return
         self._armed = True
         clocks, files = self._timers.clocks, self._timers.files
-        wall, running = clocks.wall.now(), clocks.running()
+        wall, running = clocks.wall.seconds(), clocks.running()
         known = files.read(self.name, clocks.boot_id)
         self.memory = known or Memory(active=running, active_wall=wall)
         if self.section.persistent and (last := files.last_run(self.name)) is not None:
@@ -139,7 +139,7 @@ class Timer:
     def look(self) -> None:
         """Is it due?"""
         clocks = self._timers.clocks
-        wall, running = clocks.wall.now(), clocks.running()
+        wall, running = clocks.wall.seconds(), clocks.running()
         by_wall = self.wall_due is not None and self.wall_due <= wall
         if not by_wall and (self.running_due is None or self.running_due > running):
             return
@@ -166,7 +166,7 @@ class Timer:
         """While the unit is up, it cannot be started: what falls due meanwhile is one start, when it is over."""
         self.wall_due = self.running_due = None
         if self._armed and not self._busy and not self._asked:
-            wall = self._timers.clocks.wall.now()
+            wall = self._timers.clocks.wall.seconds()
             if words(self.section.calendar):
                 since = self.memory.last or self.memory.active_wall
                 due = due_by_calendar(self.section, min(since, wall))  # a clock that was set back
@@ -199,7 +199,7 @@ class Timer:
     def picture(self) -> TriggerPicture:
         """For whoever looks."""
         clocks, section = self._timers.clocks, self.section
-        wall = clocks.wall.now()
+        wall = clocks.wall.seconds()
         dues = [] if self.wall_due is None else [self.wall_due]
         if self.running_due is not None:
             dues.append(wall + self.running_due - clocks.running())

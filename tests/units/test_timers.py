@@ -38,7 +38,7 @@ class PretendedWall:
         self._due: float | None = None
         self._changed = trio.Event()
 
-    def now(self) -> float:
+    def seconds(self) -> float:
         return trio.current_time() + self._offset
 
     def ring_at(self, seconds: float | None) -> None:
@@ -61,7 +61,7 @@ class PretendedWall:
             due = float("inf") if self._due is None else self._due - self._offset
             with trio.move_on_at(due):
                 await self._changed.wait()
-            if self._due is not None and self._due <= self.now():
+            if self._due is not None and self._due <= self.seconds():
                 self._due = None
                 self.on_ring()
 
@@ -106,7 +106,7 @@ class World:
             await trio.sleep(seconds)
 
     def clock(self) -> str:
-        return datetime.fromtimestamp(round(self.wall.now()), UTC).strftime("%d %H:%M:%S")
+        return datetime.fromtimestamp(round(self.wall.seconds()), UTC).strftime("%d %H:%M:%S")
 
     def add(self, name: str = "job", **section: object) -> Timer:
         timer = self.timers.add(name, name, TimerSection(**section))  # type: ignore[arg-type]
@@ -144,21 +144,21 @@ async def test_a_wall_clock_rings_at_its_time_and_at_once_for_the_past_and_never
             nursery.start_soon(pretended.run)
 
         def ring() -> None:
-            rung.append(wall.now())
+            rung.append(wall.seconds())
             bell.set()
 
         wall.on_ring = ring
         with trio.fail_after(30):
-            due = wall.now() + 0.2
-            for wanted in (wall.now() + 0.1, due):  # the second one counts
+            due = wall.seconds() + 0.2
+            for wanted in (wall.seconds() + 0.1, due):  # the second one counts
                 wall.ring_at(wanted)
             await bell.wait()
             assert 0 <= rung[-1] - due < 20
             bell = trio.Event()
-            wall.ring_at(wall.now() - 1000)
+            wall.ring_at(wall.seconds() - 1000)
             await bell.wait()
             bell = trio.Event()
-            wall.ring_at(wall.now() + 0.05)
+            wall.ring_at(wall.seconds() + 0.05)
             wall.ring_at(None)
             with trio.move_on_after(0.3):
                 await bell.wait()
@@ -174,7 +174,7 @@ async def test_a_real_clock_that_is_set_is_noticed_without_looking() -> None:
     poller = Poller()
     wall = WallClock(poller)
     wall.on_jump = jumped.set
-    wall.ring_at(wall.now() + 3600)
+    wall.ring_at(wall.seconds() + 3600)
     # adjtimex(2) with ADJ_SETOFFSET: a microsecond to and fro, which nobody else will miss.
     for seconds, micros in ((0, 1), (-1, 999_999)):
         if ctypes.CDLL(None).adjtimex(struct.pack("=I68xqq120x", 0x0100, seconds, micros)) < 0:
