@@ -133,6 +133,22 @@ def _write_update(out: Exposition, update: Mapping[str, Any]) -> None:
         out.gauge("appliance_update_denied", "Versions that were rolled back here.").add(len(update["denied"]))
 
 
+def write_usage(out: Exposition, usages: Mapping[str, Any]) -> None:
+    """What each unit with processes uses; what cannot be known on this host has no sample."""
+    for unit, one in sorted(usages.items()):
+        out.counter("appliance_unit_cpu_seconds_total", "CPU time of the unit since its start.").add(
+            one.cpu_seconds, unit=unit
+        )
+        out.gauge("appliance_unit_memory_bytes", "Memory of the unit.").add(one.memory_bytes, unit=unit)
+        out.gauge("appliance_unit_tasks", "Processes and threads of the unit.").add(one.tasks, unit=unit)
+        out.counter("appliance_unit_io_read_bytes_total", "Read from disks since its start.").add(
+            one.io_read_bytes, unit=unit
+        )
+        out.counter("appliance_unit_io_write_bytes_total", "Written to disks since its start.").add(
+            one.io_write_bytes, unit=unit
+        )
+
+
 def write_process(out: Exposition, usage: Mapping[str, float]) -> None:
     """The conventional process metrics."""
     out.gauge("process_resident_memory_bytes", "Resident memory.").add(usage.get("resident_bytes"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -88,6 +89,8 @@ def status_routes(subjects: Subjects, requests: Requests) -> tuple[Route, ...]:
     async def metrics_page(request: Request) -> Reply:
         out = metrics.Exposition()
         metrics.write_status(out, status_picture(subjects))
+        with contextlib.suppress(ApplianceError):  # no units yet: that the status says
+            metrics.write_usage(out, subjects.need_units().usages())
         usage = {**own_usage(), "start_seconds": subjects.node().started}
         metrics.write_process(out, usage)
         metrics.write_requests(out, requests)

@@ -5,7 +5,7 @@ Protocols, not classes: the API needs a few methods of each, and a room that cou
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -78,6 +78,7 @@ class UnitsSubject(Protocol):
     def picture(self, name: str) -> Any: ...  # noqa: D102
     def file_text(self, name: str) -> str: ...  # noqa: D102
     def problems(self) -> Sequence[Any]: ...  # noqa: D102
+    def usages(self, names: Iterable[str] | None = None) -> Mapping[str, Any]: ...  # noqa: D102
     def logs(self, name: str, *, lines: int | None, since: float | None, follow: bool) -> AsyncIterator[Any]: ...  # noqa: D102
     async def start(self, name: str) -> object: ...  # noqa: D102
     async def stop(self, name: str) -> object: ...  # noqa: D102

@@ -36,7 +36,12 @@ def unit_routes(subjects: Subjects) -> tuple[Route, ...]:
         return json_answer({"units": need().pictures(), "findings": need().problems()})
 
     async def unit(request: Request) -> Reply:
-        return json_answer(need().picture(request.names["name"]))
+        name = request.names["name"]
+        picture = plain(need().picture(name))
+        return json_answer({**picture, "usage": plain(need().usages([name]).get(name))})
+
+    async def usage(request: Request) -> Reply:
+        return json_answer({"usage": need().usages()})
 
     async def file_text(request: Request) -> Reply:
         return Answer(need().file_text(request.names["name"]).encode(), PLAIN)
@@ -67,6 +72,14 @@ def unit_routes(subjects: Subjects) -> tuple[Route, ...]:
             summary="All units",
             answer="Every unit as it is now, and what is wrong with unit files",
             schema={"type": "object", "required": ["units"], "properties": {"units": list[UnitPicture]}},
+        ),
+        Route(
+            method="GET",
+            pattern="/v1/usage",
+            handler=usage,
+            summary="What units use",
+            answer="CPU, memory, tasks and I/O of every unit that has processes, by name; null: not known here",
+            schema={"type": "object", "required": ["usage"], "properties": {"usage": {"type": "object"}}},
         ),
         Route(
             method="GET",

@@ -126,8 +126,13 @@ def _cgroups() -> Iterator[Check]:
         have = set(file.read().split())
     missing = [one for one in CONTROLLERS if one not in have]
     if missing:
-        remedy = "limits by these will be refused; enable them in the parent's cgroup.subtree_control"
-        yield Check("controllers", "warn", f"missing {', '.join(missing)}", remedy)
+        if len(missing) == len(CONTROLLERS):
+            found = "this host has no cgroup v2 controllers: [resources] of units are not in force"
+            remedy = "boot with systemd.unified_cgroup_hierarchy=1, or mount no v1 controllers"
+        else:
+            found = f"missing {', '.join(missing)}"
+            remedy = "limits by these are not in force; enable them in the parent's cgroup.subtree_control"
+        yield Check("controllers", "warn", found, f"{remedy}; units with resources.strict are refused")
     else:
         yield Check("controllers", "ok", ", ".join(CONTROLLERS))
 

@@ -141,6 +141,7 @@ def _status_text(unit: dict[str, Any]) -> str:
         "wanted": "up" if unit["desired"] == "up" else "down (stopped by hand)",
         "main pid": f"{unit['pid']}, kept together by {unit['tracking']}" if unit["pid"] else "",
         "says": clean(unit["status_text"]),
+        "uses": _usage_text(unit.get("usage") or {}),
         "health": " ".join(filter(None, (unit["health"], clean(unit["health_reason"])))),
         "restarts": unit["restarts"],
         "last exit": unit["last_exit"],
@@ -157,6 +158,22 @@ def _status_text(unit: dict[str, Any]) -> str:
         lines.append(f"    {ago:>12}  {moment['state']:<9} {clean(moment['reason'])}")
     lines += [f"  {line['time']} {clean(line['text'])}" for line in unit["log"]]
     return "\n".join(lines)
+
+
+def _usage_text(usage: dict[str, Any]) -> str:
+    from appliance.cli.render import size
+
+    words = []
+    if (memory := usage.get("memory_bytes")) is not None:
+        words.append(size(memory))
+    if (seconds := usage.get("cpu_seconds")) is not None:
+        words.append(f"{seconds:.2f} s CPU")
+    if (tasks := usage.get("tasks")) is not None:
+        words.append(f"{tasks} task{'s' * (tasks != 1)}")
+    for key, word in (("io_read_bytes", "read"), ("io_write_bytes", "written")):
+        if (value := usage.get(key)) is not None:
+            words.append(f"{size(value)} {word}")
+    return ", ".join(words)
 
 
 def _ask(args: argparse.Namespace, verb: str) -> int:

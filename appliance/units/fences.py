@@ -12,7 +12,7 @@ from typing import Protocol
 
 from appliance.errors import UnavailableError
 from appliance.host.kernel import Kernel
-from appliance.schema import parse_size
+from appliance.schema import Finding, parse_size
 from appliance.units.mount_plan import mount_words
 from appliance.units.resource_sections import IoLimitTable, LimitsSection, ResourcesSection, numbers_in, percent
 from appliance.units.sandbox_section import (
@@ -25,6 +25,7 @@ from appliance.units.sandbox_section import (
 from appliance.units.service_section import ServiceSection
 from appliance.units.unit_file import Unit, UnitDocument
 
+_NOTHING = UnitDocument().resources  # the one of all units that set none
 _POLICIES = {"other": 0, "fifo": 1, "rr": 2, "batch": 3, "idle": 5}
 _RESET_ON_FORK = 0x40000000
 _IO_CLASSES = {"none": 0, "realtime": 1, "best-effort": 2, "idle": 3}
@@ -118,10 +119,25 @@ class Fences:
         names = self.controllers() if delegate is True else frozenset(delegate) & self.controllers()
         return (("delegate", f"{uid or 0}:{gid or 0}:{','.join(sorted(names))}"),)
 
-    def unheld(self, resources: ResourcesSection) -> str:
-        """What of its resources is not in force here, for people; empty when all is."""
-        missing = sorted(set(resources.controllers()) - self.controllers())
-        return f"not in force here, no cgroup v2 controller {', '.join(missing)}" if missing else ""
+    def findings(self, units: Iterable[Unit]) -> tuple[Finding, ...]:
+        """Once for all units: what of their limits is not in force on this host. Not for those that are strict."""
+        wanting = [unit for unit in units if unit.document.resources is not _NOTHING]
+        if not wanting:
+            return ()
+        here = self.controllers()
+        missing: dict[str, str] = {}
+        names = []
+        for unit in wanting:
+            lost = set(unit.document.resources.controllers()) - here
+            if lost and not unit.document.resources.strict:
+                missing |= dict.fromkeys(sorted(lost), unit.file)
+                names.append(unit.name)
+        if not names:
+            return ()
+        shown = f"{', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+        why = NO_CONTROLLERS if not here else "they are not given to us: limits by them are not in force"
+        message = f"no cgroup v2 controller {', '.join(sorted(missing))} for {shown}: {why}"
+        return (Finding(next(iter(missing.values())), 1, 1, "resources", message, "warning"),)
 
     def _filter_word(self, sandbox: SandboxSection) -> str:
         from appliance.units.sandbox_filter import filter_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ import trio
 
 from appliance.api import NodePicture, SettingsPicture, Subjects
 from appliance.errors import NotFoundError, UnavailableError
+from appliance.host.group_usage import Usage
 from appliance.store import Event as StoreEvent
 from appliance.store import EventKind, KeyValue, PutResult, Range, RangeResult, StoreStatus, WatchBatch
 from appliance.supervisor import EventBus, Moment, ServicePicture
@@ -78,6 +79,10 @@ class SimUnits:
 
     def problems(self) -> tuple[Any, ...]:
         return ()
+
+    def usages(self, names: Iterable[str] | None = None) -> dict[str, Usage]:
+        some = Usage(cpu_seconds=1.5, memory_bytes=4096, tasks=2, io_read_bytes=None, io_write_bytes=7)
+        return {name: some for name in (names or self.all) if self.all[name].pid}
 
     def file_text(self, name: str) -> str:
         self.picture(name)
