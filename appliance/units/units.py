@@ -11,6 +11,7 @@ from appliance.errors import InputError
 from appliance.host import clock, files, users
 from appliance.host.cgroups import find_cgroup_root
 from appliance.host.group_usage import Usage, usage
+from appliance.host.holder import Holder
 from appliance.host.kernel import device_of, kernel
 from appliance.host.layout import Layout
 from appliance.host.processes import Processes
@@ -59,6 +60,7 @@ class Units:
     def _begin(self) -> None:
         """As if nothing had been: also after a fault in ``run``, which adopts what the one before left."""
         self._alarms = Alarms()
+        self._holder = Holder(self._layout.holder_socket, self._processes.spawn_program, self._processes.poller)
         register = self._register = Register(
             layout=self._layout,
             settings=self._settings,
@@ -68,7 +70,14 @@ class Units:
         )
         watch = HealthWatch(register, self._processes)
         self._operations = Operations(register)
-        self._triggers = Triggers(register, self._clocks(), call=self._operations.call, host=clock.machine_id())
+        self._triggers = Triggers(
+            register,
+            self._clocks(),
+            call=self._operations.call,
+            mark=lambda names: self._settling.mark(names),
+            host=clock.machine_id(),
+        )
+        register.is_transient = self._triggers.connections.adopt
 
         def turned(runner: Runner) -> None:
             watch.turned(runner)
@@ -89,6 +98,8 @@ class Units:
             is_wanted=self._settling.is_wanted,
             on_turn=self._settling.on_turn,
             on_trouble=register.trouble,
+            holder=self._holder,
+            below=self._layout.below,
         )
         fences = self.fences = Fences(
             kernel(), self._controllers, self._layout.below, device_of,
@@ -107,6 +118,8 @@ class Units:
         return Clocks(wall=wall, alarms=self._alarms, boot_id=clock.boot_id())
 
     def _journal_of(self, unit: Unit) -> Journal:
+        if (shared := self._triggers.connections.journal_of(unit.name)) is not None:
+            return shared
         limit = unit.document.logs.limit
         return Journal(
             f"{self._layout.journal}/{unit.name}", limit=limit if limit is not None else self._settings.log_limit
@@ -138,6 +151,7 @@ class Units:
                     await self._stop_all()
                     if register.ground.cgroups is not None:
                         register.ground.cgroups.remove()
+                    self._holder.end()
                 nursery.cancel_scope.cancel()
         except BaseException:  # cancelled: the nursery gives it as a group
             if stopping.is_set() and not self._detached:  # the grace is over
@@ -151,6 +165,7 @@ class Units:
             for runner in register.runners.values():
                 runner.release()
                 runner.turned.unpark_all()
+            self._holder.close()
 
     def detach(self) -> None:
         """From now on the end of ``run`` leaves every unit running, for the next supervisor to adopt."""
@@ -228,17 +243,17 @@ class Units:
 
     async def start(self, name: str) -> UnitPicture:
         """And what it requires and wants; returns once it is ready. Raises UnavailableError when that fails."""
-        await self._operations.start(name)
+        await self._operations.run("start", [name])
         return self.picture(name)
 
     async def stop(self, name: str) -> UnitPicture:
         """And those that require it; returns once it is down. Remembered until ``start``."""
-        await self._operations.stop(name)
+        await self._operations.run("stop", [name])
         return self.picture(name)
 
     async def restart(self, name: str) -> UnitPicture:
         """Stop, then start with the definition that is loaded now."""
-        await self._operations.restart(name)
+        await self._operations.run("restart", [name])
         return self.picture(name)
 
     async def reload_unit(self, name: str) -> UnitPicture:
@@ -252,6 +267,7 @@ class Units:
     async def reset_failed(self, name: str) -> UnitPicture:
         """Forget its failures; if it had been given up it is tried again."""
         self._operations.reset_failed(name)
+        self._triggers.reset(plain_name(name))
         return self.picture(name)
 
     async def reload(self, *, dry_run: bool = False) -> ReloadPlan:
