@@ -155,6 +155,11 @@ def is_executable(path: str) -> bool:
     return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
+def is_directory(path: str) -> bool:
+    """Whether it is a directory, or a link to one."""
+    return os.path.isdir(path)
+
+
 def points_to_dev_null(path: str) -> bool:
     """Whether it is a link to /dev/null: the field's way to mask a fragment or a unit."""
     return os.path.islink(path) and os.path.realpath(path) == "/dev/null"

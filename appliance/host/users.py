@@ -47,6 +47,11 @@ def find_group(name_or_number: str) -> int:
     raise NotFoundError(f"cannot find group {name_or_number}: {_GROUP} has no such group", where=_GROUP)
 
 
+def group_name(number: int) -> str:
+    """Its name; the number itself when it has none."""
+    return next((fields[0] for fields in _lines(_GROUP, 3) if fields[2] == str(number)), str(number))
+
+
 def groups_of(account: Account, first: int) -> tuple[int, ...]:
     """The groups a login of that account would have, ``first`` in front."""
     more = [

@@ -1,6 +1,6 @@
 """Strict TOML: dataclasses are the schema, every finding has its file, line and column. Pure."""
 
-from appliance.schema.document import Document, Source, raise_if_bad, read, read_merged
+from appliance.schema.document import Document, Source, merged_data, raise_if_bad, read, read_merged
 from appliance.schema.findings import Finding, describe, did_you_mean, format_path, quote
 from appliance.schema.plain import to_plain, to_toml
 from appliance.schema.quantities import (
@@ -25,6 +25,7 @@ __all__ = [
     "format_duration",
     "format_path",
     "format_size",
+    "merged_data",
     "parse_duration",
     "parse_size",
     "quote",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -11,9 +11,9 @@ from typing import Any, Generic, TypeVar
 import tomli
 
 from appliance.errors import InputError
-from appliance.schema.conversion import BAD, Conversion
+from appliance.schema.conversion import BAD, Conversion, Problem
 from appliance.schema.findings import Finding, format_path, quote
-from appliance.schema.positions import find_positions
+from appliance.schema.positions import Path, find_positions
 
 T = TypeVar("T")
 _LAST_STEP = re.compile(r'\.?("(?:[^"\\]|\\.)*"|[A-Za-z0-9_-]+)$|\[\d+\]$')
@@ -63,8 +63,13 @@ def read(text: str, file: str, into: type[T]) -> Document[T]:
     return read_merged([Source(file, text)], into)
 
 
-def read_merged(sources: Sequence[Source], into: type[T]) -> Document[T]:
-    """Several texts as one: tables merge, everything else (lists too) is replaced by the later text."""
+def read_merged(
+    sources: Sequence[Source], into: type[T], *, rewrite: Callable[[str], str] | None = None
+) -> Document[T]:
+    """Several texts as one: tables merge, everything else (lists too) is replaced by the later text.
+
+    ``rewrite`` is applied to every string value before it is looked at; it may raise InputError.
+    """
     data: dict[str, Any] = {}
     findings: list[Finding] = []
     sources = tuple(Source(one.file, _normalized(one.text)) for one in sources)
@@ -75,6 +80,8 @@ def read_merged(sources: Sequence[Source], into: type[T]) -> Document[T]:
         else:
             _merge(data, parsed)
     conversion = Conversion(is_whole=not findings)
+    if rewrite is not None:
+        data = _rewritten(data, rewrite, (), conversion.problems)
     value = conversion.to_section(data, into)
     for problem in conversion.problems:
         file, line, column = _place(sources, problem.path)
@@ -121,6 +128,30 @@ def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
             _merge(old, value)
         else:
             into[key] = value
+
+
+def _rewritten(value: Any, rewrite: Callable[[str], str], path: Path, problems: list[Problem]) -> Any:
+    match value:
+        case str():
+            try:
+                return rewrite(value)
+            except InputError as error:
+                problems.append(Problem(format_path(path), error.message))
+        case dict():
+            return {key: _rewritten(one, rewrite, (*path, key), problems) for key, one in value.items()}
+        case list():
+            return [_rewritten(one, rewrite, (*path, number), problems) for number, one in enumerate(value)]
+    return value
+
+
+def merged_data(sources: Sequence[Source]) -> dict[str, Any]:
+    """What ``read_merged`` reads of, without looking at it; what does not parse is left out."""
+    data: dict[str, Any] = {}
+    for source in sources:
+        parsed = _parse(Source(source.file, _normalized(source.text)))
+        if not isinstance(parsed, Finding):
+            _merge(data, parsed)
+    return data
 
 
 def _place(sources: Sequence[Source], path: str) -> tuple[str, int, int]:

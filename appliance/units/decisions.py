@@ -21,6 +21,8 @@ class Standing:
     restarting: bool = False  # it goes down to come up again
     tried: bool = False  # it failed since it was last up: whoever only follows it need not wait any longer
     on_demand: bool = False  # up only while called: it has a trigger, is disabled, an instance, or transient
+    disabled: bool = False  # it does not start, and its triggers do not work, unless asked for by name
+    masked: bool = False  # nothing may start it
     called: str = ""  # who wants an on-demand unit up; empty again when it is at rest
     held: str = ""  # why it is down, when that came of a stop of another one that it is part of
     skipped: str = ""  # the condition that did not hold when its turn came: nobody waits for it

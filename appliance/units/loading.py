@@ -11,7 +11,7 @@ from appliance.units.register import Register
 from appliance.units.reloading import Loaded, plan_reload
 from appliance.units.runner import Runner
 from appliance.units.settling import Settling
-from appliance.units.unit_directory import read_run_states, read_unit_files, unit_of_run_state
+from appliance.units.unit_directory import instance_of, read_run_states, read_unit_files, unit_of_run_state
 from appliance.units.unit_file import Unit
 
 _KEEPER_SECONDS = 2.0  # how long the start of units waits to hear which ones a person stopped
@@ -27,9 +27,14 @@ class Loading:
     def load(self) -> None:
         """All unit files."""
         register = self._register
-        register.files = read_unit_files(register.directory)
+        register.read_enablement()
+        register.files = read_unit_files(register.directory, register.enablement.enabled)
         for unit in register.files.units.values():
-            register.runners[unit.name] = Runner(unit, register.ground)
+            runner = register.runners[unit.name] = Runner(unit, register.ground)
+            runner.standing.disabled = unit.name in register.enablement.disabled
+        for name, unit in read_unit_files(register.transient_directory).units.items():
+            register.runners.setdefault(name, Runner(unit, register.ground))
+            register.passing.add(name)
         register.link()
 
     def adopt(self) -> None:
@@ -42,6 +47,11 @@ class Loading:
             return
         for run in left:
             if run.name not in register.runners:
+                unit = instance_of(register.files, run.name)
+                if unit is not None:
+                    register.passing.add(run.name)
+                runner = register.runners[run.name] = Runner(unit or unit_of_run_state(run), register.ground)
+                if unit is None and run.name not in register.files.unreadable:
                 ours = register.is_transient(run.name)
                 runner = register.runners[run.name] = Runner(unit_of_run_state(run), register.ground)
                 if not ours and run.name not in register.files.unreadable:
@@ -82,11 +92,12 @@ class Loading:
         register = self._register
         if not register.is_serving:
             raise UnavailableError("cannot reload the units: they are not running")
-        found = read_unit_files(register.directory)
+        register.read_enablement()
+        found = read_unit_files(register.directory, (*register.enablement.enabled, *register.passing))
         loaded = {
             name: Loaded(runner.standing, runner.digest if runner.state.is_active else runner.unit.digest)
             for name, runner in register.runners.items()
-            if not runner.vanished
+            if not runner.vanished and not runner.unit.file.startswith(f"{register.transient_directory}/")
         }
         plan = plan_reload(
             loaded, found.units, unreadable=found.unreadable, stopped_by_hand=frozenset(register.stopped_by_hand),
@@ -100,6 +111,7 @@ class Loading:
             if runner is None:
                 runner = register.runners[name] = Runner(unit, register.ground)
                 runner.standing.desired = name not in register.stopped_by_hand
+                runner.standing.disabled = name in register.enablement.disabled
             else:
                 self._redefine(runner, unit)
         for name in plan.restart:

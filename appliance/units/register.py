@@ -11,11 +11,13 @@ import trio
 from appliance.errors import ApplianceError, InputError, NotFoundError, UnavailableError
 from appliance.host.layout import Layout
 from appliance.schema import Finding
+from appliance.units.enablement import Enablement, enablement_file, read_enablement
 from appliance.units.graph import Graph, build_graph
 from appliance.units.ground import Ground
 from appliance.units.pictures import Publish, StateKeeper, UnitsSettings
 from appliance.units.runner import Runner
-from appliance.units.unit_directory import UnitFiles, graph_findings, link_units
+from appliance.units.unit_directory import UnitFiles, graph_findings, instance_of, link_units
+from appliance.units.unit_file import Unit
 from appliance.units.unit_section import plain_name
 
 _TROUBLES_MAX = 50
@@ -37,6 +39,8 @@ class Register:
     findings: tuple[Finding, ...] = ()
     troubles: deque[Finding] = field(default_factory=lambda: deque(maxlen=_TROUBLES_MAX))
     stopped_by_hand: set[str] = field(default_factory=set)
+    enablement: Enablement = field(default_factory=Enablement)
+    passing: set[str] = field(default_factory=set)  # forgotten once they are at rest and nobody names them
     transients: set[str] = field(default_factory=set)  # units without a file of their own, gone when they are over
     going_down: bool = False
     nursery: trio.Nursery | None = None
@@ -51,12 +55,20 @@ class Register:
     def link(self) -> None:
         """Make the graph anew, after units came or went or changed."""
         units = {name: runner.unit for name, runner in self.runners.items()}
-        graph = self.graph = link_units(units, self.files.unreadable)
+        graph = self.graph = link_units(units, self.files.unreadable, self.files.masked)
         called = {one for edges in (graph.on_failure, graph.on_success) for names in edges.values() for one in names}
         called.update(self.transients, *(unit.calls_on_demand for unit in units.values()))
         for name, runner in self.runners.items():
             runner.standing.lasts = runner.unit.service.type == "oneshot" or runner.unit.stays_when_done
-            self._set_on_demand(runner, runner.unit.triggers_itself or name in called)
+            runner.standing.masked = name in self.enablement.masked
+            only_named = name in called or name in self.files.implied or name in self.passing
+            self._set_on_demand(
+                runner,
+                runner.unit.triggers_itself
+                or runner.standing.disabled
+                or runner.standing.masked
+                or (only_named and name not in self.enablement.enabled),
+            )
         self.findings = (*self.files.findings, *graph_findings(self.graph, units))
         self.on_link()
 
@@ -75,7 +87,33 @@ class Register:
 
     def resolve(self, name: str) -> Runner:
         """As ``runner``; an instance of a template comes into being when it is first named."""
+        if plain_name(name) not in self.runners and (unit := instance_of(self.files, plain_name(name))) is not None:
+            self.admit(unit)
         return self.runner(name)
+
+    def admit(self, unit: Unit) -> Runner:
+        """One that is there only while it is of use: an instance without a file, or a transient unit."""
+        runner = self.runners[unit.name] = Runner(unit, self.ground)
+        self.passing.add(unit.name)
+        self.link()
+        return runner
+
+    @property
+    def enablement_file(self) -> str:
+        """What a person enabled, disabled, masked."""
+        return enablement_file(self.layout)
+
+    @property
+    def transient_directory(self) -> str:
+        """Files of units that ``unit run`` made."""
+        return f"{self.layout.run}/transient"
+
+    def read_enablement(self) -> None:
+        """Which units start by themselves. Unreadable: as if nobody had said anything."""
+        try:
+            self.enablement = read_enablement(self.enablement_file)
+        except ApplianceError as exc:
+            self.trouble("", f"{exc.message}; all units count as enabled")
 
     def unknown(self, name: str) -> ApplianceError:
         """Why there is no such unit."""

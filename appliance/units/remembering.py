@@ -60,7 +60,7 @@ def run_state_of(runner: Runner) -> RunState:
         status_text=runner.status_text,
         digest=runner.digest,
         file=runner.unit.file,
-        text=runner.unit.text,
+        text=runner.unit.whole_text,
         phase=life.phase.value if life is not None else BACKOFF if waits else "",
         step=life.step if life is not None else 0,
         control_pid=control.pid if control else 0,

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable
 
 import trio
 
+from appliance.host import files
 from appliance.units.decisions import Decision, comes_back, decide, is_wanted, why_not
 from appliance.units.lifecycle import State
 from appliance.units.register import Register
 from appliance.units.runner import Runner
+from appliance.units.unit_directory import named_by
 
 _AT_REST = (State.STOPPED, State.EXITED, State.FAILED)
 
@@ -56,7 +58,7 @@ class Settling:
             case None:
                 if runner.state is not State.STOPPED:
                     return
-                if runner.vanished:
+                if runner.vanished or self._has_passed(runner):
                     self._remove(runner)
                 elif runner.standing.called and not self._comes_back(runner):
                     runner.standing.called = ""  # it cannot be: the next call is a new one
@@ -77,8 +79,17 @@ class Settling:
                 else:
                     runner.drop(why)
 
+    def _has_passed(self, runner: Runner) -> bool:
+        register = self._register
+        if runner.name not in register.passing or runner.standing.called or not register.is_serving:
+            return False
+        return not any(runner.name in named_by(one.unit) for one in register.runners.values())
+
     def _remove(self, runner: Runner) -> None:
         del self._register.runners[runner.name]
+        self._register.passing.discard(runner.name)
+        if runner.unit.file.startswith(f"{self._register.transient_directory}/"):
+            files.remove(runner.unit.file)
         self._register.link()
         self._register.publish("unit", runner.name, state="removed", reason=runner.reason)
         runner.turned.unpark_all()
@@ -88,7 +99,7 @@ class Settling:
         register = self._register
         for other in register.graph.pulled_in((runner.name,)):
             it = register.runners[other]
-            if it.standing.on_demand and it.standing.desired and not it.standing.called:
+            if it.standing.on_demand and it.standing.desired and not it.standing.called and not it.standing.masked:
                 it.standing.called = f"{runner.name} pulls it in"
                 self.mark((other,))
 

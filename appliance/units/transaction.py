@@ -141,6 +141,8 @@ def _required(name: str, graph: Graph, units: Standings, chosen: Mapping[str, st
     chain = {name: ""}
     todo = [name]
     for one in todo:
+        if units[one].standing.masked and not units[one].standing.state.is_up:
+            return {}, f"{chain[one]}which is masked" if chain[one] else "it is masked; see appliance unit unmask"
         if one in graph.refused:
             lead = f"{chain[one]}which cannot start: " if chain[one] else ""
             return {}, f"{lead}{graph.refused[one]}"

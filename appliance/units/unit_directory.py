@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from appliance.errors import ApplianceError
 from appliance.host import files
-from appliance.schema import Finding, read
+from appliance.host.facts import host_facts
+from appliance.schema import Finding, Source, read_merged
 from appliance.units.graph import Graph, build_graph
 from appliance.units.restart_section import RestartSection
 from appliance.units.run_state import RunState, decode_run_state_untrusted
 from appliance.units.service_section import ServiceSection
-from appliance.units.unit_file import Unit, UnitDocument, parse_unit, unit_name
+from appliance.units.specifiers import template_of
+from appliance.units.unit_file import SUFFIX, Unit, UnitDocument, parse_unit, unit_name
+from appliance.units.unit_section import RELATIONS
 
 _FILE_BYTES_MAX = 1 << 20
+_INSTANCES_MAX = 10_000  # a template whose instances name more of themselves ends here
 _SYSTEMD = (".service", ".timer", ".socket", ".path", ".target", ".mount")
+
+
+@dataclass(frozen=True)
+class Template:
+    """``web@.toml``, of which ``web@1`` is made."""
+
+    file: str
+    text: str
+    directory: str
 
 
 @dataclass(frozen=True)
@@ -25,23 +38,51 @@ class UnitFiles:
     units: Mapping[str, Unit]
     unreadable: frozenset[str]
     findings: tuple[Finding, ...]
+    templates: Mapping[str, Template] = field(default_factory=dict)  # by name: "web@"
+    masked: frozenset[str] = frozenset()  # by a link to /dev/null
+    implied: frozenset[str] = frozenset()  # instances that have no file, but are named by others
 
 
-def read_unit_file(path: str) -> tuple[str, Unit | None, tuple[Finding, ...]]:
+def read_unit_file(path: str, *, name: str = "") -> tuple[str, Unit | None, tuple[Finding, ...]]:
     """Name, the unit if it is valid, findings. Raises nothing: a file that cannot be read is a finding."""
+    name = name or unit_name(path.rpartition("/")[2]) or path.rpartition("/")[2]
     try:
         text = files.read_text(path, size_max=_FILE_BYTES_MAX)
+        drop_ins = _drop_ins(path.rpartition("/")[0] or ".", name)
     except ApplianceError as exc:
-        name = path.rpartition("/")[2]
-        return unit_name(name) or name, None, (Finding(path, 1, 1, "", exc.message),)
-    parsed = parse_unit(text, path)
+        return name, None, (Finding(path, 1, 1, "", exc.message),)
+    parsed = parse_unit(text, path, name=name, drop_ins=drop_ins, host=host_facts())
     return parsed.name, parsed.unit, parsed.findings
 
 
-def read_unit_files(directory: str) -> UnitFiles:
-    """One bad file never hides the others; a directory that is missing declares nothing."""
+def _drop_ins(directory: str, name: str) -> list[Source]:
+    """``web.toml.d/*.toml``, by file name; of an instance those of its template come first. Raises ApplianceError."""
+    found: dict[str, Source | None] = {}
+    for stem in filter(None, (template_of(name), name)):
+        below = f"{directory}/{stem}{SUFFIX}.d"
+        for file_name in files.list_directory(below):
+            if unit_name(file_name) is not None:
+                path = f"{below}/{file_name}"
+                masked = files.points_to_dev_null(path)
+                found[file_name] = None if masked else Source(path, files.read_text(path, size_max=_FILE_BYTES_MAX))
+    return [found[file_name] for file_name in sorted(found) if found[file_name] is not None]  # type: ignore[misc]
+
+
+def instance_of(found: UnitFiles, name: str) -> Unit | None:
+    """That instance, made of its template; None when there is none, or it is not valid."""
+    template = found.templates.get(template_of(name))
+    return read_unit_file(template.file, name=name)[1] if template is not None and name not in found.masked else None
+
+
+def read_unit_files(directory: str, more: Iterable[str] = ()) -> UnitFiles:
+    """One bad file never hides the others; a directory that is missing declares nothing.
+
+    ``more``: instances of templates that should be there too.
+    """
     units: dict[str, Unit] = {}
     unreadable: set[str] = set()
+    masked: set[str] = set()
+    templates: dict[str, Template] = {}
     findings: list[Finding] = []
     try:
         names = files.list_directory(directory)
@@ -49,32 +90,64 @@ def read_unit_files(directory: str) -> UnitFiles:
         return UnitFiles({}, frozenset(), (Finding(directory, 1, 1, "", exc.message),))
     for file_name in names:
         path = f"{directory}/{file_name}"
-        if unit_name(file_name) is None:
+        name = unit_name(file_name)
+        if name is None:
             if file_name.endswith(_SYSTEMD):
                 findings.append(Finding(path, 1, 1, "", "systemd's unit files are not supported yet in this version"))
             continue
+        if files.is_directory(path):
+            continue
         if files.points_to_dev_null(path):
-            continue  # masked
-        name, unit, found = read_unit_file(path)
+            masked.add(name)
+            continue
+        _, unit, found = read_unit_file(path)
         findings += found
         if unit is None:
             unreadable.add(name)
+        elif name.endswith("@"):
+            templates[name] = Template(path, unit.text, directory)
         else:
             units[name] = unit
-    return UnitFiles(units, frozenset(unreadable), tuple(findings))
+    whole = UnitFiles(units, frozenset(unreadable), (), templates, frozenset(masked))
+    implied = _imply(whole, units, more)
+    return UnitFiles(units, whole.unreadable, tuple(findings), templates, whole.masked, frozenset(implied))
+
+
+def _imply(found: UnitFiles, units: dict[str, Unit], more: Iterable[str]) -> set[str]:
+    """Instances of templates that units name, or that are asked for, join them."""
+    implied: set[str] = set()
+    tried: set[str] = set()
+    todo = [*more, *(one for unit in units.values() for one in named_by(unit))]
+    for name in todo:
+        if name in units or name in tried or len(tried) > _INSTANCES_MAX:
+            continue
+        tried.add(name)
+        unit = instance_of(found, name) if template_of(name) in found.templates else None
+        if unit is not None:
+            units[name] = unit
+            implied.add(name)
+            todo += named_by(unit)
+    return implied
+
+
+def named_by(unit: Unit) -> Iterator[str]:
+    """The units that this one names anywhere."""
+    for key in RELATIONS:
+        yield from getattr(unit.document.unit, key)
 
 
 def graph_of(found: UnitFiles) -> Graph:
     """The graph of all that a directory declares."""
-    return link_units(found.units, found.unreadable)
+    return link_units(found.units, found.unreadable, found.masked)
 
 
-def link_units(units: Mapping[str, Unit], unreadable: frozenset[str]) -> Graph:
+def link_units(units: Mapping[str, Unit], unreadable: frozenset[str], masked: frozenset[str] = frozenset()) -> Graph:
     """The graph of these units."""
     return build_graph(
         {name: unit.document.unit for name, unit in units.items()},
         unreadable,
         targets=frozenset(name for name, unit in units.items() if not unit.has_process),
+        masked=masked,
     )
 
 
@@ -82,7 +155,7 @@ def graph_findings(graph: Graph, units: Mapping[str, Unit]) -> Iterator[Finding]
     """What is wrong between units, at its place in the file of each one concerned."""
     for name, why in sorted(graph.refused.items()):
         unit, key = units[name], graph.refused_keys[name]
-        yield Finding(*read(unit.text, unit.file, UnitDocument).place(key), key, f"{name} cannot start: {why}")
+        yield Finding(*read_merged(unit.sources, UnitDocument).place(key), key, f"{name} cannot start: {why}")
 
 
 def read_run_states(directory: str, boot_id: str) -> tuple[RunState, ...]:
@@ -105,7 +178,7 @@ def read_run_states(directory: str, boot_id: str) -> tuple[RunState, ...]:
 
 def unit_of_run_state(run: RunState) -> Unit:
     """The definition it was started from, even if this version would not accept its text any more."""
-    parsed = parse_unit(run.text, run.file)
+    parsed = parse_unit(run.text, run.file, name=run.name, host=host_facts())
     if parsed.unit is not None and parsed.unit.name == run.name:
         return parsed.unit
     document = UnitDocument(service=ServiceSection(command=("/bin/false",)), restart=RestartSection(policy="no"))

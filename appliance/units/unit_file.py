@@ -8,21 +8,24 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
-from appliance.schema import Document, Finding, read
+from appliance.schema import Document, Finding, Source, merged_data, read_merged, to_toml
 from appliance.units.health_section import HealthSection
 from appliance.units.log_section import LogsSection
 from appliance.units.resource_sections import LimitsSection, ResourcesSection
 from appliance.units.restart_section import RestartSection
 from appliance.units.sandbox_section import SandboxSection
 from appliance.units.service_section import ServiceSection
+from appliance.units.specifiers import expander
 from appliance.units.trigger_sections import PathSection, SocketSection, TimerSection
 from appliance.units.unit_section import NAME, RELATIONS, WHAT_NAME, UnitSection, plain_name
 
 SUFFIX = ".toml"
+SAMPLE = "instance"  # the instance as which a template is checked
 NOT_YET = frozenset(
     {
         "container", "placement",
@@ -42,12 +45,12 @@ class UnitDocument:
     restart: RestartSection = field(default_factory=RestartSection)
     health: HealthSection | None = None
     logs: LogsSection = field(default_factory=LogsSection)
-    timer: TimerSection | None = None
-    socket: tuple[SocketSection, ...] = ()
-    path: PathSection | None = None
     resources: ResourcesSection = ResourcesSection()  # one for all units that set nothing
     sandbox: SandboxSection = SandboxSection()
     limits: LimitsSection = LimitsSection()
+    timer: TimerSection | None = None
+    socket: tuple[SocketSection, ...] = ()
+    path: PathSection | None = None
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Rules between the tables."""
@@ -69,11 +72,22 @@ class Unit:
     document: UnitDocument
     text: str = field(repr=False)
     file: str = ""
+    drop_ins: tuple[Source, ...] = field(default=(), repr=False)
 
     @property
     def digest(self) -> str:
-        """Changes when the file does."""
-        return hashlib.sha256(self.text.encode()).hexdigest()[:32]
+        """Changes when the file, or a drop-in of it, does."""
+        return hashlib.sha256(self.whole_text.encode()).hexdigest()[:32]
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The file and its drop-ins."""
+        return (Source(self.file, self.text), *self.drop_ins)
+
+    @property
+    def whole_text(self) -> str:
+        """One text that means the same as the file with its drop-ins."""
+        return to_toml(merged_data(self.sources)) if self.drop_ins else self.text
 
     @property
     def restart_policy(self) -> str:
@@ -135,31 +149,49 @@ def unit_name(file_name: str) -> str | None:
     return file_name.removesuffix(SUFFIX) if file_name.endswith(SUFFIX) and not file_name.startswith(".") else None
 
 
-def parse_unit(text: str, file: str) -> ParsedUnit:
-    """Read one unit file; ``file`` is its path, for its name and for the findings. Never raises."""
+def parse_unit(
+    text: str,
+    file: str,
+    *,
+    name: str = "",
+    drop_ins: Sequence[Source] = (),
+    host: Mapping[str, str] = MappingProxyType({}),
+) -> ParsedUnit:
+    """Read one unit file; ``file`` is its path, for its name and for the findings. Never raises.
+
+    ``name``: of the instance, when the file is its template. ``drop_ins``: later texts that change the first.
+    ``host``: what the specifiers of this host stand for, by letter.
+    """
     file_name = file.rpartition("/")[2]
-    name = unit_name(file_name) or file_name
+    name = name or unit_name(file_name) or file_name
     findings: list[Finding] = []
-    if "@" in name:
-        findings.append(Finding(file, 1, 1, "", "templates (NAME@.toml) are not supported yet in this version"))
-    elif not re.fullmatch(NAME, name):
+    sample = f"{name}{SAMPLE}" if name.endswith("@") else name  # a template is read as an instance would be
+    if not re.fullmatch(NAME, sample):
         message = f'the file name gives the unit the name "{name}", expected {WHAT_NAME}'
         findings.append(Finding(file, 1, 1, "", message))
     elif unit_name(file_name) is None:
         findings.append(Finding(file, 1, 1, "", f"a unit file is called NAME{SUFFIX}"))
-    document = read(text, file, UnitDocument)
+    sources = (Source(file, text), *drop_ins)
+    rewrite = expander(sample, file, host) if "%" in "".join(one.text for one in sources) else None
+    if rewrite is not None and not _has_specifiers(sample, sources):
+        rewrite = None
+    document = read_merged(sources, UnitDocument, rewrite=rewrite)
     findings += [_say_not_yet(one, document) for one in document.findings]
     value = document.value
     if value is not None and value.service is None:
         findings += _without_service(document)
-    if value is not None and value.service is None:
-        findings += _starts_nothing(name, document)
     if value is not None:
         value = dataclasses.replace(value, unit=_with_plain_names(value.unit))
-        findings += _self_references(name, value.unit, document)
+        findings += _self_references(sample, value.unit, document)
     if value is None or any(one.severity == "error" for one in findings):
         return ParsedUnit(name, None, tuple(sorted(set(findings))))
-    return ParsedUnit(name, Unit(name, value, text, file), tuple(findings))
+    return ParsedUnit(name, Unit(name, value, text, file, tuple(drop_ins)), tuple(findings))
+
+
+def _has_specifiers(name: str, sources: Sequence[Source]) -> bool:
+    section = merged_data(sources).get("unit")
+    said = section.get("specifiers") if isinstance(section, dict) else None
+    return said is True or (said is None and "@" in name)
 
 
 def _say_not_yet(finding: Finding, document: Document[UnitDocument]) -> Finding:

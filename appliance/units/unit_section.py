@@ -20,6 +20,7 @@ class UnitSection:
     """``[unit]``. Each key means what systemd's of that name means; order comes only of after and before."""
 
     description: str = ""
+    specifiers: bool | None = None  # whether % stands for something; None: in templates and their instances
     requires: tuple[str, ...] = field(default=(), metadata=_NAMES)
     requisite: tuple[str, ...] = field(default=(), metadata=_NAMES)
     wants: tuple[str, ...] = field(default=(), metadata=_NAMES)
