@@ -19,7 +19,7 @@ from tests.benchmarks.etcd_servers import Server
 from tests.benchmarks.row import Row
 
 LONG = bool(os.environ.get("APPLIANCE_BENCH_LONG"))
-ROUNDS, SECONDS = (5, 4.0) if LONG else (3, 2.0)
+ROUNDS, SECONDS = (5, 4.0) if LONG else (3, 1.5)
 KEYS = 1_000_000 if LONG else 100_000
 
 

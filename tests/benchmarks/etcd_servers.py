@@ -97,7 +97,7 @@ def _healthy(endpoint: str) -> bool:
 
 def load(server: Server, mode: str, connections: int, clients: int, seconds: float, **more: int) -> dict[str, float]:
     """What kvbench found: rate, p50_ms, p99_ms."""
-    argv = [kvbench(), "-endpoint", server.endpoint, "-mode", mode, "-seconds", str(seconds)]
+    argv = [kvbench(), "-endpoint", server.endpoint, "-mode", mode, "-seconds", str(seconds), "-warm", "0.5"]
     argv += ["-connections", str(connections), "-clients", str(clients)]
     for name, value in more.items():
         argv += ["-" + name.replace("_", "-"), str(value)]
