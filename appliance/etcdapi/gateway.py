@@ -188,7 +188,7 @@ class Gateway:
         if method == "OPTIONS":
             reply.text(200, _TEXT, "")
         elif path == "/v3":
-            reply.text(301, _TEXT, "", {"Location": "/v3/"})
+            reply.text(301, "", "", {"Location": "/v3/"})
         elif path.startswith(("/v3/", "/v3beta/")):
             self._rpc(method, "/v3/" + path.split("/", 2)[2], body, reply)
         elif path not in ("/version", "/health", "/livez", "/readyz", "/metrics"):

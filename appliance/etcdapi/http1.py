@@ -100,7 +100,7 @@ class Http1:
         more: Mapping[str, str] = _NOTHING,
     ) -> None:  # fmt: skip
         """The status line and headers; no length: in chunks."""
-        headers = [*more.items(), ("Content-Type", content_type)]
+        headers = [*more.items(), *([("Content-Type", content_type)] if content_type else [])]
         headers.append(("Content-Length", str(length)) if length is not None else ("Transfer-Encoding", "chunked"))
         if close:
             headers.append(("Connection", "close"))

@@ -75,6 +75,12 @@ def _words(text: str, exc: ValueError) -> str:
         return f"invalid character '{text[at]}' after object key"
     if "property name" in str(exc):
         return f"invalid character '{text[at]}' looking for beginning of object key string"
+    for literal in ("null", "true", "false"):
+        if text[at] == literal[0]:
+            for seen, wanted in zip(text[at:], literal, strict=False):
+                if seen != wanted:
+                    return f"invalid character '{seen}' in literal {literal} (expecting '{wanted}')"
+            return "unexpected EOF"
     return f"invalid character '{text[at]}' looking for beginning of value"
 
 
@@ -114,10 +120,12 @@ def _fill(message: Message, value: Any) -> None:
 
 def _scalar(field: FieldDescriptor, value: Any) -> Any:
     if field.enum_type is not None and not isinstance(value, _Number):
-        known = field.enum_type.values_by_name.get(value) if isinstance(value, str) else None
+        parts = field.enum_type.full_name.split(".")
+        enum = f"{parts[0]}.{'_'.join(parts[1:])}"
+        if not isinstance(value, str):
+            raise _no_go(value, enum)
+        known = field.enum_type.values_by_name.get(value)
         if known is None:
-            parts = field.enum_type.full_name.split(".")
-            enum = f"{parts[0]}.{'_'.join(parts[1:])}"
             raise BadJsonError(f'unknown value "{value}" for enum {enum}')
         return known.number
     if field.type == FieldDescriptor.TYPE_BYTES:

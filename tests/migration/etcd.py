@@ -42,7 +42,7 @@ async def restored(snapshot: Path, directory: Path, *options: str) -> int:
 
 
 @asynccontextmanager
-async def real_etcd(directory: Path, peer: int = 0) -> AsyncIterator[str]:
+async def real_etcd(directory: Path, peer: int = 0, *options: str) -> AsyncIterator[str]:
     """Yields HOST:PORT when it serves."""
     port, peer = free_port(), peer or free_port()
     url, peer_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer}"
@@ -50,6 +50,7 @@ async def real_etcd(directory: Path, peer: int = 0) -> AsyncIterator[str]:
         "etcd", "--name=default", f"--data-dir={directory}", f"--listen-client-urls={url}",
         f"--advertise-client-urls={url}", f"--listen-peer-urls={peer_url}",
         f"--initial-advertise-peer-urls={peer_url}", f"--initial-cluster=default={peer_url}", "--unsafe-no-fsync",
+        *options,
     ]  # fmt: skip
     process = await trio.lowlevel.open_process(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     serves, log = trio.Event(), bytearray()
@@ -67,7 +68,11 @@ async def real_etcd(directory: Path, peer: int = 0) -> AsyncIterator[str]:
         try:
             with trio.fail_after(60):
                 await serves.wait()
-            await etcdctl(f"127.0.0.1:{port}", "get", "x", "--dial-timeout=60s", "--command-timeout=60s")
+            patience = ("--dial-timeout=60s", "--command-timeout=60s")
+            ready = ["etcdctl", f"--endpoints=127.0.0.1:{port}", "get", "x", *patience]
+            run = partial(subprocess.run, ready, env={**os.environ, "ETCDCTL_API": "3"}, capture_output=True, text=True)
+            done = await trio.to_thread.run_sync(run)
+            assert not done.returncode or "user name is empty" in done.stderr, done  # it asks who we are
             yield f"127.0.0.1:{port}"
         finally:
             process.terminate()

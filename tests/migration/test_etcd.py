@@ -268,3 +268,74 @@ async def test_four_at_once_and_no_more(tmp_path: Path) -> None:
 async def fill(store: Store, count: int) -> None:
     for step in range(count):
         await store.put(b"key%d" % (step % 50), b"v" * 100_000)
+
+
+SECRETS = (
+    "user add root:pw; user add alice:secret; user add bob --no-password; role add root; role add r1; role add r2; \
+user grant-role root root; user grant-role alice r1; user grant-role alice r2; user grant-role bob r2; \
+role grant-permission r1 readwrite /a/ --prefix; role grant-permission r1 read /b; \
+role grant-permission r2 write /c --from-key; put /a/x 1; put /b 2; auth enable"
+)
+
+
+async def with_auth(address: str) -> None:
+    for command in SECRETS.split("; "):
+        await etcdctl(address, *command.split())
+    await etcdctl(address, "--user=root:pw", "role", "add", "late")
+
+
+async def seen_with_auth(address: str) -> list[str]:
+    """What users and roles are, and what they may."""
+    said = [await etcdctl(address, "get", "/a/x", refused=True)]
+    for asked in ("user list", "role list", "user get alice", "user get bob", "role get r1", "role get r2"):
+        said.append(await etcdctl(address, "--user=root:pw", *asked.split()))
+    for asked in ("get /a/x", "put /a/y 1", "get /b"):
+        said.append(await etcdctl(address, "--user=alice:secret", *asked.split()))
+    for asked in ("put /b 1", "get /c"):
+        said.append(await etcdctl(address, "--user=alice:secret", *asked.split(), refused=True))
+    for user in ("alice:wrong", "bob:", "bob:x", "nobody:x"):
+        said.append(await etcdctl(address, f"--user={user}", "get", "/a/x", refused=True))
+    return said
+
+
+@pytest.mark.parametrize("way", ["ours to etcd", "etcd to ours"])
+async def test_users_and_roles_come_along(way: str, tmp_path: Path) -> None:
+    snapshot = tmp_path / "snapshot.db"
+    first = serving_address(tmp_path / "first") if way == "ours to etcd" else real_etcd(tmp_path / "first")
+    async with first as address:
+        await with_auth(address)
+        before = await seen_with_auth(address)
+        await etcdctl(address, "--user=root:pw", "snapshot", "save", snapshot)
+    if way == "ours to etcd":
+        second = real_etcd(tmp_path / "second", await restored(snapshot, tmp_path / "second"))
+    else:
+        restore_file(tmp_path / "second", snapshot)
+        second = serving_address(tmp_path / "second")
+    async with second as address:
+        after = await seen_with_auth(address)
+        assert [said.splitlines()[-1:] for said in after] == [said.splitlines()[-1:] for said in before]
+
+
+async def test_an_alarm_comes_along(tmp_path: Path) -> None:
+    snapshot = tmp_path / "snapshot.db"
+    async with serving(tmp_path / "first", quota=4 << 20) as (address, store):
+        done = trio.Event()
+        store.set_alarm(True, lambda fault: done.set())
+        await done.wait()
+        await etcdctl(address, "snapshot", "save", snapshot)
+    peer = await restored(snapshot, tmp_path / "etcd")
+    async with real_etcd(tmp_path / "etcd", peer) as address:
+        assert "alarm:NOSPACE" in await etcdctl(address, "alarm", "list")
+        assert "database space exceeded" in await etcdctl(address, "put", "a", "b", refused=True)
+        await etcdctl(address, "snapshot", "save", tmp_path / "again.db")
+        await etcdctl(address, "alarm", "disarm")
+        await etcdctl(address, "put", "a", "b")
+    restore_file(tmp_path / "second", tmp_path / "again.db")
+    async with serving(tmp_path / "second", quota=4 << 20) as (address, store):
+        assert store.alarmed
+
+
+@asynccontextmanager
+async def serving_address(directory: Path) -> AsyncIterator[str]:
+    async with serving(directory) as (address, _):
+        yield address
