@@ -38,7 +38,7 @@ from appliance.update import Update
 from appliance.version import built_seconds
 
 if TYPE_CHECKING:
-    from appliance.machine import Machine
+    from appliance.machine import Machine, Network
 
 SWITCH_SECONDS = 0.0005  # the thread that syncs the store waits for the interpreter no longer than that
 EXIT_FORCED = 1
@@ -150,6 +150,7 @@ class Node:
         self._hangup = trio.Event()
         self._reloading = trio.Lock()
 
+        self.network: Network | None = None
         self.bus = EventBus()
         self.processes = Processes(bundle.spawn_program)
         kept = self.settings.store
@@ -205,8 +206,16 @@ class Node:
             *([] if self.external else [etcdapi]),
             Service(name="settings", main=self._run_settings, restart=patient, essential=False),
             Service(name="parent", main=self._run_parent, restart=patient, essential=False),
-            *([] if self.machine is None else self.machine.services(press=lambda: self.end(Goal.STOP, "power button"))),
+            *self._machine_services(),
         ]
+
+    def _machine_services(self) -> list[Service]:
+        if self.machine is None:
+            return []
+        from appliance.machine import Network
+
+        self.network = Network(lambda: self.settings.network, publish=self.publish)
+        return self.machine.services(press=lambda: self.end(Goal.STOP, "power button"), network=self.network)
 
     def _subjects(self) -> Subjects:
         return Subjects(
@@ -314,6 +323,8 @@ class Node:
         self.publish("settings", file, state="loaded", reason="; ".join(changed) or "nothing changed")
         if old.update != self.settings.update:
             self.update.reconfigure(self.settings.update)
+        if old.network != self.settings.network and self.network is not None:
+            self.network.reconfigure()
         self.store.retain(self.settings.store.retention())
         self.store.quota = self.settings.store.quota
         problems: list[str] = []
@@ -329,7 +340,10 @@ class Node:
         except ApplianceError as error:
             plan = None
             problems.append(f"unit files: {error}")
-        live = ("node.", "status.", "store.compaction", "store.keep_", "store.listen.", "store.quota", "update.")
+        live = (
+            "node.", "status.", "store.compaction", "store.keep_", "store.listen.", "store.quota", "update.",
+            "network.",
+        )  # fmt: skip
         return Reloaded(
             changed=changed,
             restart_needed=tuple(line for line in changed if not line.startswith(live)),

@@ -14,6 +14,7 @@ from appliance.errors import ApplianceError, InputError
 from appliance.host import files, node
 from appliance.host.layout import Layout
 from appliance.host.sockets import parse_address
+from appliance.machine import NetworkSettings
 from appliance.schema import Document, Duration, Finding, Size, Source, read_merged, to_plain
 from appliance.units import UnitsSettings
 from appliance.update import UpdateSettings
@@ -172,6 +173,7 @@ class Settings:
     store: StoreSettings = field(default_factory=StoreSettings)
     update: UpdateSettings = field(default_factory=UpdateSettings)
     units: UnitsSettings = field(default_factory=UnitsSettings)
+    network: NetworkSettings = field(default_factory=NetworkSettings)
 
 
 @dataclass(frozen=True)

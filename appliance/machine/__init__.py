@@ -8,19 +8,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from appliance.machine.boot_facts import BOOT_FILE, BootFacts, parse_boot_facts, read_boot_facts
-from appliance.machine.starting import Started, start_machine
+from appliance.machine.network_settings import NetworkSettings
 
 if TYPE_CHECKING:
+    from appliance.machine.boot_facts import BootFacts, read_boot_facts
     from appliance.machine.machine import Machine
+    from appliance.machine.network import InterfacePicture, Network
+    from appliance.machine.starting import Started, start_machine
 
-__all__ = ["BOOT_FILE", "BootFacts", "Machine", "Started", "parse_boot_facts", "read_boot_facts", "start_machine"]
+__all__ = [
+    "BootFacts",
+    "InterfacePicture",
+    "Machine",
+    "Network",
+    "NetworkSettings",
+    "Started",
+    "read_boot_facts",
+    "start_machine",
+]
+_PLACES = {
+    "BootFacts": "boot_facts", "read_boot_facts": "boot_facts", "Machine": "machine", "Network": "network",
+    "InterfacePicture": "network", "Started": "starting", "start_machine": "starting",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    """``Machine`` on first use: it loads trio, the first steps of the machine do without."""
-    if name == "Machine":
-        from appliance.machine.machine import Machine
+    """On first use: settings are read on hosts that need nothing else of this."""
+    if name in _PLACES:
+        from importlib import import_module
 
-        return Machine
+        return getattr(import_module(f"appliance.machine.{_PLACES[name]}"), name)
     raise AttributeError(name)

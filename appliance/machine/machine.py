@@ -9,6 +9,7 @@ import trio
 from appliance.errors import UnavailableError
 from appliance.host import kernel_modules, power
 from appliance.host.power import End
+from appliance.machine.network import Network
 from appliance.machine.starting import Started
 from appliance.supervisor import Restart, Service
 
@@ -28,7 +29,7 @@ class Machine:
 
     ends = {"reboot": End.REBOOT, "poweroff": End.POWER_OFF}  # noqa: RUF012
 
-    def services(self, *, press: Callable[[], None]) -> list[Service]:
+    def services(self, *, press: Callable[[], None], network: Network) -> list[Service]:
         """``press``: somebody pressed the power button."""
         patient = Restart(first_delay=1.0, delay_max=30.0)
 
@@ -39,6 +40,7 @@ class Machine:
             Service(name="hardware", main=self._load_modules, restart=patient, essential=False, start_timeout=120.0),
             Service(name="power-button", main=button, needs=frozenset({"hardware"}), restart=patient, essential=False),
         ]
+        found.append(Service(name="network", main=network.run, restart=patient, essential=False))
         if self._watchdog is not None:
             found.append(Service(name="watchdog", main=self._feed, restart=Restart(first_delay=0.1, delay_max=1.0)))
         return found

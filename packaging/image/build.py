@@ -46,13 +46,13 @@ class Parts:
     command_line: str
 
 
-def build_init() -> bytes:
-    """init.c, static."""
+def build_program(name: str) -> Path:
+    """init.c or modprobe.c, static."""
     BUILD.mkdir(parents=True, exist_ok=True)
-    out = BUILD / "init"
+    out = BUILD / name
     flags = ["-std=gnu17", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s", "-fno-ident", "-Wl,--build-id=none"]
-    subprocess.run(["gcc", *flags, "-o", out, "init.c"], check=True, cwd=Path(__file__).parent)
-    return out.read_bytes()
+    subprocess.run(["gcc", *flags, "-o", out, f"{name}.c"], check=True, cwd=Path(__file__).parent)
+    return out
 
 
 def build_initrd(kernel: Kernel, init: bytes) -> bytes:
@@ -79,8 +79,11 @@ def build_parts(
 ) -> Parts:  # fmt: skip
     """Root and kernel image of a version; ``out``: the root's file. ``extra``, ``init``, ``arguments``: for tests."""
     kernel = fetch_kernel(HOUSE / ".build/kernel")
-    root = build_root(out, version=version, binary=binary, staged=staged, kernel=kernel, extra=extra)
-    initrd = build_initrd(kernel, init or build_init())
+    root = build_root(
+        out, version=version, binary=binary, staged=staged, kernel=kernel, modprobe=build_program("modprobe"),
+        extra=extra,
+    )  # fmt: skip
+    initrd = build_initrd(kernel, init or build_program("init").read_bytes())
     own = f"appliance.watchdog={WATCHDOG_SECONDS} appliance.version={version}"
     command_line = f"{COMMAND_LINE} {own} {root.arguments()} {arguments}".strip()
     sections = {

@@ -25,7 +25,14 @@ DIRECTORIES = (
 FSCK = Path("/sbin/e2fsck.static")
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 # A host with no keyboard, no sound and no screen but a text console; hardware for networks and disks stays.
-LEFT_OUT = ("drivers/gpu", "drivers/media", "drivers/infiniband", "drivers/staging", "sound", "drivers/isdn")
+LEFT_OUT = (
+    "drivers/gpu", "drivers/media", "drivers/infiniband", "drivers/staging", "sound", "drivers/isdn", "drivers/iio",
+    "fs/ocfs2", "fs/gfs2", "fs/dlm", "fs/ceph", "fs/afs", "fs/coda", "fs/jfs", "fs/nilfs2", "fs/reiserfs", "fs/ubifs",
+    "fs/jffs2", "fs/hfs", "fs/hfsplus", "fs/ufs", "fs/minix", "fs/affs", "fs/befs", "fs/bfs", "fs/orangefs", "fs/quota",
+    "net/ceph", "net/dccp", "net/rxrpc", "net/tipc", "net/atm", "net/batman-adv", "net/6lowpan", "net/ieee802154",
+    "drivers/net/wireless", "drivers/target", "drivers/cxl", "drivers/infiniband", "net/rds", "net/smc", "net/sunrpc",
+    "fs/nfs", "fs/nfsd", "fs/lockd", "net/openvswitch", "net/mptcp_diag", "drivers/crypto/ccp", "drivers/crypto/qat",
+)
 LINKS = {"etc/resolv.conf": "/run/appliance/resolv.conf", "etc/hostname": "/run/appliance/hostname"}
 LINKS |= {"etc/machine-id": "/run/appliance/machine-id", "sbin": "usr/sbin", "bin": "usr/bin", "lib": "usr/lib"}
 TEXTS = {
@@ -57,13 +64,13 @@ def payload_id(binary: bytes) -> str:
 
 
 def build_root(
-    out: Path, *, version: str, binary: Path, staged: Path, kernel: Kernel, extra: Path | None = None
+    out: Path, *, version: str, binary: Path, staged: Path, kernel: Kernel, modprobe: Path, extra: Path | None = None
 ) -> Root:
     """``extra``: a tree laid over it. Written to ``out``."""
     tree = out.with_name(f"{out.name}.tree.{os.getpid()}")
     shutil.rmtree(tree, ignore_errors=True)
     try:
-        _fill(tree, version, binary, staged, kernel)
+        _fill(tree, version, binary, staged, kernel, modprobe)
         if extra is not None:
             shutil.copytree(extra, tree, symlinks=True, dirs_exist_ok=True)
         for path in (tree, *tree.rglob("*")):
@@ -74,7 +81,7 @@ def build_root(
         shutil.rmtree(tree, ignore_errors=True)
 
 
-def _fill(tree: Path, version: str, binary: Path, staged: Path, kernel: Kernel) -> None:
+def _fill(tree: Path, version: str, binary: Path, staged: Path, kernel: Kernel, modprobe: Path) -> None:
     for directory in DIRECTORIES:
         (tree / directory).mkdir(parents=True)
     for name, target in LINKS.items():
@@ -85,6 +92,7 @@ def _fill(tree: Path, version: str, binary: Path, staged: Path, kernel: Kernel) 
     shutil.copy(AUTHORITIES, tree / "etc/ssl/certs/ca-certificates.crt")
     shutil.copy(FSCK, tree / "usr/sbin/e2fsck")
     shutil.copy(binary, tree / "usr/bin/appliance")
+    shutil.copy(modprobe, tree / "usr/sbin/modprobe")
     _unpack(tree, staged, payload_id(binary.read_bytes()), version)
     _copy_modules(tree / "usr/lib/modules" / kernel.release, kernel)
 
