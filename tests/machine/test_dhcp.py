@@ -1,4 +1,4 @@
-"""The DHCP client against servers made of bytes: what it says when, what it believes, what it lets go. Simulated time."""
+"""The DHCP client against servers made of bytes: what it says when, what it believes, what it lets go."""
 
 from __future__ import annotations
 
