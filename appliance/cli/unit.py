@@ -20,6 +20,7 @@ _VERBS = {
     "cat": "the unit's file",
     "logs": "what the unit wrote",
     "verify": "check unit files, without a daemon; exit code 2 when one is not valid",
+    "security": "how exposed units are, and by what, without a daemon",
     "plan": "what a start pulls in, and in which order, without a daemon",
 }
 _EXAMPLES = """Examples:
@@ -42,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         verb = verbs.add_parser(name, help=words, description=words)
         if name in ("start", "stop", "restart", "reset-failed", "plan"):
             verb.add_argument("names", nargs="+", metavar="NAME")
+        elif name == "security":
+            verb.add_argument("names", nargs="*", metavar="NAME", help="these in full; without one, all in short")
         elif name in ("status", "cat", "logs"):
             verb.add_argument("name", metavar="NAME")
         elif name == "verify":
@@ -63,6 +66,10 @@ def run(args: argparse.Namespace) -> int:
     verb = args.verb or "list"
     if verb in ("start", "stop", "restart", "reset-failed"):
         return _ask(args, verb)
+    if verb == "security":
+        from appliance.cli import unit_security
+
+        return unit_security.run(args, _directory(args))
     acts = {
         "list": _list,
         "status": _status,

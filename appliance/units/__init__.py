@@ -18,6 +18,7 @@ from appliance.units.unit_directory import UnitFiles, graph_findings, graph_of, 
 from appliance.units.unit_file import ParsedUnit, Unit, UnitDocument, parse_unit
 
 if TYPE_CHECKING:
+    from appliance.units.security import assess
     from appliance.units.units import Units
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "UnitPicture",
     "Units",
     "UnitsSettings",
+    "assess",
     "build_graph",
     "graph_findings",
     "graph_of",
@@ -45,9 +47,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """``Units`` on first use: the command line verifies files without loading trio."""
+    """On first use: the command line verifies files without loading trio, or tables of system calls."""
     if name == "Units":
         from appliance.units.units import Units
 
         return Units
+    if name == "assess":
+        from appliance.units.security import assess
+
+        return assess
     raise AttributeError(name)
