@@ -15,8 +15,6 @@ from typing import Any
 
 import trio
 
-_MISSES_SKIPPED = 15
-
 
 class Worker:
     """Begins with the first call, ends with ``close``."""
@@ -31,21 +29,12 @@ class Worker:
         self._error: BaseException | None = None
         self._asleep = False  # the loop needs the eventfd
         self._busy = False
-        self._skip = 0
 
-    async def call(self, function: Callable[..., Any], *args: Any, patience: float = 0.0) -> Any:
-        """Run it in the thread. Once begun it is waited for, cancelled or not. One call at a time.
-
-        For ``patience`` seconds the loop stands still, unless that was in vain of late. There may be no checkpoint.
-        """
+    async def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run it in the thread. Once begun it is waited for, cancelled or not. One call at a time."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._skip:
-            self._skip -= 1
-            patience = 0.0
-        if not self._start(function, args, patience):
-            if patience:
-                self._skip = _MISSES_SKIPPED
-            await self._sleep()
+        self._start(function, args, 0.0)
+        await self._sleep()
         return self._outcome()
 
     def call_now(self, function: Callable[..., Any], *args: Any, patience: float) -> bool:

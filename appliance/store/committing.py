@@ -162,7 +162,7 @@ class Committer:
             if self.problem:  # met by who committed on the spot
                 raise UnavailableError(self.problem)
             await self._commit()
-            if self._tree.log.open_batch is not None:  # with patience there was no checkpoint
+            if self._tree.log.open_batch is not None:  # a call that was over at once took no checkpoint
                 await trio.lowlevel.checkpoint()
 
     async def _commit(self) -> None:

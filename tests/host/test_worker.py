@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
 import trio
 
 from appliance.host.worker import Worker
+
+
+async def run(worker: Worker, patience: float, function: Callable[..., int], *args: int) -> object:
+    """Without patience at once by the task; with it, as long as that lasts, with the loop."""
+    if not patience:
+        return await worker.call(function, *args)
+    answers = []
+    if not worker.call_now(lambda: answers.append(function(*args)), patience=patience):
+        await worker.finish()
+    return answers[0]
 
 
 @pytest.mark.parametrize("patience", [0.0, 0.0003, 30.0])
@@ -24,9 +35,9 @@ async def test_calls_run_in_one_thread_and_answer(patience: float) -> None:
     for number in range(300):
         if number == 7:
             with pytest.raises(ValueError, match="seven"):
-                await worker.call(double, number, patience=patience)
+                await run(worker, patience, double, number)
         else:
-            assert await worker.call(double, number, patience=patience) == 2 * number
+            assert await run(worker, patience, double, number) == 2 * number
     assert len(threads) == 1
     assert threads != {threading.get_ident()}
     worker.close()
@@ -39,7 +50,8 @@ async def test_the_loop_goes_on_when_patience_ends() -> None:
     answers = []
 
     async def call() -> None:
-        answers.append(await worker.call(proceed.wait, 60, patience=0.001))
+        assert not worker.call_now(proceed.wait, 60, patience=0.001)
+        answers.append(await worker.finish())
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(call)
@@ -48,7 +60,7 @@ async def test_the_loop_goes_on_when_patience_ends() -> None:
         proceed.set()
     assert answers == [True]
     for number in range(100):  # a wake-up that comes late must not be taken for the next call's
-        assert await worker.call(lambda number=number: number, patience=0.001 * (number % 2)) == number
+        assert await run(worker, 0.001 * (number % 2), lambda number=number: number) == number
     worker.close()
 
 
