@@ -56,6 +56,7 @@ class HealthWatch:
                     if runner.health is not (not wrong):
                         publish("unit", runner.name, state=runner.state.value, healthy=not wrong, reason=wrong)
                     runner.health = not wrong
+                    runner.turned.unpark_all()
                 if not wrong:
                     life.prove()
                 if failed >= health.threshold and health.on_failure == "restart":

@@ -47,14 +47,12 @@ class Loading:
             return
         for run in left:
             if run.name not in register.runners:
-                unit = instance_of(register.files, run.name)
+                ours = register.is_transient(run.name)
+                unit = instance_of(register.files, run.name) if not ours else None
                 if unit is not None:
                     register.passing.add(run.name)
                 runner = register.runners[run.name] = Runner(unit or unit_of_run_state(run), register.ground)
-                if unit is None and run.name not in register.files.unreadable:
-                ours = register.is_transient(run.name)
-                runner = register.runners[run.name] = Runner(unit_of_run_state(run), register.ground)
-                if not ours and run.name not in register.files.unreadable:
+                if unit is None and not ours and run.name not in register.files.unreadable:
                     runner.vanished, runner.standing.desired = True, False
         register.link()
         for run in left:

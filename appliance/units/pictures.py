@@ -112,6 +112,9 @@ class UnitPicture:
     log_bytes_dropped: int
     history: tuple[UnitMoment, ...]
     triggers: tuple[TriggerPicture, ...] = ()
+    enabled: str = "enabled"  # or disabled, masked, static (an instance that others only name), transient
+    called: str = ""  # of one on demand: who wants it up
+    drop_ins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

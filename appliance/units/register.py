@@ -108,6 +108,12 @@ class Register:
         """Files of units that ``unit run`` made."""
         return f"{self.layout.run}/transient"
 
+    def enabled_word(self, name: str) -> str:
+        """enabled, disabled, masked, static; transient of one that ``unit run`` made."""
+        if self.runners[name].unit.file.startswith(f"{self.transient_directory}/"):
+            return "transient"
+        return self.enablement.word(name, implied=name in self.files.implied or name in self.passing)
+
     def read_enablement(self) -> None:
         """Which units start by themselves. Unreadable: as if nobody had said anything."""
         try:

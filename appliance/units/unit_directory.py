@@ -55,6 +55,19 @@ def read_unit_file(path: str, *, name: str = "") -> tuple[str, Unit | None, tupl
     return parsed.name, parsed.unit, parsed.findings
 
 
+def check_unit_text(directory: str, name: str, text: str, *, drop_in: bool) -> tuple[Finding, ...]:
+    """What would be wrong if that text were the unit's file, or its ``override.toml``."""
+    path = f"{directory}/{name}{SUFFIX}"
+    override = f"{path}.d/override{SUFFIX}"
+    try:
+        others = [one for one in _drop_ins(directory, name) if one.file != override]
+        main = files.read_text(path, size_max=_FILE_BYTES_MAX) if drop_in else text
+    except ApplianceError as exc:
+        return (Finding(path, 1, 1, "", exc.message),)
+    more = sorted((*others, Source(override, text)), key=lambda one: one.file) if drop_in else others
+    return parse_unit(main, path, name=name, drop_ins=more, host=host_facts()).findings
+
+
 def _drop_ins(directory: str, name: str) -> list[Source]:
     """``web.toml.d/*.toml``, by file name; of an instance those of its template come first. Raises ApplianceError."""
     found: dict[str, Source | None] = {}

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import trio
 
-from appliance.errors import InputError
+from appliance.errors import UnavailableError
 from appliance.host import clock, files, users
 from appliance.host.cgroups import find_cgroup_root
 from appliance.host.group_usage import Usage, usage
 from appliance.host.holder import Holder
 from appliance.host.kernel import device_of, kernel
 from appliance.host.layout import Layout
+from appliance.host.process_tree import ProcessPicture, processes_of
 from appliance.host.processes import Processes
 from appliance.host.wallclock import WallClock
 from appliance.schema import Finding
+from appliance.units.administration import Administration, Goal, Waited
 from appliance.units.alarms import Alarms
 from appliance.units.decisions import is_asked, why_not
+from appliance.units.drawing import near, to_dot, to_svg
 from appliance.units.dynamic_users import DynamicUsers
 from appliance.units.fences import Fences
 from appliance.units.ground import Ground
@@ -32,6 +36,7 @@ from appliance.units.register import Register
 from appliance.units.runner import Runner
 from appliance.units.settling import Settling
 from appliance.units.timers import Clocks
+from appliance.units.transaction import Transaction, Verb
 from appliance.units.triggers import Triggers
 from appliance.units.unit_file import Unit
 from appliance.units.unit_section import plain_name
@@ -88,6 +93,7 @@ class Units:
         register.on_link = self._triggers.sync
         self._operations.settling = self._settling
         self._loading = Loading(register, self._settling)
+        self._administration = Administration(register, self._operations, self._loading)
         register.ground = Ground(
             processes=self._processes,
             cgroups=None,
@@ -189,7 +195,13 @@ class Units:
         """Raises NotFoundError."""
         register = self._register
         runner = register.runner(name)
-        picture = replace(runner.picture(), triggers=self._triggers.pictures(runner.name))
+        picture = replace(
+            runner.picture(),
+            triggers=self._triggers.pictures(runner.name),
+            enabled=register.enabled_word(runner.name),
+            called=runner.standing.called if runner.standing.on_demand else "",
+            drop_ins=tuple(one.file for one in runner.unit.drop_ins),
+        )
         if runner.state is State.STOPPED and (why := why_not(runner.name, register.graph, register.runners)):
             return replace(picture, reason=why)
         return picture
@@ -227,7 +239,20 @@ class Units:
         path = runner.unit.file if runner is not None else f"{register.directory}/{name}.toml"
         if runner is None and name not in register.files.unreadable:
             raise register.unknown(name)
-        return files.read_text(path)
+        texts = [f"# {one.file}\n{one.text}" for one in (runner.unit.drop_ins if runner is not None else ())]
+        return "\n".join([files.read_text(path), *texts])
+
+    def graph_text(self, names: Sequence[str] = (), *, as_picture: bool = False) -> str:
+        """How these units (or all) are tied: DOT, or SVG. Raises NotFoundError."""
+        register = self._register
+        some = near(register.graph, [register.runner(name).name for name in names])
+        states = {name: runner.state.value for name, runner in register.runners.items()}
+        return (to_svg if as_picture else to_dot)(register.graph, some, states)
+
+    def processes(self, name: str) -> tuple[ProcessPicture, ...]:
+        """All that run in that unit now."""
+        life = self._register.runner(name).life
+        return processes_of(life.group.pids() if life is not None and life.group is not None else ())
 
     def logs(
         self, name: str, *, lines: int | None = None, since: float | None = None, follow: bool = False
@@ -241,28 +266,66 @@ class Units:
         """A trigger wants that unit up, and what it pulls in. Returns at once; trouble is told as a problem."""
         self._operations.call(name, reason)
 
-    async def start(self, name: str) -> UnitPicture:
+    async def start(self, name: str, *, wait: bool = True) -> UnitPicture:
         """And what it requires and wants; returns once it is ready. Raises UnavailableError when that fails."""
-        await self._operations.run("start", [name])
-        return self.picture(name)
+        return await self._do("start", name, wait)
 
-    async def stop(self, name: str) -> UnitPicture:
+    async def stop(self, name: str, *, wait: bool = True) -> UnitPicture:
         """And those that require it; returns once it is down. Remembered until ``start``."""
-        await self._operations.run("stop", [name])
-        return self.picture(name)
+        return await self._do("stop", name, wait)
 
-    async def restart(self, name: str) -> UnitPicture:
+    async def restart(self, name: str, *, wait: bool = True) -> UnitPicture:
         """Stop, then start with the definition that is loaded now."""
-        await self._operations.run("restart", [name])
-        return self.picture(name)
+        return await self._do("restart", name, wait)
+
+    async def _do(self, verb: Verb, name: str, wait: bool) -> UnitPicture:
+        runner = self._register.resolve(name)
+        await self._operations.run(verb, [name], wait=wait)
+        return self.picture(name) if self._register.runners.get(runner.name) is runner else runner.picture()
+
+    async def transact(
+        self, verb: Verb, names: Sequence[str], *, wait: bool = True, dry_run: bool = False
+    ) -> Transaction:
+        """Start, stop or restart several in one transaction; ``dry_run``: only compute it."""
+        if dry_run:
+            return self._operations.plan(verb, names)
+        return await self._operations.run(verb, names, wait=wait)
+
+    async def enable(self, verb: str, names: Sequence[str], *, now: bool = False) -> tuple[UnitPicture, ...]:
+        """enable, disable, mask, unmask; ``now``: and start or stop them."""
+        await self._administration.enable(verb, names, now=now)
+        register = self._register
+        return tuple(self.picture(name) for name in map(plain_name, names) if name in register.runners)
+
+    async def wait(self, name: str, goal: Goal, *, timeout: float) -> Waited:
+        """Until the unit is ready, healthy, over, stopped."""
+        return await self._administration.wait(name, goal, timeout=timeout)
+
+    async def write_file(
+        self, name: str, text: str, *, drop_in: bool = False, digest: str | None = None, dry_run: bool = False
+    ) -> tuple[Finding, ...]:
+        """Save a unit file that has no errors; ``unit reload`` applies it. The findings."""
+        if dry_run:
+            return self._administration.check_file(name, text, drop_in=drop_in)
+        return await self._administration.write_file(name, text, drop_in=drop_in, digest=digest)
+
+    async def run_transient(
+        self, data: Mapping[str, Any], *, name: str = ""
+    ) -> tuple[UnitPicture, AsyncIterator[LogLine], Callable[[], UnitPicture]]:
+        """Run a command as a unit: its picture, its output until it is over, and then how it ended."""
+        since = clock.wall_seconds()
+        runner = await self._administration.run_transient(data, name=name)
+        return runner.picture(), self._administration.output_of(runner, since), runner.picture
 
     async def reload_unit(self, name: str) -> UnitPicture:
         """Ask the unit itself to read its configuration again. Raises InputError when it has no way to."""
-        runner = self._register.runner(name)
-        raise InputError(
-            f"cannot reload {name}: service.reload is not supported yet in this version; restart it",
-            where=runner.unit.file,
-        )
+        register = self._register
+        runner = register.runner(name)
+        runner.reload("reloaded by hand")
+        await register.wait(runner, lambda: runner.state is not State.RELOADING)
+        if runner.reload_fault:
+            raise UnavailableError(f"cannot reload {name}: {runner.reload_fault}", where=runner.unit.file)
+        return self.picture(name)
 
     async def reset_failed(self, name: str) -> UnitPicture:
         """Forget its failures; if it had been given up it is tried again."""
