@@ -61,7 +61,7 @@ def _sentences(data: dict[str, Any]) -> list[str]:
         parts.append("signed anew: " + ", ".join(data["signed"]))
     if changed := data.get("changed"):
         parts.append(f"{changed['rule']} of {changed['channel']} {changed['version']}".rstrip() + ": published")
-    for name, words in (("exported", "root to be signed"), ("imported", "new root is published")):
+    for name, words in (("root_payload", "root to be signed"), ("imported", "new root is published")):
         if name in data:
             one = data[name]
             changes = "".join(f"\n  {change}" for change in one["changes"])

@@ -180,7 +180,7 @@ def _maker(args: argparse.Namespace, keys: release.KeyRing, name: str) -> Callab
 def _root(args: argparse.Namespace) -> dict[str, Any]:
     if args.action == "export-payload":
         thresholds = {role: _number(value) for role, value in _pairs(args.threshold)}
-        return {"exported": release.export_payload(
+        return {"root_payload": release.export_payload(
             args.directory, os.path.abspath(args.out), add=_pairs(args.add), revoke=_pairs(args.revoke),
             thresholds=thresholds, expiry=_expiry(args),
         )}  # fmt: skip

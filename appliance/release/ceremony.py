@@ -17,7 +17,7 @@ from tuf.api.metadata import Metadata
 
 from appliance.errors import ConflictError, InputError
 from appliance.host import files
-from appliance.release.committing import Expiry, check_thresholds, commit, publishing_time
+from appliance.release.committing import Expiry, add_signatures, check_thresholds, commit, publishing_time
 from appliance.release.keys import KeyRing
 from appliance.release.publishing import add_key, find_key, publishing, revoke_key
 from appliance.release.repository import Contents, load
@@ -73,8 +73,7 @@ def sign_payload(file: str, keys: KeyRing, names: Sequence[str] = ()) -> dict[st
     ]  # fmt: skip
     if not mine:
         raise InputError(f"cannot sign {file}: {keys.directory} holds no root key", where=file)
-    for signer in keys.signers("root", mine, 1):
-        metadata.sign(signer, append=True)
+    add_signatures(metadata, keys.signers("root", mine, 1))
     files.write_atomic(file, metadata.to_bytes())
     return {"signed_by": sorted(keys.names[keyid] for keyid in mine), **_state(metadata)}
 

@@ -154,9 +154,15 @@ def sign_role(name: str, payload: Any, contents: Contents, keys: KeyRing) -> byt
     if contents.previous_root is not None and name not in contents.channels:
         for signer in _signers_before(name, contents.previous_root, keys):
             signers[signer.public_key.keyid] = signer
-    for signer in signers.values():
-        metadata.sign(signer, append=True)
+    add_signatures(metadata, signers.values())
     return metadata.to_bytes()
+
+
+def add_signatures(metadata: Metadata[Any], signers: Iterable[Signer]) -> None:
+    """Beside those that are there. Raises what a signer raises: python-tuf's own ``sign`` would hide it."""
+    data = metadata.signed_bytes
+    for signer in signers:
+        metadata.signatures[signer.public_key.keyid] = signer.sign(data)
 
 
 def _signers_before(name: str, before: Root, keys: KeyRing) -> list[Signer]:

@@ -127,7 +127,7 @@ class CommandSigner(_Outside):
             self._command, payload, {"APPLIANCE_KEY_NAME": self._name, "APPLIANCE_KEY_ID": self._public_key.keyid}
         )
         found = [said]
-        text = said.strip()
+        text = b"".join(said.split())
         for read in (binascii.unhexlify, lambda value: base64.b64decode(value, validate=True)):
             with contextlib.suppress(ValueError):
                 found.append(read(text))
