@@ -17,6 +17,7 @@ from appliance.api.status_routes import status_routes
 from appliance.api.store_routes import store_routes
 from appliance.api.subjects import StatusSettings, Subjects
 from appliance.api.unit_routes import unit_routes
+from appliance.api.unit_work_routes import unit_work_routes
 from appliance.api.update_routes import update_routes
 from appliance.errors import InputError
 from appliance.host import files, sockets
@@ -35,6 +36,7 @@ def all_routes(subjects: Subjects, requests: Counter[tuple[str, str, str, int]])
     routes += status_routes(subjects, requests)
     routes += page_routes(subjects)
     routes += unit_routes(subjects)
+    routes += unit_work_routes(subjects)
     routes += store_routes(subjects)
     routes += update_routes(subjects)
     routes += event_routes(subjects)

@@ -80,9 +80,18 @@ class UnitsSubject(Protocol):
     def problems(self) -> Sequence[Any]: ...  # noqa: D102
     def usages(self, names: Iterable[str] | None = None) -> Mapping[str, Any]: ...  # noqa: D102
     def logs(self, name: str, *, lines: int | None, since: float | None, follow: bool) -> AsyncIterator[Any]: ...  # noqa: D102
-    async def start(self, name: str) -> object: ...  # noqa: D102
-    async def stop(self, name: str) -> object: ...  # noqa: D102
-    async def restart(self, name: str) -> object: ...  # noqa: D102
+    async def start(self, name: str, *, wait: bool = True) -> Any: ...  # noqa: D102
+    async def stop(self, name: str, *, wait: bool = True) -> Any: ...  # noqa: D102
+    async def restart(self, name: str, *, wait: bool = True) -> Any: ...  # noqa: D102
+    async def transact(self, verb: Any, names: Sequence[str], *, wait: bool, dry_run: bool) -> Any: ...  # noqa: D102
+    async def enable(self, verb: str, names: Sequence[str], *, now: bool) -> Any: ...  # noqa: D102
+    async def wait(self, name: str, goal: Any, *, timeout: float) -> Any: ...  # noqa: D102
+    async def write_file(  # noqa: D102
+        self, name: str, text: str, *, drop_in: bool, digest: str | None, dry_run: bool
+    ) -> Sequence[Any]: ...
+    async def run_transient(self, data: Mapping[str, Any], *, name: str) -> tuple[Any, Any, Callable[[], Any]]: ...  # noqa: D102
+    def graph_text(self, names: Sequence[str], *, as_picture: bool) -> str: ...  # noqa: D102
+    def processes(self, name: str) -> Sequence[Any]: ...  # noqa: D102
     async def reload_unit(self, name: str) -> object: ...  # noqa: D102
     async def reset_failed(self, name: str) -> object: ...  # noqa: D102
     async def reload(self, *, dry_run: bool) -> Any: ...  # noqa: D102

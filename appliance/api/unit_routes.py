@@ -8,7 +8,8 @@ from typing import Any
 
 from appliance.api.router import Answer, Parameter, Reply, Request, Route, Stream, json_answer
 from appliance.api.subjects import Subjects, UnitsSubject
-from appliance.api.wire import dumps, plain
+from appliance.api.unit_work_routes import flag_of, known_only
+from appliance.api.wire import dumps, object_untrusted, plain
 from appliance.errors import InputError
 from appliance.host import clock
 from appliance.schema import parse_duration
@@ -57,10 +58,13 @@ def unit_routes(subjects: Subjects) -> tuple[Route, ...]:
 
     def verb(method: str) -> Callable[[Request], Awaitable[Reply]]:
         async def act(request: Request) -> Reply:
-            request.json().done()
             name = request.names["name"]
-            await getattr(need(), method)(name)
-            return json_answer(need().picture(name))
+            if method in ("start", "stop", "restart"):
+                asked = object_untrusted(request.body)
+                known_only(asked, "wait")
+                return json_answer(await getattr(need(), method)(name, wait=flag_of(asked, "wait", True)))
+            request.json().done()
+            return json_answer(await getattr(need(), method)(name))
 
         return act
 
@@ -134,6 +138,11 @@ def unit_routes(subjects: Subjects) -> tuple[Route, ...]:
                 summary=summary,
                 answer="The unit afterwards",
                 schema=UnitPicture,
+                body=(
+                    {"type": "object", "properties": {"wait": {"type": "boolean", "default": True}}}
+                    if method in ("start", "stop", "restart")
+                    else None
+                ),
                 parameters=NAME,
                 reads=False,
                 control=True,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from appliance.units.enablement import change_enablement, enablement_file, read_enablement
 from appliance.units.graph import Graph, build_graph, start_order
 from appliance.units.pictures import (
+    GOALS,
     LogLine,
     Publish,
     ReloadPlan,
@@ -13,7 +15,9 @@ from appliance.units.pictures import (
     UnitMoment,
     UnitPicture,
     UnitsSettings,
+    Waited,
 )
+from appliance.units.transaction import Step, Transaction, plan, standings_of
 from appliance.units.unit_directory import UnitFiles, graph_findings, graph_of, read_unit_file, read_unit_files
 from appliance.units.unit_file import ParsedUnit, Unit, UnitDocument, parse_unit
 
@@ -22,12 +26,15 @@ if TYPE_CHECKING:
     from appliance.units.units import Units
 
 __all__ = [
+    "GOALS",
     "Graph",
     "LogLine",
     "ParsedUnit",
     "Publish",
     "ReloadPlan",
     "StateKeeper",
+    "Step",
+    "Transaction",
     "Unit",
     "UnitDocument",
     "UnitFiles",
@@ -35,13 +42,19 @@ __all__ = [
     "UnitPicture",
     "Units",
     "UnitsSettings",
+    "Waited",
     "assess",
     "build_graph",
+    "change_enablement",
+    "enablement_file",
     "graph_findings",
     "graph_of",
     "parse_unit",
+    "plan",
+    "read_enablement",
     "read_unit_file",
     "read_unit_files",
+    "standings_of",
     "start_order",
 ]
 

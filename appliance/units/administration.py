@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import trio
 
@@ -16,7 +15,7 @@ from appliance.units.journal import read_journal
 from appliance.units.lifecycle import State
 from appliance.units.loading import Loading
 from appliance.units.operations import Operations
-from appliance.units.pictures import LogLine, UnitPicture
+from appliance.units.pictures import Goal, LogLine, Waited
 from appliance.units.register import Register
 from appliance.units.runner import Runner
 from appliance.units.specifiers import template_of
@@ -24,19 +23,8 @@ from appliance.units.unit_directory import check_unit_text
 from appliance.units.unit_file import SUFFIX, parse_unit
 from appliance.units.unit_section import plain_name
 
-Goal = Literal["ready", "healthy", "exit", "stopped"]
-GOALS: tuple[Goal, ...] = ("ready", "healthy", "exit", "stopped")
 OVERRIDE = "override"
 _AT_REST = (State.STOPPED, State.EXITED, State.FAILED)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Waited:
-    """How a wait ended. ``met``: what was waited for is so; ``hopeless``: it will not be by itself."""
-
-    met: bool
-    hopeless: bool
-    unit: UnitPicture
 
 
 class Administration:

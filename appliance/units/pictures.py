@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from appliance.schema import Finding, Size
 
@@ -115,6 +115,19 @@ class UnitPicture:
     enabled: str = "enabled"  # or disabled, masked, static (an instance that others only name), transient
     called: str = ""  # of one on demand: who wants it up
     drop_ins: tuple[str, ...] = ()
+
+
+Goal = Literal["ready", "healthy", "exit", "stopped"]
+GOALS: tuple[Goal, ...] = ("ready", "healthy", "exit", "stopped")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waited:
+    """How a wait ended. ``met``: what was waited for is so; ``hopeless``: it will not be by itself."""
+
+    met: bool
+    hopeless: bool
+    unit: UnitPicture
 
 
 @dataclass(frozen=True, kw_only=True)

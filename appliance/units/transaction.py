@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from appliance.errors import InputError
-from appliance.units.decisions import Standings, is_asked
+from appliance.units.decisions import Standing, Standings, is_asked
 from appliance.units.graph import Graph, closure, waves
 from appliance.units.lifecycle import State
 
@@ -68,6 +68,17 @@ def plan(verb: Verb, names: Iterable[str], graph: Graph, units: Standings) -> Tr
         unchanged = tuple(name for name in asked if name not in down)
         return _transaction(verb, asked, {}, down, unchanged, (), graph)
     return _plan_start(verb, asked, graph, units)
+
+
+@dataclass(frozen=True)
+class _Supposed:
+    standing: Standing
+
+
+def standings_of(names: Iterable[str], *, up: bool) -> Standings:
+    """Where no daemon can be asked: as if all were up, or none."""
+    state = State.READY if up else State.STOPPED
+    return {name: _Supposed(Standing(state=state, on_demand=True)) for name in names}
 
 
 def _plan_start(verb: Verb, asked: tuple[str, ...], graph: Graph, units: Standings) -> Transaction:

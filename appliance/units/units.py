@@ -19,7 +19,7 @@ from appliance.host.process_tree import ProcessPicture, processes_of
 from appliance.host.processes import Processes
 from appliance.host.wallclock import WallClock
 from appliance.schema import Finding
-from appliance.units.administration import Administration, Goal, Waited
+from appliance.units.administration import Administration
 from appliance.units.alarms import Alarms
 from appliance.units.decisions import is_asked, why_not
 from appliance.units.drawing import near, to_dot, to_svg
@@ -31,7 +31,16 @@ from appliance.units.journal import Journal, read_journal
 from appliance.units.lifecycle import State
 from appliance.units.loading import Loading
 from appliance.units.operations import Operations
-from appliance.units.pictures import LogLine, Publish, ReloadPlan, StateKeeper, UnitPicture, UnitsSettings
+from appliance.units.pictures import (
+    Goal,
+    LogLine,
+    Publish,
+    ReloadPlan,
+    StateKeeper,
+    UnitPicture,
+    UnitsSettings,
+    Waited,
+)
 from appliance.units.register import Register
 from appliance.units.runner import Runner
 from appliance.units.settling import Settling

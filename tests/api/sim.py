@@ -13,10 +13,11 @@ import trio
 from appliance.api import NodePicture, SettingsPicture, Subjects
 from appliance.errors import NotFoundError, UnavailableError
 from appliance.host.group_usage import Usage
+from appliance.schema import Finding
 from appliance.store import Event as StoreEvent
 from appliance.store import EventKind, KeyValue, PutResult, Range, RangeResult, StoreStatus, WatchBatch
 from appliance.supervisor import EventBus, Moment, ServicePicture
-from appliance.units import LogLine, ReloadPlan, UnitPicture
+from appliance.units import LogLine, ReloadPlan, Step, Transaction, UnitPicture, Waited
 
 STARTED = 1_790_000_000.0
 
@@ -94,13 +95,37 @@ class SimUnits:
         self.become(name, state)
         return self.all[name]
 
-    async def start(self, name: str) -> UnitPicture:
+    async def transact(self, verb: str, names: Any, *, wait: bool = True, dry_run: bool = False) -> Transaction:
+        steps = tuple(Step(wave=1, action=verb, unit=name, why="asked for") for name in names)
+        return Transaction(verb=verb, names=tuple(names), steps=steps, unchanged=(), left_out=())
+
+    async def enable(self, verb: str, names: Any, *, now: bool = False) -> tuple[UnitPicture, ...]:
+        return tuple(self.picture(name) for name in names)
+
+    async def wait(self, name: str, goal: Any, *, timeout: float) -> Waited:
+        return Waited(met=True, hopeless=False, unit=self.picture(name))
+
+    async def write_file(self, name: str, text: str, **_: Any) -> tuple[Finding, ...]:
+        self.picture(name)
+        return ()
+
+    async def run_transient(self, data: Any, *, name: str = "") -> Any:
+        raise UnavailableError("cannot run a unit here")
+
+    def graph_text(self, names: Any, *, as_picture: bool) -> str:
+        return "<svg/>" if as_picture else "digraph units {}"
+
+    def processes(self, name: str) -> tuple[Any, ...]:
+        self.picture(name)
+        return ()
+
+    async def start(self, name: str, *, wait: bool = True) -> UnitPicture:
         return await self._act("start", name, "ready")
 
-    async def stop(self, name: str) -> UnitPicture:
+    async def stop(self, name: str, *, wait: bool = True) -> UnitPicture:
         return await self._act("stop", name, "stopped")
 
-    async def restart(self, name: str) -> UnitPicture:
+    async def restart(self, name: str, *, wait: bool = True) -> UnitPicture:
         return await self._act("restart", name, "ready")
 
     async def reload_unit(self, name: str) -> UnitPicture:
