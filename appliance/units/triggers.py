@@ -11,8 +11,10 @@ from typing import Protocol
 
 from appliance.errors import ApplianceError
 from appliance.host.holder import Holder
+from appliance.host.inotify import Inotify
 from appliance.units.activation import SocketGround, Sockets
 from appliance.units.connections import Connections
+from appliance.units.paths import PathGround, Paths
 from appliance.units.pictures import TriggerPicture
 from appliance.units.register import Register
 from appliance.units.runner import Runner
@@ -57,6 +59,7 @@ class Triggers:
         layout = register.layout
         self._call = call
         self._sockets: SocketGround | None = None  # from begin on
+        self._paths: PathGround | None = None
         self.connections = Connections(register, mark)
         self._timers = Timers(
             clocks=clocks,
@@ -81,6 +84,8 @@ class Triggers:
             connections=self.connections.count,
             trouble=self._register.trouble,
         )
+        inotify = Inotify(ground.processes.poller)
+        self._paths = PathGround(inotify=inotify, call=self._call, trouble=self._register.trouble)
         ground.holder.on_lost.append(self._hold_again)
         self._begun = True
         self.sync()
@@ -120,7 +125,7 @@ class Triggers:
     def reset(self, name: str) -> None:
         """A person says that what failed may be tried again."""
         for trigger in (*self._own.get(name, ((), []))[1], *self._of_target.get(name, ())):
-            if isinstance(trigger, Sockets):
+            if isinstance(trigger, Sockets | Paths):
                 trigger.reset()
         self.sync()
 
@@ -147,6 +152,8 @@ class Triggers:
                         trigger.release()
                     else:
                         trigger.disarm()
+                elif isinstance(trigger, Paths):
+                    trigger.disarm()
         self._own.clear()
         self._of_target.clear()
 
@@ -156,6 +163,9 @@ class Triggers:
             if isinstance(section, TimerSection):
                 made.append(self._timers.add(unit.name, unit.target_of(section), section))
         assert self._sockets is not None
+        assert self._paths is not None
+        if (path := unit.document.path) is not None:
+            made.append(Paths(unit.name, unit.target_of(path), path, self._paths))
         for target in dict.fromkeys(unit.target_of(one) for one in unit.document.socket):
             group = tuple(one for one in unit.document.socket if unit.target_of(one) == target)
             key = unit.name if target == unit.target_of(unit.document.socket[0]) else f"{unit.name}+{target}"
