@@ -25,6 +25,7 @@ _VERBS = {
 }
 _EXAMPLES = """Examples:
   appliance unit list
+  appliance unit list --timers
   appliance unit status web
   appliance unit restart web
   appliance unit reload --dry-run
@@ -54,6 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 "name", nargs="?", metavar="NAME", help="ask this unit to read its own configuration anew"
             )
             verb.add_argument("--dry-run", action="store_true", help="only show")
+        if name == "list":
+            verb.add_argument("--timers", action="store_true", help="when each timer rang last and rings next")
         if name == "logs":
             verb.add_argument("-f", "--follow", action="store_true", help="go on with new lines")
             verb.add_argument("-n", "--lines", type=int, default=100, help="the last so many (100)")
@@ -89,6 +92,10 @@ def _path(name: str, rest: str = "") -> str:
 
 
 def _list(args: argparse.Namespace) -> int:
+    if getattr(args, "timers", False):
+        from appliance.cli import unit_timers
+
+        return unit_timers.run(args)
     from appliance.cli.client import call
     from appliance.cli.render import show
 
@@ -159,6 +166,10 @@ def _status_text(unit: dict[str, Any]) -> str:
         "log lost": f"{size(unit['log_bytes_dropped'])} (disk full?)" if unit["log_bytes_dropped"] else "",
     }
     lines = [f"unit {unit['name']}", *(f"  {name + ':':<10} {value}" for name, value in facts.items() if value)]
+    if unit["triggers"]:
+        from appliance.cli.unit_timers import trigger_text
+
+        lines += [f"  {'triggers:':<10} {trigger_text(one, now)}" for one in unit["triggers"]]
     for moment in unit["history"][-5:]:
         ago = age(now - moment["time"])
         ago = "just now" if ago == "now" else f"{ago} ago"

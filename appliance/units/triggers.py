@@ -194,7 +194,7 @@ class Triggers:
                 trigger.disarm()
 
     def _should_work(self, runner: Runner) -> bool:
-        if not self._begun or runner.vanished or not runner.standing.desired:
+        if not self._begun or runner.vanished or runner.standing.disabled or not runner.standing.desired:
             return False
         return runner.unit.has_process or runner.state.is_up
 
