@@ -78,9 +78,6 @@ def unit_work_routes(subjects: Subjects) -> tuple[Route, ...]:
     async def processes(request: Request) -> Reply:
         return json_answer({"processes": need().processes(request.names["name"])})
 
-    async def usage(request: Request) -> Reply:
-        return json_answer({"units": plain(need().usages())})
-
     async def run(request: Request) -> Reply:
         asked = object_untrusted(request.body)
         unit, name = asked.get("unit"), asked.get("name", "")
@@ -145,14 +142,6 @@ def unit_work_routes(subjects: Subjects) -> tuple[Route, ...]:
                 Parameter("names", "Only these, with commas between, and what they are tied to"),
                 Parameter("format", "dot (default) or svg"),
             ),
-        ),
-        Route(
-            method="GET",
-            pattern="/v1/unit-usage",
-            handler=usage,
-            summary="CPU, memory, tasks and I/O of each unit that has processes",
-            answer="By the name of the unit",
-            schema={"type": "object"},
         ),
         Route(
             method="GET",

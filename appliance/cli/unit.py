@@ -21,7 +21,16 @@ _VERBS = {
     "logs": "what the unit wrote",
     "verify": "check unit files, without a daemon; exit code 2 when one is not valid",
     "security": "how exposed units are, and by what, without a daemon",
-    "plan": "what a start pulls in, and in which order, without a daemon",
+    "plan": "what a start, stop or restart would do, and in which order; without a daemon, by the files alone",
+    "enable": "let units start by themselves; --now starts them",
+    "disable": "let units start only when asked for; --now stops them",
+    "mask": "let nothing start units",
+    "unmask": "undo mask",
+    "edit": "edit a unit's file; it is checked before it is saved",
+    "wait": "wait until a unit is ready, healthy, over, stopped; exit code 6 when the time is over",
+    "run": "run a command as a unit, with all fences; its exit code is ours",
+    "graph": "how units are tied to each other, as DOT (or --svg)",
+    "top": "what each unit uses, live",
 }
 _EXAMPLES = """Examples:
   appliance unit list
@@ -32,8 +41,12 @@ _EXAMPLES = """Examples:
   appliance unit logs -f -n 20 web
   appliance unit logs --since 1h web
   appliance unit verify ./web.toml
-  appliance unit plan web"""
-_SECONDS_MAX = 24 * 3600.0  # a oneshot may take its time
+  appliance unit plan stop web
+  appliance unit enable --now web@1
+  appliance unit wait web --for healthy --timeout 30s
+  appliance unit run -p resources.memory_max=1G -- make test
+  appliance unit graph | dot -Tsvg"""
+_WORK = ("start", "stop", "restart", "plan", "enable", "disable", "mask", "unmask", "wait", "graph")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +55,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     for name, words in _VERBS.items():
         verb = verbs.add_parser(name, help=words, description=words)
-        if name in ("start", "stop", "restart", "reset-failed", "plan"):
+        if name in _WORK:
+            from appliance.cli.unit_work import add_work
+
+            add_work(verb, name)
+        elif name == "run":
+            from appliance.cli.unit_run import add_run
+
+            add_run(verb)
+        elif name == "edit":
+            from appliance.cli.unit_edit import add_edit
+
+            add_edit(verb)
+        elif name == "top":
+            verb.add_argument("--once", action="store_true", help="one table, and done")
+            verb.add_argument("--interval", type=float, default=2.0, help="seconds between two tables (2)")
+        elif name == "list":
+            verb.add_argument("patterns", nargs="*", metavar="PATTERN", help='only such names, as "web*"')
+            verb.add_argument("--state", default="", help="only units in these states, with commas between")
+            verb.add_argument("--failed", action="store_true", help="only failed ones")
+        elif name == "reset-failed":
             verb.add_argument("names", nargs="+", metavar="NAME")
         elif name == "security":
             verb.add_argument("names", nargs="*", metavar="NAME", help="these in full; without one, all in short")
@@ -67,7 +99,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """``list`` when no verb is given."""
     verb = args.verb or "list"
-    if verb in ("start", "stop", "restart", "reset-failed"):
+    if verb in _WORK:
+        from appliance.cli.unit_work import run_work
+
+        return run_work(args, _directory(args))
+    if verb == "run":
+        from appliance.cli.unit_run import run_run
+
+        return run_run(args)
+    if verb == "edit":
+        from appliance.cli.unit_edit import run_edit
+
+        return run_edit(args, _directory(args))
+    if verb == "top":
+        from appliance.cli.unit_top import run_top
+
+        return run_top(args)
+    if verb == "reset-failed":
         return _ask(args, verb)
     if verb == "security":
         from appliance.cli import unit_security
@@ -80,7 +128,6 @@ def run(args: argparse.Namespace) -> int:
         "cat": _cat,
         "logs": _logs,
         "verify": _verify,
-        "plan": _plan,
     }
     return acts[verb](args)
 
@@ -100,8 +147,21 @@ def _list(args: argparse.Namespace) -> int:
     from appliance.cli.render import show
 
     answer = call(args.layout, "GET", "/v1/units")
+    answer["units"] = [one for one in answer["units"] if _is_listed(args, one)]
     show(args, answer, _list_text)
     return 0
+
+
+def _is_listed(args: argparse.Namespace, unit: dict[str, Any]) -> bool:
+    from fnmatch import fnmatchcase
+
+    patterns = getattr(args, "patterns", ())
+    if patterns and not any(fnmatchcase(unit["name"], one.removesuffix(".service")) for one in patterns):
+        return False
+    states = {word for word in getattr(args, "state", "").split(",") if word}
+    if getattr(args, "failed", False):
+        states.add("failed")
+    return not states or unit["state"] in states
 
 
 def _list_text(answer: dict[str, Any]) -> str:
@@ -198,7 +258,7 @@ def _ask(args: argparse.Namespace, verb: str) -> int:
     from appliance.cli.client import call
     from appliance.cli.render import show
 
-    units = [call(args.layout, "POST", _path(name, f"/{verb}"), {}, timeout=_SECONDS_MAX) for name in args.names]
+    units = [call(args.layout, "POST", _path(name, f"/{verb}"), {}, timeout=60.0) for name in args.names]
     show(args, units, lambda data: "\n".join(f"{one['name']}: {one['state']} ({one['reason']})" for one in data))
     return 0
 
@@ -301,19 +361,3 @@ def _verify(args: argparse.Namespace) -> int:
 
     show(args, report, text)
     return 2 if errors else 0
-
-
-def _plan(args: argparse.Namespace) -> int:
-    from appliance.cli.render import show
-    from appliance.units import graph_of, read_unit_files, start_order
-
-    found = read_unit_files(_directory(args))
-    graph = graph_of(found)
-    waves = start_order(graph, args.names)
-    pulled = graph.pulled_in(args.names)
-
-    def text(_: Any) -> str:
-        return "\n".join(f"{number}. {', '.join(wave)}" for number, wave in enumerate(waves, start=1))
-
-    show(args, {"waves": [list(wave) for wave in waves], "pulled_in": list(pulled)}, text)
-    return 0

@@ -18,7 +18,16 @@ from appliance.units.pictures import (
     Waited,
 )
 from appliance.units.transaction import Step, Transaction, plan, standings_of
-from appliance.units.unit_directory import UnitFiles, graph_findings, graph_of, read_unit_file, read_unit_files
+from appliance.units.unit_directory import (
+    UnitFiles,
+    check_unit_text,
+    draw_files,
+    file_to_edit,
+    graph_findings,
+    graph_of,
+    read_unit_file,
+    read_unit_files,
+)
 from appliance.units.unit_file import ParsedUnit, Unit, UnitDocument, parse_unit
 
 if TYPE_CHECKING:
@@ -46,7 +55,10 @@ __all__ = [
     "assess",
     "build_graph",
     "change_enablement",
+    "check_unit_text",
+    "draw_files",
     "enablement_file",
+    "file_to_edit",
     "graph_findings",
     "graph_of",
     "parse_unit",

@@ -19,11 +19,10 @@ from appliance.units.pictures import Goal, LogLine, Waited
 from appliance.units.register import Register
 from appliance.units.runner import Runner
 from appliance.units.specifiers import template_of
-from appliance.units.unit_directory import check_unit_text
+from appliance.units.unit_directory import check_unit_text, file_to_edit
 from appliance.units.unit_file import SUFFIX, parse_unit
 from appliance.units.unit_section import plain_name
 
-OVERRIDE = "override"
 _AT_REST = (State.STOPPED, State.EXITED, State.FAILED)
 
 
@@ -165,11 +164,6 @@ def _is_met(runner: Runner, goal: Goal) -> bool:
             return not runner.state.is_active and runner.state is not State.WAITING
         case "stopped":
             return runner.state in (State.STOPPED, State.FAILED)
-
-
-def file_to_edit(directory: str, name: str, *, drop_in: bool) -> str:
-    """The unit's own file, or the drop-in that ``unit edit`` keeps."""
-    return f"{directory}/{name}{SUFFIX}.d/{OVERRIDE}{SUFFIX}" if drop_in else f"{directory}/{name}{SUFFIX}"
 
 
 def now() -> float:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, NotFoundError
 from appliance.host import files
 from appliance.host.facts import host_facts
 from appliance.schema import Finding, Source, read_merged
+from appliance.units.drawing import near, to_dot, to_svg
 from appliance.units.graph import Graph, build_graph
 from appliance.units.restart_section import RestartSection
 from appliance.units.run_state import RunState, decode_run_state_untrusted
@@ -53,6 +54,21 @@ def read_unit_file(path: str, *, name: str = "") -> tuple[str, Unit | None, tupl
         return name, None, (Finding(path, 1, 1, "", exc.message),)
     parsed = parse_unit(text, path, name=name, drop_ins=drop_ins, host=host_facts())
     return parsed.name, parsed.unit, parsed.findings
+
+
+def file_to_edit(directory: str, name: str, *, drop_in: bool) -> str:
+    """The unit's own file, or the drop-in that ``unit edit`` keeps."""
+    return f"{directory}/{name}{SUFFIX}.d/override{SUFFIX}" if drop_in else f"{directory}/{name}{SUFFIX}"
+
+
+def draw_files(directory: str, names: Sequence[str], *, as_picture: bool) -> str:
+    """The graph of the files alone: DOT or SVG. Raises NotFoundError."""
+    found = read_unit_files(directory, names)
+    graph = graph_of(found)
+    for name in names:
+        if name not in graph.names:
+            raise NotFoundError(f"cannot draw {name}: no file {directory}/{name}{SUFFIX}", where=directory)
+    return (to_svg if as_picture else to_dot)(graph, near(graph, names), {})
 
 
 def check_unit_text(directory: str, name: str, text: str, *, drop_in: bool) -> tuple[Finding, ...]:
