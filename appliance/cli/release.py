@@ -113,6 +113,7 @@ def _add_rules(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     waves.add_argument("channel", metavar="CHANNEL", choices=_CHANNELS)
     waves.add_argument("version", metavar="VERSION")
     waves.add_argument("--all", action="store_true", help="no waves: for everybody at once")
+    waves.add_argument("--anew", action="store_true", help="begin again: who has not taken it yet waits again")
     _add_waves(waves)
     for name, words, undo in (
         ("yank", "withdraw a release: nobody takes it any more", "offer it again"),

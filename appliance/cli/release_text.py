@@ -83,7 +83,7 @@ def _releases(rows: list[Mapping[str, Any]]) -> str:
             *(["barrier"] if rules.get("barrier") else []),
             *([f"withdrawn: {rules['yanked']}"] if rules.get("yanked") else []),
             *([f"paused: {rules['paused']}"] if rules.get("paused") else []),
-            *(f"{wave['fraction']:.0%} from {wave['start']}" for wave in rules.get("waves") or ()),
+            *(f"{float(wave['fraction']):.0%} from {wave['start']}" for wave in rules.get("waves") or ()),
         ]
         cells.append((one["channel"], one["version"], one["architecture"], size(one["length"]), ", ".join(marks)))
     return f"{len(rows)}\n{table(('channel', 'version', 'architecture', 'size', 'rules'), cells)}"

@@ -120,7 +120,9 @@ def _rule(args: argparse.Namespace) -> dict[str, Any]:
     makers: dict[str, Callable[[], Any]] = {
         "pause": lambda: release.pause(args.channel, version, why),
         "resume": lambda: release.resume(args.channel, version),
-        "waves": lambda: release.set_waves(args.channel, version, _waves(args), release.publishing_time()),
+        "waves": lambda: release.set_waves(
+            args.channel, version, _waves(args), release.publishing_time(), anew=args.anew
+        ),
         "yank": lambda: release.yank(args.channel, version, why),
         "dead-end": lambda: release.dead_end(args.channel, version, why),
         "barrier": lambda: release.barrier(args.channel, version, on=not args.undo),

@@ -49,17 +49,20 @@ def resume(channel: str, version: str) -> Change:
     return how
 
 
-def set_waves(channel: str, version: str, waves: Sequence[Wave], now: float) -> Change:
-    """New waves for a release; none: it is for everybody at once. Raises ConflictError: fewer than are in already."""
+def set_waves(channel: str, version: str, waves: Sequence[Wave], now: float, *, anew: bool = False) -> Change:
+    """New waves for a release; none: it is for everybody at once. Raises ConflictError: fewer than are in already.
+
+    ``anew``: all the same; hosts that were in and have not taken it yet wait again.
+    """
 
     def how(contents: Contents) -> set[str]:
         wanted = parse_waves(waves_to_json(waves))
         for custom in customs(contents, channel, version):
             before, after = _reached(parse_waves(custom.get("waves")), now), _reached(wanted, now)
-            if after < before:
+            if after < before and not anew:
                 raise ConflictError(
                     f"cannot set waves of {version}: it has reached {before:.0%} of all hosts, these would reach "
-                    f"{after:.0%} by now, and who is in stays in (release pause stops it for all)"
+                    f"{after:.0%} by now, and who is in stays in (release pause stops it for all; --anew begins again)"
                 )
             custom.pop("waves", None)
             if wanted:

@@ -90,8 +90,8 @@ def parse_waves(value: object) -> tuple[Wave, ...]:
 
 
 def waves_to_json(waves: Sequence[Wave]) -> list[dict[str, Any]]:
-    """Plain values."""
-    return [{"start": format_time(wave.start), "fraction": wave.fraction} for wave in waves]
+    """Plain values. The fraction is a string: the canonical JSON that is signed knows no floats."""
+    return [{"start": format_time(wave.start), "fraction": f"{wave.fraction:.6g}"} for wave in waves]
 
 
 def parse_policy(value: object) -> Policy:
