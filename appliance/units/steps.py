@@ -39,7 +39,22 @@ class Steps:
             life.ticket += 1
             life.pending += 1
             life.control = None
+            if life.phase is Phase.POST_STOP and self._renew():
+                return
             life.spawning.control(lines[life.step], functools.partial(self._told, life.ticket))
+
+    def _renew(self) -> bool:
+        """A cgroup that was killed would kill this one at birth, too. True: that went wrong, and the phase is over."""
+        life = self._life
+        assert life.group is not None
+        try:
+            if life.group.empty():
+                life.group.renew()
+        except ApplianceError as exc:
+            life.pending -= 1
+            self._failed(Result.RESOURCES, exc.message)
+            return True
+        return False
 
     def _told(self, ticket: int, child: Child | ApplianceError) -> None:
         life = self._life

@@ -1,5 +1,5 @@
 # ruff: noqa: E402 (the paths first: it runs as a script)
-"""A daemon with nothing but units, for tests that kill it: ``python daemon.py ROOT``. Prints "ready" and serves."""
+"""A daemon with nothing but units, for tests that kill it: ``python daemon.py ROOT [VERB NAME]``. Prints each turn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from appliance.units import Units, UnitsSettings
 from units.stage import Keeper, spawn_program
 
 
-async def main(root: str) -> None:
+async def main(root: str, verb: str = "", name: str = "") -> None:
     processes = Processes(spawn_program())
     units = Units(
         layout=Layout(root),
@@ -28,6 +28,9 @@ async def main(root: str) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(lambda **it: processes.run(stopping=trio.Event(), **it))
         await nursery.start(lambda **it: units.run(stopping=trio.Event(), **it))
+        if verb:
+            await units.start(name)
+            await {"stop": units.stop, "restart": units.restart, "reload": units.reload_unit}[verb](name)
 
 
-trio.run(main, sys.argv[1])
+trio.run(main, *sys.argv[1:])
