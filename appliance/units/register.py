@@ -137,8 +137,8 @@ class Register:
     async def wait(self, runner: Runner, condition: Callable[[], bool]) -> None:
         """Until it holds; looked at whenever that unit turns. Raises UnavailableError when it goes away."""
         while True:
-            if not self.is_serving or self.runners.get(runner.name) is not runner:
-                raise UnavailableError(f"cannot wait for {runner.name}: it is going away")
             if condition():
                 return
+            if not self.is_serving or self.runners.get(runner.name) is not runner:
+                raise UnavailableError(f"cannot wait for {runner.name}: it is going away")
             await runner.turned.park()

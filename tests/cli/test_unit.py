@@ -97,7 +97,7 @@ def test_reload_shows_then_does(node: Path) -> None:
     assert appliance(node, "unit", "reload", "--dry-run").stdout.splitlines()[-1] == "3 unchanged"
     asked = appliance(node, "unit", "reload", "web")
     assert asked.returncode == 2
-    assert "not supported yet" in asked.stderr
+    assert "says neither service.reload nor service.reload_signal" in asked.stderr
 
 
 def test_logs_follow_until_interrupted(node: Path) -> None:
