@@ -134,8 +134,9 @@ def choose(
 
 
 def _reasons(held: Sequence[Held]) -> str:
-    """The first few: a host that is far behind waits for one step, not for a hundred."""
-    said = [one.reason for one in held[:3]]
+    """The first few, causes before what follows from them: a host that is far behind waits for one step."""
+    causes = sorted(held, key=lambda one: one.gate in ("floor", "barrier"))
+    said = [one.reason for one in causes[:3]]
     return "; ".join([*said, f"and {len(held) - 3} more"] if len(held) > 3 else said)
 
 
