@@ -186,7 +186,7 @@ class Gateway:
         path = target.partition("?")[0]
         self._allow(origin, reply)
         if method == "OPTIONS":
-            reply.text(200, _TEXT, "")
+            reply.text(200, "", "")
         elif path == "/v3":
             reply.text(301, "", "", {"Location": "/v3/"})
         elif path.startswith(("/v3/", "/v3beta/")):

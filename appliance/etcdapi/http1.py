@@ -109,7 +109,8 @@ class Http1:
 
     def data(self, data: bytes) -> None:
         """A piece of the body."""
-        self._put(self._h11.send(h11.Data(data=data)))
+        if self._request is None or self._request.method != b"HEAD":
+            self._put(self._h11.send(h11.Data(data=data)))
 
     def finish(self) -> None:
         """The answer is whole; the next request may come up."""

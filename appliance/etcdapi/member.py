@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
@@ -14,11 +13,10 @@ from appliance.etcdapi.kv import answer_fault
 from appliance.etcdapi.messages import Headers, parse_untrusted
 from appliance.etcdapi.pb import rpc_pb2
 from appliance.etcdapi.statuses import refused
-from appliance.store import CompactedError, Range, Store
+from appliance.store import Store
 
 VERSION = "3.5.21"  # the etcd whose API this is; clients choose features by it
 CLUSTER_VERSION = "3.5.0"
-_SLICE_KEYS = 1000
 
 
 class Member:
@@ -123,13 +121,18 @@ class Member:
 
         self._nursery.start_soon(defragment)
 
-    def hash(self, call: Call, message: bytes) -> bytes:
+    def hash(self, call: Call, message: bytes) -> None:
         """Of all there is now."""
         self._access.root(call)
-        header = self._headers.at(self._store.revision)
-        return rpc_pb2.HashResponse(header=header, hash=self._hash(0)).SerializeToString()
 
-    def hash_kv(self, call: Call, message: bytes) -> bytes:
+        async def answer() -> bytes:
+            revision = self._store.revision
+            value = await self._store.hash(revision)
+            return rpc_pb2.HashResponse(header=self._headers.at(revision), hash=value).SerializeToString()
+
+        self._nursery.start_soon(_answering, call, answer)
+
+    def hash_kv(self, call: Call, message: bytes) -> None:
         """Of all there was at a revision."""
         self._access.root(call)
         request = parse_untrusted(rpc_pb2.HashKVRequest, message)
@@ -137,22 +140,21 @@ class Member:
             raise refused("future revision")
         if request.revision and request.revision < self._store.compacted_revision:
             raise refused("compacted")
-        revision = self._store.revision
-        return rpc_pb2.HashKVResponse(
-            header=self._headers.at(revision), hash=self._hash(request.revision),
-            compact_revision=self._store.compacted_revision or -1, hash_revision=request.revision or revision,
-        ).SerializeToString()  # fmt: skip
 
-    def _hash(self, revision: int) -> int:
-        value, key = 0, b"\0"
-        try:
-            while True:
-                found = self._store.read(Range(key, b"\0", revision, _SLICE_KEYS))
-                for kv in found.kvs:
-                    for part in (kv.key, kv.value, b"%d,%d,%d" % (kv.create_revision, kv.mod_revision, kv.version)):
-                        value = zlib.crc32(b"%d:" % len(part) + part, value)
-                if not found.more:
-                    return value
-                key = found.kvs[-1].key + b"\0"
-        except CompactedError as exc:
-            raise refused("compacted") from exc
+        async def answer() -> bytes:
+            revision = self._store.revision
+            asked = request.revision if request.revision > 0 else 0
+            value = await self._store.hash(asked or revision)
+            return rpc_pb2.HashKVResponse(
+                header=self._headers.at(revision), hash=value,
+                compact_revision=self._store.compacted_revision or -1, hash_revision=asked or revision,
+            ).SerializeToString()  # fmt: skip
+
+        self._nursery.start_soon(_answering, call, answer)
+
+
+async def _answering(call: Call, answer: Callable[[], Awaitable[bytes]]) -> None:
+    try:
+        call.reply(await answer())
+    except ApplianceError as exc:
+        answer_fault(call, exc)

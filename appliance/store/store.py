@@ -20,6 +20,7 @@ from appliance.store.committing import Committer, InThread, Writer
 from appliance.store.exporting import Export
 from appliance.store.faults import CompactedError, EmptyKeyError, FutureRevisionError, NoSpaceError
 from appliance.store.frames import COMPACT, FACT
+from appliance.store.hashing import hash_slices
 from appliance.store.log import Batch
 from appliance.store.opening import Opened, open_tree
 from appliance.store.requests import LIMITS, Compare, Delete, Limits, Operation, Put, Range, SortOrder, SortTarget, Txn
@@ -473,6 +474,16 @@ class Store:
                     yield chunk
         finally:
             upkeep.let_go_of_segments()
+
+    async def hash(self, revision: int) -> int:
+        """One number for all that was there at a revision. Nobody waits for it. Raises CompactedError."""
+        slices = hash_slices(self._reading(), revision)
+        while True:
+            await trio.lowlevel.checkpoint()
+            try:
+                next(slices)
+            except StopIteration as found:
+                return int(found.value)
 
     @asynccontextmanager
     async def export(self) -> AsyncIterator[Export]:

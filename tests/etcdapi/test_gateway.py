@@ -80,6 +80,9 @@ async def test_gateway_and_side_doors(tmp_path: Path) -> None:
         assert json.loads((await http.ask("GET", "/health"))[1])["health"] == "true"
         assert "\netcd_debugging_mvcc_keys_total 1\n" in (await http.ask("GET", "/metrics"))[1]
         assert (await http.ask("GET", "/nope"))[0] == 404
+        await http.stream.send_all(b"HEAD /version HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b" 405 " in await http.until(b"\r\n\r\n")
+        assert (await http.ask("GET", "/nope"))[0] == 404  # the answer had no body, and hurt nobody
         await http.stream.aclose()
 
 
