@@ -28,7 +28,8 @@ class CgroupRoot:
 
     def controllers(self) -> frozenset[str]:
         """Which of the kernel's controllers groups in it may have."""
-        return controllers.available(os.path.dirname(self.directory))
+        mount = _mount_point()
+        return frozenset() if mount is None else controllers.available(mount, os.path.dirname(self.directory))
 
     def remove(self) -> None:
         """Take it away, if no unit is left in it; it comes again when one starts."""

@@ -14,9 +14,13 @@ CONTROLLERS = frozenset({"cpu", "cpuset", "io", "memory", "pids"})
 SELF = "appliance.self"  # where we go ourselves: a group with processes cannot give controllers to groups below
 
 
-def available(directory: str) -> frozenset[str]:
-    """Those that groups in that directory could have: what is on there, or may be switched on."""
-    return _words(f"{directory}/cgroup.controllers") & CONTROLLERS
+def available(mount: str, directory: str) -> frozenset[str]:
+    """Those that groups in that directory could have: on at each step down to it, or ours to switch on."""
+    found = _words(f"{mount}/cgroup.controllers") & CONTROLLERS
+    for step in _steps(mount, directory):
+        if not os.access(f"{step}/cgroup.subtree_control", os.W_OK):
+            found &= _words(f"{step}/cgroup.subtree_control")
+    return found
 
 
 def enable(mount: str, directory: str, controllers: frozenset[str]) -> None:
@@ -24,13 +28,17 @@ def enable(mount: str, directory: str, controllers: frozenset[str]) -> None:
 
     Raises UnavailableError, naming the directory that refuses.
     """
-    steps = [mount]
-    for name in filter(None, directory.removeprefix(mount).split("/")):
-        steps.append(f"{steps[-1]}/{name}")
-    for step in steps:
+    for step in _steps(mount, directory):
         missing = sorted(controllers - _words(f"{step}/cgroup.subtree_control"))
         if missing:
             _switch_on(step, missing)
+
+
+def _steps(mount: str, directory: str) -> list[str]:
+    steps = [mount]
+    for name in filter(None, directory.removeprefix(mount).split("/")):
+        steps.append(f"{steps[-1]}/{name}")
+    return steps
 
 
 def delegate(directory: str, uid: int, gid: int) -> None:

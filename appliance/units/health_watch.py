@@ -44,7 +44,7 @@ class HealthWatch:
         grace_end = trio.current_time() + (health.start_period or health.interval)
         with scope:
             while True:
-                wrong = await check_health(health, self._processes, runner.unit.service)
+                wrong = await check_health(health, self._processes, life.service)
                 runner.health_reason = wrong
                 unproved = life.phase is Phase.PROVE
                 if wrong and runner.health is None and (unproved or trio.current_time() + soon < grace_end):

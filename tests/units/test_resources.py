@@ -126,7 +126,7 @@ def fake_tree(root: Path, *, here: str = "cpu io memory pids") -> Path:
 def test_controllers_are_switched_on_down_the_path(tmp_path: Path) -> None:
     root = fake_tree(tmp_path / "cgroup")
     (root / "cgroup.subtree_control").write_text("memory")
-    assert controllers.available(str(root / "system")) == {"cpu", "io", "memory", "pids"}
+    assert controllers.available(str(root), str(root / "system")) == {"cpu", "io", "memory", "pids"}
     controllers.enable(str(root), str(root / "system/appliance"), frozenset({"memory", "pids"}))
     assert (root / "cgroup.subtree_control").read_text().startswith("+pids")  # memory was on
     assert (root / "system/cgroup.subtree_control").read_text() == "+memory +pids"
