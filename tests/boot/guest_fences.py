@@ -1,4 +1,4 @@
-"""Runs as the only program of a machine whose kernel has all cgroup v2 controllers: do limits hold? Says so in lines."""
+"""The only program of a machine whose kernel has all cgroup v2 controllers: do limits hold? Says so in lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits hold on a kernel that has all controllers of cgroup v2, which this host may lack: in QEMU, Debian's own kernel.
+"""Limits hold on a kernel that has all cgroup v2 controllers, which this host may lack: in QEMU, on Debian's own.
 
 Debian's Python and our modules lie in the initramfs; there is no disk.
 """
@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from units.stage import spawn_program
 
 from boot.vm import VM
-from units.stage import spawn_program
 
 HOUSE = Path(__file__).parents[2]
 sys.path.insert(0, str(HOUSE / "packaging/image"))

@@ -1,4 +1,4 @@
-# ruff: noqa: ASYNC240 (a test may look at real processes and files)
+# ruff: noqa: ASYNC240, E501 (a test may look at real processes and files)
 """Limits: what is written where, what is refused, what holds without a cgroup; usage; dynamic users; a fork bomb."""
 
 from __future__ import annotations
