@@ -99,8 +99,13 @@ def test_waves_survive_the_way_to_the_host(fractions: list[float]) -> None:
     assert parse_offer(offer_to_json(made)) == made
 
 
-@given(st.recursive(st.none() | st.integers() | st.floats() | st.text(max_size=9),
-                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3)))  # fmt: skip
+NONSENSE = st.recursive(
+    st.none() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+)
+
+
+@given(NONSENSE)
 @settings(max_examples=60)
 def test_signed_nonsense_is_an_error_of_ours(value: object) -> None:
     for parse in (parse_waves, parse_policy, parse_time):
@@ -170,7 +175,7 @@ def test_what_a_person_asks_for_is_led_to_by_steps() -> None:
         "2.0",
         "3.0",
         "4.0",
-    ]  # no wave is waited for
+    ]
     assert asked("4.0", "1.0", force=True) == "4.0"
     with pytest.raises(NotYetError, match="is paused: why"):
         asked("5.0", "1.0", policy=Policy(paused="why"))
