@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from appliance.errors import ApplianceError
+
 _VERBS = {
     "list": "every unit and how it is",
     "status": "one unit in full, with its last lines",
@@ -200,6 +202,10 @@ def _status(args: argparse.Namespace) -> int:
 
     unit = call(args.layout, "GET", _path(args.name))
     lines = [json.loads(line) for line in stream(args.layout, _path(args.name, "/logs?lines=10"), timeout=30.0)]
+    try:
+        unit["processes"] = call(args.layout, "GET", _path(args.name, "/processes"))["processes"]
+    except ApplianceError:  # only whoever may control units may see command lines
+        unit["processes"] = []
     show(args, {**unit, "log": lines}, _status_text)
     return 0 if unit["state"] in ("ready", "exited") else 3
 
@@ -212,7 +218,7 @@ def _status_text(unit: dict[str, Any]) -> str:
         "about": unit["description"],
         "file": unit["file"] + (" (changed since the start: unit reload)" if unit["changed"] else ""),
         "state": f"{state(unit['state'])} for {age(now - unit['since'])}: {clean(unit['reason'])}",
-        "wanted": "up" if unit["desired"] == "up" else "down (stopped by hand)",
+        "wanted": _wanted_text(unit),
         "main pid": f"{unit['pid']}, kept together by {unit['tracking']}" if unit["pid"] else "",
         "says": clean(unit["status_text"]),
         "uses": _usage_text(unit.get("usage") or {}),
@@ -230,12 +236,24 @@ def _status_text(unit: dict[str, Any]) -> str:
         from appliance.cli.unit_timers import trigger_text
 
         lines += [f"  {'triggers:':<10} {trigger_text(one, now)}" for one in unit["triggers"]]
+    if unit.get("processes"):
+        from appliance.cli.unit_work import tree_lines
+
+        lines += [f"  {'processes:':<10} {line}" if not number else f"  {'':<10} {line}"
+                  for number, line in enumerate(tree_lines(unit["processes"]))]  # fmt: skip
     for moment in unit["history"][-5:]:
         ago = age(now - moment["time"])
         ago = "just now" if ago == "now" else f"{ago} ago"
         lines.append(f"    {ago:>12}  {moment['state']:<9} {clean(moment['reason'])}")
     lines += [f"  {line['time']} {clean(line['text'])}" for line in unit["log"]]
     return "\n".join(lines)
+
+
+def _wanted_text(unit: dict[str, Any]) -> str:
+    words = "up" if unit["desired"] == "up" else "down (stopped by hand)"
+    if unit.get("called"):
+        words += f" ({unit['called']})"
+    return words if unit.get("enabled", "enabled") == "enabled" else f"{words}; {unit['enabled']}"
 
 
 def _usage_text(usage: dict[str, Any]) -> str:
@@ -292,6 +310,10 @@ def _reload_text(plan: dict[str, Any]) -> str:
         for word, sign, colour in signs
         for name in plan[word]
     ]
+    lines += [
+        f"    {one['unit']}: {one['key']}: {one['before'] or 'not set'} -> {one['after'] or 'not set'}"
+        for one in plan.get("keys", ())
+    ]
     lines += [_finding_text(one) for one in plan["findings"]]
     return "\n".join([*lines, f"{len(plan['unchanged'])} unchanged"])
 
@@ -331,7 +353,6 @@ def _logs(args: argparse.Namespace) -> int:
 
 def _directory(args: argparse.Namespace) -> str:
     from appliance import settings
-    from appliance.errors import ApplianceError
 
     try:
         return settings.load(args.layout, args.config).require().units.directory or args.layout.units

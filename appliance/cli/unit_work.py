@@ -191,3 +191,24 @@ def path_of(name: str, rest: str = "") -> str:
 def is_refused(error: ApplianceError) -> bool:
     """Whether the file is to blame, and editing on may help."""
     return isinstance(error, InputError)
+
+
+def tree_lines(processes: Sequence[dict[str, Any]]) -> list[str]:
+    """Who started whom, as systemctl status draws it."""
+    from appliance.cli.render import clean, cut
+
+    known = {one["pid"] for one in processes}
+    children: dict[int, list[dict[str, Any]]] = {}
+    for one in processes:
+        children.setdefault(one["parent"] if one["parent"] in known else 0, []).append(one)
+    lines: list[str] = []
+
+    def draw(parent: int, lead: str) -> None:
+        some = children.get(parent, [])
+        for one in some:
+            last = one is some[-1]
+            lines.append(f"{lead}{'└─' if last else '├─'}{one['pid']} {cut(clean(one['command']), 100)}")
+            draw(one["pid"], f"{lead}{'  ' if last else '│ '}")
+
+    draw(0, "")
+    return lines

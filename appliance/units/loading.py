@@ -93,13 +93,13 @@ class Loading:
         register.read_enablement()
         found = read_unit_files(register.directory, (*register.enablement.enabled, *register.passing))
         loaded = {
-            name: Loaded(runner.standing, runner.digest if runner.state.is_active else runner.unit.digest)
+            name: Loaded(runner.standing, runner.digest if runner.state.is_active else runner.unit.digest, runner.unit)
             for name, runner in register.runners.items()
             if not runner.vanished and not runner.unit.file.startswith(f"{register.transient_directory}/")
         }
         plan = plan_reload(
             loaded, found.units, unreadable=found.unreadable, stopped_by_hand=frozenset(register.stopped_by_hand),
-            findings=found.findings,
+            findings=found.findings, on_demand=register.on_demand_of(found),
         )  # fmt: skip
         if dry_run:
             return plan

@@ -131,6 +131,16 @@ class Waited:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeyChange:
+    """One key of a unit file that a reload changes; a value is as TOML would write it, empty where there is none."""
+
+    unit: str
+    key: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReloadPlan:
     """What a reload of the unit files does, or would do."""
 
@@ -140,6 +150,7 @@ class ReloadPlan:
     changed: tuple[str, ...] = ()  # not running; the new file counts from the next start on
     unchanged: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
+    keys: tuple[KeyChange, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from appliance.units.graph import Graph, build_graph
 from appliance.units.ground import Ground
 from appliance.units.pictures import Publish, StateKeeper, UnitsSettings
 from appliance.units.runner import Runner
-from appliance.units.unit_directory import UnitFiles, graph_findings, instance_of, link_units
+from appliance.units.unit_directory import UnitFiles, graph_findings, graph_of, instance_of, link_units
 from appliance.units.unit_file import Unit
 from appliance.units.unit_section import plain_name
 
@@ -71,6 +71,14 @@ class Register:
             )
         self.findings = (*self.files.findings, *graph_findings(self.graph, units))
         self.on_link()
+
+    def on_demand_of(self, found: UnitFiles) -> frozenset[str]:
+        """Units of these files that would not start by themselves."""
+        graph, wish = graph_of(found), self.enablement
+        called = {one for edges in (graph.on_failure, graph.on_success) for names in edges.values() for one in names}
+        called.update(found.implied, *(unit.calls_on_demand for unit in found.units.values()))
+        itself = {name for name, unit in found.units.items() if unit.triggers_itself}
+        return frozenset((called - wish.enabled) | itself | wish.disabled | wish.masked)
 
     def _set_on_demand(self, runner: Runner, on_demand: bool) -> None:
         standing = runner.standing
