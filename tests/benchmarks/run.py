@@ -1,6 +1,6 @@
 """Prints every benchmark as one table of ratios against its peer in the same run.
 
-    ./build.sh bench [--long] [NAME ...]        NAMEs: start, units, store, etcd; all of them when none is given
+    ./build.sh bench [--long] [NAME ...]        NAMEs: start, units, store, etcd, check; all of them when none is given
 
 Each bench_NAME.py has ``run(binary) -> list[Row]``. Nothing here asserts a time: figures are for people to read.
 """
@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.benchmarks.row import Row
 
-NAMES = ("start", "units", "store", "etcd")
+NAMES = ("start", "units", "store", "etcd", "check")
 
 
 def show(rows: list[Row]) -> None:
