@@ -12,6 +12,7 @@ from appliance.units.lifecycle import State
 from appliance.units.register import Register
 from appliance.units.restart_section import RestartSection
 from appliance.units.runner import Runner
+from appliance.units.unit_directory import instance_of
 from appliance.units.unit_file import Unit
 from appliance.units.unit_section import UnitSection
 
@@ -37,19 +38,19 @@ class Connections:
     def connect(self, target: str, call: Call) -> bool:
         """A unit for it. False: there is nothing to make it from."""
         register = self._register
-        model = register.runners.get(target)
-        if model is None or not model.unit.has_process:
-            register.trouble(target, f"cannot serve {call.remote}: there is no unit {target} with a [service]")
-            return False
         ends = "-".join(filter(None, (call.local, call.remote)))
         name = f"{target.rstrip('@')}@{self._counter}-{ends}"
         while name in register.runners:
             self._counter += 1
             name = f"{target.rstrip('@')}@{self._counter}-{ends}"
         self._counter += 1
+        model = self._model(target, name)
+        if model is None or not model.has_process:
+            register.trouble(target, f"cannot serve {call.remote}: there is no unit {target} with a [service]")
+            return False
         self._served[name] = _Served(target, call.source, call)
         register.transients.add(name)
-        runner = register.runners[name] = Runner(_unit_for(model.unit, name, call), register.ground)
+        runner = register.runners[name] = Runner(_unit_for(model, name, call), register.ground)
         runner.standing.on_demand = True
         runner.standing.called = f"{call.remote} connected"
         self._mark((name,))
@@ -59,14 +60,24 @@ class Connections:
         """Whether that unit, which an earlier daemon left running, is one of a connection: then it is ours."""
         if name in self._served:
             return True
-        target = name.partition("@")[0]
-        model = self._register.runners.get(target)
-        if "@" not in name or model is None or not any(one.accept for one in model.unit.document.socket):
+        plain, at, _ = name.partition("@")
+        wanted = (plain, plain + at)
+        units = [runner.unit for runner in self._register.runners.values()] if at else []
+        targets = [unit.target_of(one) for unit in units for one in unit.document.socket if one.accept]
+        target = next((one for one in targets if one in wanted), None)
+        if target is None:
             return False
         source = name.rpartition("-")[2].rpartition(":")[0]
         self._served[name] = _Served(target, source, None)
         self._register.transients.add(name)
         return True
+
+    def _model(self, target: str, name: str) -> Unit | None:
+        """What it is made from: a unit, or the template of that name."""
+        if target.endswith("@"):
+            return instance_of(self._register.files, name)
+        runner = self._register.runners.get(target)
+        return runner.unit if runner is not None else None
 
     def call_of(self, name: str) -> Call | None:
         """What its process is to be given."""

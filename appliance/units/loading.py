@@ -95,7 +95,9 @@ class Loading:
         loaded = {
             name: Loaded(runner.standing, runner.digest if runner.state.is_active else runner.unit.digest, runner.unit)
             for name, runner in register.runners.items()
-            if not runner.vanished and not runner.unit.file.startswith(f"{register.transient_directory}/")
+            if not runner.vanished
+            and name not in register.transients
+            and not runner.unit.file.startswith(f"{register.transient_directory}/")
         }
         plan = plan_reload(
             loaded, found.units, unreadable=found.unreadable, stopped_by_hand=frozenset(register.stopped_by_hand),

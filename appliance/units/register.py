@@ -41,7 +41,7 @@ class Register:
     stopped_by_hand: set[str] = field(default_factory=set)
     enablement: Enablement = field(default_factory=Enablement)
     passing: set[str] = field(default_factory=set)  # forgotten once they are at rest and nobody names them
-    transients: set[str] = field(default_factory=set)  # units without a file of their own, gone when they are over
+    transients: set[str] = field(default_factory=set)  # units of connections, gone when they are over
     going_down: bool = False
     nursery: trio.Nursery | None = None
     is_transient: Callable[[str], bool] = lambda name: False  # whether one without a file lives on

@@ -223,6 +223,23 @@ async def test_a_process_for_each_connection_as_inetd_and_as_systemd(stage: Stag
             await stream.aclose()
 
 
+async def test_a_template_serves_connections_and_a_reload_leaves_them_alone(stage: Stage) -> None:
+    port = free_port()
+    stage.shell("ask@", "read x; echo %i got $x")
+    stage.write("ask.socket", f'[[socket]]\nlisten = "127.0.0.1:{port}"\naccept = true\n')
+    async with stage.running() as units:
+        await stage.state(units, "ask.socket", "ready")
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        await stage.until(lambda: units.picture("ask.socket").triggers[0].count == 1)
+        await units.reload()
+        await trio.sleep(0.2)
+        await stream.send_all(b"it\n")
+        assert (await stream.receive_some()).endswith(b" got it\n")
+        await stream.aclose()
+        await stage.until(lambda: units.picture("ask.socket").triggers[0].count == 0)
+        assert [picture.name for picture in units.pictures()] == ["ask.socket"]
+
+
 async def test_a_served_connection_outlives_the_daemon(stage: Stage) -> None:
     port = free_port()
     stage.shell("slow", "read x; echo got $x", more=f'[[socket]]\nlisten = "127.0.0.1:{port}"\naccept = true')
