@@ -1,4 +1,4 @@
-"""When to ask the repository next. Pure. What it does to a server of 10,000 hosts: docs/updates.md, and a test."""
+"""When to ask the repository next. Pure. What it does to a server of 10,000 hosts: docs/publishing.md, and a test."""
 
 from __future__ import annotations
 
