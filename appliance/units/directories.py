@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from appliance.host.owned import make_owned, remove_owned
+from appliance.units.mount_plan import PRIVATE
 from appliance.units.service_section import ServiceSection
 
 Below = Callable[[str], str]  # a path of the host, below our root
@@ -40,3 +41,17 @@ def remove_runtime_directories(service: ServiceSection, below: Below) -> None:
     """The unit is down. Raises ApplianceError."""
     for name in service.runtime_directory:
         remove_owned(below("/run"), name)
+
+
+def make_private(directory: str, *, keep: bool) -> None:
+    """The temporary directories of ``private_tmp``, empty unless they are to be kept. Raises ApplianceError."""
+    if not keep:
+        remove_private(directory)
+    for _, name in PRIVATE:
+        make_owned(directory, name, mode=0o1777, uid=None, gid=None)
+
+
+def remove_private(directory: str) -> None:
+    """With all that is in them. Raises ApplianceError."""
+    above, _, name = directory.rpartition("/")
+    remove_owned(above, name)

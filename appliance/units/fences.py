@@ -57,6 +57,7 @@ class Fences:
     directory_of: Callable[[str], str] = str  # a path of the host, below the appliance's root
     device_of: Callable[[str], str] = str  # the numbers of the disk that a path is on
     users: DynamicUsers | None = None
+    private_root: str = ""  # below it lie the temporary directories of units with private_tmp
 
     def service_of(self, unit: Unit) -> ServiceSection:
         """What runs, as whom it really runs: a dynamic user is a number that nobody else has."""
@@ -66,13 +67,18 @@ class Fences:
         uid = self.users.uid_of(service.user or unit.name)
         return service if uid is None else replace(service, user=str(uid), group=str(uid))
 
-    def spawn_words(self, document: UnitDocument) -> tuple[str, ...]:
+    def private_directory(self, unit: Unit) -> str:
+        """Where its temporary directories lie; empty when they are not its own."""
+        is_private = unit.document.sandbox.hardened().private_tmp
+        return f"{self.private_root}/{unit.name}" if is_private and self.private_root else ""
+
+    def spawn_words(self, document: UnitDocument, private: str = "") -> tuple[str, ...]:
         """Options for spawn. Raises UnavailableError for a fence that this host has not."""
         sandbox = document.sandbox.hardened()
         if not self.kernel.is_root:
             sandbox = self._without_root(sandbox)
         filter_ = self._filter_word(sandbox)
-        mounts = mount_words(sandbox, tuple(self._own_directories(document)))
+        mounts = mount_words(sandbox, tuple(self._own_directories(document)), private)
         paths: tuple[str, ...] = ()
         if not self.kernel.is_root and not sandbox.private_users:
             paths, mounts = self._landlock_words(sandbox, mounts, document), ()

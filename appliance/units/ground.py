@@ -47,8 +47,12 @@ def _no_call(unit: Unit) -> Call | None:
     return None
 
 
-def _no_words(document: UnitDocument) -> tuple[str, ...]:
+def _no_words(document: UnitDocument, private: str) -> tuple[str, ...]:
     return ()
+
+
+def _no_directory(unit: Unit) -> str:
+    return ""
 
 
 def _no_values(document: UnitDocument) -> tuple[tuple[str, str], ...]:
@@ -77,7 +81,8 @@ class Ground:
     on_turn: Callable[[Runner], None]
     on_trouble: Callable[[str, str], None]  # a unit's name, and what could not be done about it
     descriptors_of: Callable[[Unit], tuple[tuple[str, int], ...]] = _no_descriptors  # name and descriptor: its sockets
-    spawn_words: Callable[[UnitDocument], tuple[str, ...]] = _no_words  # fences, as options of spawn
+    spawn_words: Callable[[UnitDocument, str], tuple[str, ...]] = _no_words  # fences, as options of spawn
+    private_directory: Callable[[Unit], str] = _no_directory  # where private_tmp lies; empty: it has none
     cgroup_values: Callable[[UnitDocument], tuple[tuple[str, str], ...]] = _no_values  # file in the cgroup, value
     delegated: Callable[[UnitDocument, int | None, int | None], tuple[tuple[str, str], ...]] = _not_delegated
     service_of: Callable[[Unit], ServiceSection] = _plain_service  # with the user that a dynamic one really is

@@ -16,7 +16,7 @@ from appliance.host.processes import Child, Exit
 from appliance.host.sessions import Session
 from appliance.units.alarms import Alarm
 from appliance.units.command_lines import CommandTable
-from appliance.units.directories import make_directories
+from appliance.units.directories import make_directories, make_private
 from appliance.units.dying import Dying
 from appliance.units.fd_store import FdStore
 from appliance.units.ground import Ground, Group
@@ -133,6 +133,8 @@ class Life:
         who = who_of(self.service)
         self.group.limit(self.ground.delegated(self.owner.unit.document, who.uid, who.gid))
         make_directories(self.service, self.ground.below, uid=who.uid, gid=who.gid)
+        if (private := self.ground.private_directory(self.owner.unit)) != "":
+            make_private(private, keep=self.service.runtime_directory_preserve != "no")
         self.voice.open_output()
         if self.service.notices_from() != "none":
             self.voice.open_notify()

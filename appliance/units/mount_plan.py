@@ -37,9 +37,15 @@ class _Step:
         return tuple(filter(None, self.path.split("/"))), _RANKS.index(self.kind)
 
 
-def mount_words(sandbox: SandboxSection, own: Sequence[str] = ()) -> tuple[str, ...]:
-    """Options for spawn; none when it sees what everybody sees. ``own``: its directories, which stay writable."""
-    steps = dict.fromkeys((*_of_protections(sandbox), *_of_paths(sandbox, own)))
+PRIVATE = (("/tmp", "tmp"), ("/var/tmp", "var-tmp"))  # what is private, and its name below the unit's own directory
+
+
+def mount_words(sandbox: SandboxSection, own: Sequence[str] = (), private: str = "") -> tuple[str, ...]:
+    """Options for spawn; none when it sees what everybody sees. ``own``: its directories, which stay writable.
+
+    ``private``: where its temporary directories lie, shared by all its commands; without one each has them in memory.
+    """
+    steps = dict.fromkeys((*_of_protections(sandbox, private), *_of_paths(sandbox, own)))
     ordered = sorted(steps, key=lambda one: one.order)
     words = [word for step in ordered for word in step.words()]
     if sandbox.root_directory is not None:
@@ -49,7 +55,7 @@ def mount_words(sandbox: SandboxSection, own: Sequence[str] = ()) -> tuple[str, 
     return tuple(words)
 
 
-def _of_protections(sandbox: SandboxSection) -> Iterator[_Step]:
+def _of_protections(sandbox: SandboxSection, private: str) -> Iterator[_Step]:
     if sandbox.read_only_root == "strict":
         yield _Step("set", "/", "r")
         yield from (
@@ -66,8 +72,12 @@ def _of_protections(sandbox: SandboxSection) -> Iterator[_Step]:
         elif sandbox.protect_home:
             yield _Step("hide", path, optional=True)
     if sandbox.private_tmp:
-        for path in ("/tmp", "/var/tmp"):
-            yield _Step("new", path, _exec_flag(sandbox, path), "tmpfs,mode=1777", optional=True)
+        for path, name in PRIVATE:
+            flags = _exec_flag(sandbox, path)
+            if private:
+                yield _Step("bind", path, f"{flags}sd", f"{private}/{name}")
+            else:
+                yield _Step("new", path, flags, "tmpfs,mode=1777", optional=True)
     if sandbox.private_devices:
         yield _Step("dev", "/dev", "x")
     if sandbox.private_ipc and not sandbox.private_devices:

@@ -15,7 +15,7 @@ from appliance.errors import ApplianceError, InputError
 from appliance.host import clock, entropy
 from appliance.units.alarms import Alarm
 from appliance.units.decisions import Standing
-from appliance.units.directories import remove_runtime_directories
+from appliance.units.directories import remove_private, remove_runtime_directories
 from appliance.units.fd_store import FdStore
 from appliance.units.ground import Ground
 from appliance.units.hearing import hear
@@ -309,6 +309,8 @@ class Runner:
     def _remove_runtime_directories(self) -> None:
         try:
             remove_runtime_directories(self.unit.service, self.ground.below)
+            if (private := self.ground.private_directory(self.unit)) != "":
+                remove_private(private)
         except ApplianceError as exc:
             self.ground.on_trouble(self.name, exc.message)
 

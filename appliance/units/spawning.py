@@ -72,7 +72,8 @@ class Spawning:
         try:
             command = command_of(
                 service, line, told=variables, cgroup=life.group.path, output=life.voice.output_path,
-                options=ground.spawn_words(life.owner.unit.document), descriptors=descriptors, below=ground.below,
+                options=ground.spawn_words(life.owner.unit.document, ground.private_directory(life.owner.unit)),
+                descriptors=descriptors, below=ground.below,
             )  # fmt: skip
             if call is not None:
                 error = "journal" if service.standard_error == "inherit" else service.standard_error

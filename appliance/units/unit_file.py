@@ -36,6 +36,10 @@ _STANDS_ALONE = frozenset({"unit", "container", "timer", "socket", "path"})  # a
 _OF_A_SERVICE = ("restart", "health", "logs", "resources", "sandbox", "limits")
 
 
+# One of each for all units that set nothing.
+_NO_RESOURCES, _NO_SANDBOX, _NO_LIMITS = ResourcesSection(), SandboxSection(), LimitsSection()
+
+
 @dataclass(frozen=True, kw_only=True)
 class UnitDocument:
     """A whole unit file."""
@@ -45,9 +49,9 @@ class UnitDocument:
     restart: RestartSection = field(default_factory=RestartSection)
     health: HealthSection | None = None
     logs: LogsSection = field(default_factory=LogsSection)
-    resources: ResourcesSection = ResourcesSection()  # one for all units that set nothing
-    sandbox: SandboxSection = SandboxSection()
-    limits: LimitsSection = LimitsSection()
+    resources: ResourcesSection = _NO_RESOURCES
+    sandbox: SandboxSection = _NO_SANDBOX
+    limits: LimitsSection = _NO_LIMITS
     timer: TimerSection | None = None
     socket: tuple[SocketSection, ...] = ()
     path: PathSection | None = None

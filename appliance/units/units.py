@@ -119,8 +119,10 @@ class Units:
         fences = self.fences = Fences(
             kernel(), self._controllers, self._layout.below, device_of,
             DynamicUsers(f"{self._layout.run_units}/.dynamic-users", users.has_account, users.uids_in_use),
+            f"{self._layout.state}/private-tmp",
         )  # fmt: skip
         ground = register.ground
+        ground.private_directory = fences.private_directory
         ground.spawn_words, ground.cgroup_values = fences.spawn_words, fences.cgroup_values
         ground.service_of, ground.delegated = fences.service_of, fences.delegated
 

@@ -192,6 +192,8 @@ _Noreturn void become_program(int argc, char **argv, int in_cgroup)
         umask(number(o.umask, 8, "read umask"));
     if (o.no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         fail("forbid", "new privileges");
+    if (o.seccomp && strchr(argv[program], '/') && faccessat(AT_FDCWD, argv[program], X_OK, AT_EACCESS) < 0)
+        fail("execute", argv[program]); /* behind the filter perhaps nobody could tell */
     restrict_paths(&o);
     close_rest(o.pass);
     restore_defaults(limits_files(&o));

@@ -255,6 +255,20 @@ async def test_a_dynamic_user_owns_its_directories_and_nothing_else(stage: Stage
         assert uids[0] != uids[1] and all(uid in UIDS for uid in uids)  # noqa: PT018
 
 
+async def test_a_private_tmp_is_shared_by_the_unit_s_commands_and_gone_after_it(stage: Stage) -> None:
+    stage.shell(
+        "web", "cat /tmp/made /var/tmp/made; exec sleep 1000", more="[sandbox]\nprivate_tmp = true",
+        service="pre_start = [['/bin/sh', '-c', 'echo before > /tmp/made; echo lasts > /var/tmp/made']]",
+    )  # fmt: skip
+    private = Path(stage.layout.state) / "private-tmp/web"
+    async with stage.running() as units:
+        await stage.log(units, "web", "lasts")
+        assert (private / "tmp/made").read_text() == "before\n"
+        await units.stop("web")
+        assert not private.exists()
+    assert not Path("/tmp/made").exists()
+
+
 def test_dynamic_users_are_remembered_and_never_shared(tmp_path: Path) -> None:
     path = str(tmp_path / "users")
     taken: frozenset[int] = frozenset()
