@@ -30,6 +30,7 @@ class SocketGround:
     poller: Poller
     holder: Holder
     call: Callable[[str, str], None]
+    is_called: Callable[[str], bool]  # whether that worked
     connect: Callable[[str, Call], bool]  # a unit for that connection; False: it could not be made
     connections: Callable[[str], tuple[int, dict[str, int]]]  # of that target: how many, and from where
     trouble: Callable[[str, str], None]
@@ -87,7 +88,9 @@ class Sockets:
         self._watch()
 
     def rested(self) -> None:
-        """What was asked for did not come up; who called waits on."""
+        """What was asked for is not up, or did not come up: who called still waits."""
+        self._busy = False
+        self._watch()
 
     def reset(self) -> None:
         """A person says: try again."""
@@ -194,6 +197,8 @@ class Sockets:
         self._busy = True  # it is told when the unit is over, or did not come up
         self._unwatch()
         self._ground.call(self.target, f"somebody called on {one.section.listen}")
+        if not self._ground.is_called(self.target):
+            self._fail(f"cannot serve who called on {one.section.listen}: {self.target} cannot be started")
 
     def _within_limit(self, burst: int) -> bool:
         limit = self.sections[0].trigger_limit

@@ -149,6 +149,8 @@ class Timer:
         self._draw()
         self._save()
         self._timers.call(self.target, f"timer {self.name}" if self.name != self.target else "its timer")
+        if not self._timers.is_called(self.target):  # it cannot be, as was said: the next time counts
+            self._answered()
         self._plan()
 
     def again(self) -> None:
@@ -224,14 +226,14 @@ class Timers:
         clocks: Clocks,
         files: TimerFiles,
         call: Callable[[str, str], None],
-        state_of: Callable[[str], str],
+        is_called: Callable[[str], bool],
         trouble: Callable[[str, str], None],
         host: str = "",
     ) -> None:
         self.clocks = clocks
         self.files = files
         self.call = call
-        self.state_of = state_of
+        self.is_called = is_called
         self.trouble = trouble
         self.host = host
         self.startup = files.startup(clocks.boot_id, clocks.running())

@@ -155,6 +155,8 @@ class SocketSection:
             yield "type", "found seqpacket, which only unix sockets know"
         if self.accept and self.type in ("dgram", "fifo"):
             yield "accept", f"found accept for {self.type}, which knows no connections"
+        if self.accept and not self.on_demand:
+            yield "on_demand", "found false for a socket with accept, whose processes come with the connections"
         for key in ("user", "group"):
             if getattr(self, key) is not None and not is_path:
                 yield key, "counts only for paths"

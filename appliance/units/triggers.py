@@ -19,7 +19,7 @@ from appliance.units.pictures import TriggerPicture
 from appliance.units.register import Register
 from appliance.units.runner import Runner
 from appliance.units.timer_memory import TimerFiles
-from appliance.units.timers import Clocks, Timer, Timers
+from appliance.units.timers import Clocks, Timer, Timers, is_busy
 from appliance.units.trigger_sections import PathSection, SocketSection, TimerSection
 from appliance.units.unit_file import Unit
 
@@ -65,7 +65,7 @@ class Triggers:
             clocks=clocks,
             files=TimerFiles(f"{layout.run}/timers", f"{layout.state}/timers"),
             call=call,
-            state_of=self._state_of,
+            is_called=self._is_called,
             trouble=register.trouble,
             host=host,
         )
@@ -80,6 +80,7 @@ class Triggers:
             poller=ground.processes.poller,
             holder=ground.holder,
             call=self._call,
+            is_called=self._is_called,
             connect=self.connections.connect,
             connections=self.connections.count,
             trouble=self._register.trouble,
@@ -116,7 +117,7 @@ class Triggers:
 
     def looked(self, runner: Runner) -> None:
         """What is to become of that unit was decided."""
-        if not runner.standing.called:
+        if not runner.standing.called and not is_busy(runner.state.value):
             for trigger in self._of_target.get(runner.name, ()):
                 trigger.rested()
         self.connections.looked(runner)
@@ -217,6 +218,10 @@ class Triggers:
                     holder.drop(key)
         except ApplianceError as exc:
             self._register.trouble("", exc.message)
+
+    def _is_called(self, name: str) -> bool:
+        runner = self._register.runners.get(name)
+        return runner is not None and bool(runner.standing.called)
 
     def _state_of(self, name: str) -> str:
         runner = self._register.runners.get(name)

@@ -286,6 +286,25 @@ async def test_a_service_that_always_crashes_does_not_spin(stage: Stage) -> None
         await stage.state(units, "bad", "ready")
 
 
+async def test_a_unit_that_cannot_be_is_said_and_does_not_spin(stage: Stage) -> None:
+    port, other = free_port(), free_port()
+    stage.shell("need", "exit 1", service='type = "oneshot"')
+    limit = 'trigger_limit = {burst = 3, interval = "60s"}'
+    stage.shell(
+        "web", "exec sleep infinity",
+        more=f'[unit]\nrequires = ["need"]\nafter = ["need"]\n[[socket]]\nlisten = "127.0.0.1:{port}"\n{limit}',
+    )  # fmt: skip
+    stage.write("lone.socket", f'[[socket]]\nlisten = "127.0.0.1:{other}"\n')
+    async with stage.running() as units:
+        await stage.state(units, "lone.socket", "ready")
+        for name, where in (("web", port), ("lone.socket", other)):
+            await (await trio.open_tcp_stream("127.0.0.1", where)).aclose()
+            while units.picture(name).triggers[0].state != "failed":
+                await trio.sleep(0.02)
+        assert "more than 3 times" in units.picture("web").triggers[0].about
+        assert "lone cannot be started" in units.picture("lone.socket").triggers[0].about
+
+
 async def test_its_own_file_for_the_socket_and_one_that_is_up_at_boot(stage: Stage) -> None:
     port, other = free_port(), free_port()
     stage.python("api", SERVE)

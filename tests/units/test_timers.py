@@ -77,6 +77,7 @@ class World:
         self.troubles: list[str] = []
         self.takes = 0.0
         self.dead = False  # nothing starts
+        self.refuses = False  # and it is said at once
         self.made: list[Timer] = []
         self.directory = directory
         self.boot = boot
@@ -87,14 +88,14 @@ class World:
             clocks=Clocks(wall=self.wall, alarms=self.alarms, running=trio.current_time, boot_id=self.boot),
             files=TimerFiles(str(self.directory / "run"), str(self.directory / "state")),
             call=self._call,
-            state_of=lambda name: self.states.get(name, "stopped"),
+            is_called=lambda name: not self.refuses,
             trouble=lambda name, message: self.troubles.append(message),
             host="host",
         )
 
     def _call(self, name: str, reason: str) -> None:
         self.calls.append((name, self.clock()))
-        if not self.dead:
+        if not self.dead and not self.refuses:
             self.nursery.start_soon(self._live, name)
 
     async def _live(self, name: str) -> None:
@@ -312,6 +313,20 @@ async def test_killed_between_the_call_and_the_start_it_calls_again(
             world.add(calendar="13:00", persistent=True)
             await trio.sleep(10)
         assert len(world.calls) == expected
+
+
+async def test_a_unit_that_cannot_be_called_is_called_again_at_the_next_time(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with World(tmp_path).running() as world:
+        world.refuses = True
+        world.add("hourly", calendar="*:00")
+        world.add("every", every=1800.0)
+        await trio.sleep(2 * 3600 + 1)
+    assert sorted(world.calls) == [
+        ("every", "27 12:30:00"), ("every", "27 13:00:00"), ("every", "27 13:30:00"), ("every", "27 14:00:00"),
+        ("hourly", "27 13:00:00"), ("hourly", "27 14:00:00"),
+    ]  # fmt: skip
 
 
 def test_memory_that_is_garbage_is_as_none(tmp_path: Path) -> None:
