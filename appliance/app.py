@@ -18,7 +18,7 @@ from appliance import settings as settings_file
 from appliance.api import Api, NodePicture, SettingsPicture, Subjects
 from appliance.errors import ApplianceError, ConflictError, CorruptError
 from appliance.etcdapi import EtcdApi, identity_of
-from appliance.external import Embedded
+from appliance.external import Embedded, ExternalFace
 from appliance.host import bundle as host_bundle
 from appliance.host import clock, files, process_self
 from appliance.host.bundle import Bundle
@@ -218,6 +218,7 @@ class Node:
         return self.machine.services(press=lambda: self.end(Goal.STOP, "power button"), network=self.network)
 
     def _subjects(self) -> Subjects:
+        face = ExternalFace(self.external) if self.external else None
         return Subjects(
             control_socket=self.layout.control_socket,
             node=self.picture,
@@ -227,7 +228,9 @@ class Node:
             supervisor=self.supervisor,
             bus=self.bus,
             units=self.units,
-            store=self.store,
+            store=face or self.store,
+            look_at_store=face.look if face else None,
+            attach=(lambda operations: None) if self.external else self.etcd.attach,
             update=self.update,
             findings=lambda: self.latest.findings,
             reload=self.reload,

@@ -5,7 +5,7 @@ Values may be secret, so whatever shows one is on the control socket only.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from typing import Any
 
 from appliance.api.router import Parameter, Reply, Request, Route, Stream, json_answer
@@ -43,18 +43,19 @@ def store_routes(subjects: Subjects) -> tuple[Route, ...]:
     need = subjects.need_store
 
     async def status(request: Request) -> Reply:
-        return json_answer(need().status())
+        return json_answer(await subjects.look_at_store() if subjects.look_at_store else need().status())
 
     async def range_(request: Request) -> Reply:
         asked = request.json()
         wanted = range_untrusted(asked)
         asked.done()
-        return json_answer(need().read(wanted))
+        return json_answer(await _now_or_later(need().read(wanted)))
 
     async def put(request: Request) -> Reply:
         asked = request.json()
         it = put_untrusted(asked)
         asked.done()
+        subjects.attach((it,))
         return json_answer(await need().put(it.key, it.value, lease=it.lease, prev_kv=it.prev_kv))
 
     async def delete(request: Request) -> Reply:
@@ -69,6 +70,7 @@ def store_routes(subjects: Subjects) -> tuple[Route, ...]:
         success = tuple(operation_untrusted(one) for one in asked.objects("success"))
         failure = tuple(operation_untrusted(one) for one in asked.objects("failure"))
         asked.done()
+        subjects.attach((*success, *failure))
         return json_answer(await need().txn(compares, success, failure))
 
     async def compact(request: Request) -> Reply:
@@ -153,6 +155,11 @@ def _acting(word: str, handler: Any, summary: str, body: dict[str, Any], *, read
         control=True,
         statuses={409: "Compacted, or a lost race"},
     )
+
+
+async def _now_or_later(answer: Any) -> Any:
+    """An external store's is awaited."""
+    return await answer if isinstance(answer, Awaitable) else answer
 
 
 def range_untrusted(asked: Fields) -> Range:

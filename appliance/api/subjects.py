@@ -98,7 +98,7 @@ class UnitsSubject(Protocol):
 
 
 class StoreSubject(Protocol):
-    """What is asked of ``store.Store``."""
+    """What is asked of ``store.Store``; an external one's ``read`` is awaited."""
 
     def status(self) -> Any: ...  # noqa: D102
     def read(self, request: Range) -> Any: ...  # noqa: D102
@@ -140,6 +140,8 @@ class Subjects:
     store: StoreSubject | None = None
     update: UpdateSubject | None = None
     absent: Mapping[str, str] = field(default_factory=dict)
+    attach: Callable[[Sequence[Any]], None] = lambda operations: None  # puts may name leases. Raises NotFoundError
+    look_at_store: Callable[[], Awaitable[Any]] | None = None  # its status, when it takes a while to tell
     findings: Callable[[], Sequence[Any]] = tuple  # of the settings; those of unit files are asked of units
     reload: Callable[[], Awaitable[Any]] | None = None  # the settings, as SIGHUP does
     shutdown: Callable[[], None] | None = None  # returns at once; the stop follows

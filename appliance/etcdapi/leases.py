@@ -64,6 +64,10 @@ class Leases:
             lease.keys.add(key)
             lease.prune_at = max(lease.prune_at, 2 * len(lease.keys))
 
+    def has(self, lease_id: int) -> bool:
+        """Whether there is such a lease."""
+        return lease_id in self._leases
+
     def keep_alive(self, lease_id: int, *, now: float) -> int:
         """Its TTL, from now on again; 0 when there is no such lease."""
         lease = self._leases.get(lease_id)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from appliance.errors import NotFoundError
 from appliance.etcdapi.auth import Auth, StoreKeeper
 from appliance.etcdapi.http2 import Connection
 from appliance.etcdapi.identity import Identity
@@ -14,7 +15,7 @@ from appliance.etcdapi.listening import Doors, Listen
 from appliance.etcdapi.options import DEFAULTS, ApiOptions
 from appliance.host import sockets
 from appliance.migration import LEASE_FACTS
-from appliance.store import Store
+from appliance.store import Operation, Put, Store
 
 if TYPE_CHECKING:
     from appliance.etcdapi.verbs import Verbs
@@ -45,6 +46,7 @@ class EtcdApi:
         self.listen = tuple(listen)  # may be changed between two runs
         self._reserved = reserved
         self._options = options
+        self._made: Verbs | None = None
         self.listening: tuple[str, ...] = ()  # where, right now; a port that was asked for as 0 is known here
 
     async def run(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -82,13 +84,24 @@ class EtcdApi:
                 nursery.cancel_scope.cancel()
         finally:
             self.listening = ()
+            self._made = None
             for listener in listeners:
                 listener.close()
+
+    def attach(self, operations: Sequence[Operation]) -> None:
+        """Puts from elsewhere that name a lease belong to it from now on. Raises NotFoundError: there is no such."""
+        for put in operations:
+            if isinstance(put, Put) and put.lease:
+                leases = self._made.leases if self._made is not None else None
+                if leases is None or not leases.has(put.lease):
+                    raise NotFoundError(f"cannot put {put.key!r}: there is no lease {put.lease}")
+                leases.attach(put.lease, put.key)
 
     def _make_verbs(self, nursery: trio.Nursery, flush: Callable[[], None], auth: Auth) -> Verbs:
         from appliance.etcdapi.verbs import Verbs
 
-        return Verbs(self._store, self._identity, nursery, flush, auth, self._options, reserved=self._reserved)
+        self._made = Verbs(self._store, self._identity, nursery, flush, auth, self._options, reserved=self._reserved)
+        return self._made
 
 
 class _Lazy:

@@ -4,6 +4,7 @@
 """
 
 from appliance.external.client import Credentials, ExternalStore, HeldLease
+from appliance.external.face import ExternalFace
 from appliance.external.keys import Embedded, Keys, Watch, migrate
 
-__all__ = ["Credentials", "Embedded", "ExternalStore", "HeldLease", "Keys", "Watch", "migrate"]
+__all__ = ["Credentials", "Embedded", "ExternalFace", "ExternalStore", "HeldLease", "Keys", "Watch", "migrate"]

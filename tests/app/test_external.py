@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
 from app.daemon import SETTINGS, Daemon
+from appliance.errors import NotFoundError
 from tests.migration.etcd import etcdctl, free_port, real_etcd
 
 pytestmark = pytest.mark.skipif(not shutil.which("etcd"), reason="needs etcd-server and etcd-client of Debian")
@@ -53,5 +55,37 @@ async def test_units_run_though_the_etcd_is_gone(tmp_path: Path) -> None:
     daemon = await trio.to_thread.run_sync(start, tmp_path / "node", f"http://127.0.0.1:{free_port()}")
     try:
         await trio.to_thread.run_sync(daemon.expect_unit, "stays", "ready")
+    finally:
+        await trio.to_thread.run_sync(daemon.clean_up)
+
+
+async def test_store_verbs_reach_the_etcd(tmp_path: Path) -> None:
+    async with real_etcd(tmp_path / "etcd") as address:
+        daemon = await trio.to_thread.run_sync(start, tmp_path / "node", f"http://{address}")
+        try:
+            call = partial(trio.to_thread.run_sync, daemon.call, "POST")
+            await call("/v1/store/put", {"key": "a2V5", "value": "dmFsdWU="})
+            assert await etcdctl(address, "get", "key") == "key\nvalue\n"
+            found = await call("/v1/store/range", {"key": "a2V5"})
+            assert found["kvs"][0]["value"] == "dmFsdWU="
+            done = await call("/v1/store/txn", {"success": [{"delete": {"key": "a2V5"}}]})
+            assert done["responses"][0]["deleted"] == 1
+            status = await trio.to_thread.run_sync(daemon.call, "GET", "/v1/store/status")
+            assert (status["state"], status["revision"] > 2) == ("open", True)
+        finally:
+            await trio.to_thread.run_sync(daemon.clean_up)
+
+
+async def test_a_put_with_a_lease_that_is_none_is_refused(tmp_path: Path) -> None:
+    units = tmp_path / "etc/appliance/units"
+    units.mkdir(parents=True)
+    (tmp_path / "etc/appliance/appliance.toml").write_text(SETTINGS)
+    daemon = await trio.to_thread.run_sync(Daemon, [sys.executable, "-m", "appliance"], tmp_path)
+    try:
+        await trio.to_thread.run_sync(daemon.expect_ready)
+        put = {"key": "a2V5", "value": "", "lease": 99}
+        for verb, body in (("put", put), ("txn", {"success": [{"put": put}]})):
+            with pytest.raises(NotFoundError, match="no lease 99"):
+                await trio.to_thread.run_sync(daemon.call, "POST", f"/v1/store/{verb}", body)
     finally:
         await trio.to_thread.run_sync(daemon.clean_up)
