@@ -40,7 +40,7 @@ class HealthWatch:
     async def _watch(self, runner: Runner, life: Life, scope: trio.CancelScope) -> None:
         health, publish = runner.unit.document.health, self._register.publish
         assert health is not None
-        failed, soon = 0, _FIRST_LOOK_SECONDS
+        failed, soon = 0, min(_FIRST_LOOK_SECONDS, health.interval)
         grace_end = trio.current_time() + (health.start_period or health.interval)
         with scope:
             while True:
@@ -48,8 +48,8 @@ class HealthWatch:
                 runner.health_reason = wrong
                 unproved = life.phase is Phase.PROVE
                 if wrong and runner.health is None and (unproved or trio.current_time() + soon < grace_end):
-                    await trio.sleep(min(soon, health.interval))  # it has only just started: hold nothing against it
-                    soon *= 2
+                    await trio.sleep(soon)  # it has only just started: hold nothing against it
+                    soon = min(soon * 2, health.interval)
                     continue
                 failed = failed + 1 if wrong else 0
                 if not wrong or failed >= health.threshold:

@@ -30,11 +30,12 @@ STOPPING = (
     "phase-stop", "in-stop", "phase-term", "in-term", "phase-kill", "in-kill", "phase-post-stop", "in-post-stop",
     "phase-final-term", "in-final-term", "phase-end",
 )  # fmt: skip
+WITH_COMMAND = ("in-condition", "in-pre-start", "in-post-start", "in-reload", "in-stop", "in-post-stop")
 
 
 def with_pauses(*places: str) -> list[tuple[str, str]]:
     """The command that runs at the kill is over when the next supervisor comes; or it still runs."""
-    return [(place, "0") for place in places] + [(place, "2") for place in places if place.startswith("in-")]
+    return [(place, "0") for place in places] + [(place, "0.7") for place in places if place in WITH_COMMAND]
 
 
 def killed_at(stage: Stage, place: str, *words: str) -> None:
@@ -59,7 +60,7 @@ def write_unit(stage: Stage, log: Path, pause: str) -> None:
         f"trap '' TERM; echo main $$ >> {log}; while :; do sleep 0.1; done",
         service=f"type = 'exec'\ncondition = {line('condition')}\npre_start = {line('pre')}\n"
         f"post_start = {line('post')}\nreload = {line('reload')}\nstop = {line('stop')}\n"
-        f"post_stop = {line('gone', '; (trap : TERM; sleep 10030; sleep 0.1) &')}\nstop_timeout = '{'3s' if pause == '2' else '300ms'}'",
+        f"post_stop = {line('gone', '; (trap : TERM; sleep 10030; sleep 0.1) &')}\nstop_timeout = '300ms'",
         more='[restart]\npolicy = "always"\ndelay = "10ms"',
     )
 
