@@ -37,7 +37,9 @@ def page_routes(subjects: Subjects) -> tuple[Route, ...]:
 
     async def page(request: Request) -> Reply:
         picture = status_picture(subjects)
-        html = render_picture(picture) if request.query.get("part") == "picture" else render_page(picture)
+        graph = _graph_of(subjects)
+        whole = request.query.get("part") != "picture"
+        html = render_page(picture, graph) if whole else render_picture(picture, graph)
         headers = (("Content-Security-Policy", CONTENT_POLICY),)
         return Answer(html.encode(errors="replace"), "text/html; charset=utf-8", headers=headers)
 
@@ -54,7 +56,14 @@ def page_routes(subjects: Subjects) -> tuple[Route, ...]:
     )
 
 
-def render_page(picture: Mapping[str, Any]) -> str:
+def _graph_of(subjects: Subjects) -> str:
+    """A picture of the units, where any has to do with another; ours, so that its marks may stand in the page."""
+    if subjects.units is None or not any(one.requires or one.wants or one.after for one in subjects.units.pictures()):
+        return ""
+    return subjects.units.graph_text((), as_picture=True)
+
+
+def render_page(picture: Mapping[str, Any], graph: str = "") -> str:
     """The whole document."""
     node = picture["node"]
     name = escape(str(node["name"]))
@@ -74,7 +83,7 @@ def render_page(picture: Mapping[str, Any]) -> str:
 <span class="soft">Appliance {escape(str(node["version"]))}</span>
 <span id="live" role="status">as of the load of this page</span>
 </header>
-<main id="picture">{render_picture(picture)}</main>
+<main id="picture">{render_picture(picture, graph)}</main>
 <p id="said" class="unseen" aria-live="polite"></p>
 <section id="log" hidden aria-label="Log">
 <h2>Log of <b></b><span>newest below, live</span><button type="button">Close</button></h2>
@@ -86,13 +95,16 @@ def render_page(picture: Mapping[str, Any]) -> str:
 """
 
 
-def render_picture(picture: Mapping[str, Any]) -> str:
+def render_picture(picture: Mapping[str, Any], graph: str = "") -> str:
     """The inside of ``<main>``."""
     return "\n".join(
         (
             _banner(picture),
             _findings(picture),
             _units(picture),
+            f'<section class="card graph" id="graph"><h2>How units depend</h2><div>{graph}</div></section>'
+            if graph
+            else "",
             '<div class="pair">' + _store(picture["store"]) + _update(picture["update"]) + "</div>",
             _services(picture["services"]),
             _node(picture["node"], picture["settings"]),

@@ -36,6 +36,7 @@ h2 { font-size: 15px; margin: 0; }
 .banner ul { margin: 4px 0 0; padding-left: 20px; font-weight: 400; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; margin: 14px 0; overflow: hidden; }
 .card > h2, .card > .empty { padding: 12px 16px; }
+.graph > div { overflow-x: auto; padding: 8px 16px; }
 .card > h2 { border-bottom: 1px solid var(--line); }
 .card > .empty { margin: 0; color: var(--soft); }
 table { width: 100%; border-collapse: collapse; }

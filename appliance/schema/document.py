@@ -30,8 +30,9 @@ class Source:
     def positions(self) -> Mapping[str, tuple[int, int]]:
         """Place of every key by its path; found only when somebody asks."""
         try:
+            tomli.loads(self.text)  # what is no TOML has no keys; to look for them would lead anywhere
             return {format_path(path): place for path, place in find_positions(self.text).items()}
-        except (RecursionError, tomli.TOMLDecodeError):
+        except (RecursionError, ValueError):
             return {}
 
 
@@ -82,8 +83,11 @@ def read_merged(
     conversion = Conversion(is_whole=not findings)
     if rewrite is not None:
         data = _rewritten(data, rewrite, (), conversion.problems)
+    unread = {problem.path for problem in conversion.problems}  # what else is wrong with these is no news
+    number = len(conversion.problems)
     value = conversion.to_section(data, into)
-    for problem in conversion.problems:
+    problems = [one for at, one in enumerate(conversion.problems) if at < number or one.path not in unread]
+    for problem in problems:
         file, line, column = _place(sources, problem.path)
         severity: Any = "warning" if problem.is_warning else "error"
         findings.append(Finding(file, line, column, problem.path, problem.message, severity))

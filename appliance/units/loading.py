@@ -117,6 +117,7 @@ class Loading:
         for name in plan.restart:
             register.runners[name].standing.restarting = True
         for name in plan.start:
+            register.runners[name].standing.skipped = ""
             register.runners[name].try_again("its file changed")
         for name in plan.stop:
             register.runners[name].vanished, register.runners[name].standing.desired = True, False

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 import trio
 
 from appliance.host import files
+from appliance.host.conditions import holds
+from appliance.units.conditions import unmet
 from appliance.units.decisions import Decision, comes_back, decide, is_wanted, why_not
 from appliance.units.lifecycle import State
 from appliance.units.register import Register
@@ -69,7 +71,12 @@ class Settling:
                 self._let_parts_go(runner.name)
                 runner.begin("in line to start")
             case Decision.GO:
-                runner.start()
+                conditions = runner.unit.document.unit.conditions
+                if conditions is not None and (why := unmet(conditions, holds)):
+                    runner.standing.skipped, runner.standing.called = why, ""
+                    runner.drop(f"skipped: {why}")
+                else:
+                    runner.start()
             case Decision.STOP | Decision.DROP:
                 why = self.why_down(runner.name)
                 if not self._comes_back(runner):

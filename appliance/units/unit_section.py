@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from appliance.units.conditions import ConditionsSection
+
 NAME = r"(?=.{1,100}\Z)[A-Za-z0-9][A-Za-z0-9_.:\\-]*(@[A-Za-z0-9_.:\\-]+)?"
 WHAT_NAME = "the name of a unit: letters, digits, dots, dashes and underscores"
 _NAMES: Mapping[str, Any] = {"pattern": NAME, "what": WHAT_NAME}
@@ -20,6 +22,7 @@ class UnitSection:
     """``[unit]``. Each key means what systemd's of that name means; order comes only of after and before."""
 
     description: str = ""
+    conditions: ConditionsSection | None = None
     specifiers: bool | None = None  # whether % stands for something; None: in templates and their instances
     requires: tuple[str, ...] = field(default=(), metadata=_NAMES)
     requisite: tuple[str, ...] = field(default=(), metadata=_NAMES)
