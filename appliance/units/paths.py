@@ -25,6 +25,7 @@ from appliance.host.inotify import (
     Inotify,
     Watch,
 )
+from appliance.units.path_memory import PathMemory
 from appliance.units.pictures import TriggerPicture
 from appliance.units.timers import is_busy
 from appliance.units.trigger_sections import PathSection
@@ -41,6 +42,7 @@ class PathGround:
     """What all of them stand on."""
 
     inotify: Inotify
+    memory: PathMemory
     call: Callable[[str, str], None]
     trouble: Callable[[str, str], None]
 
@@ -160,10 +162,23 @@ class Paths:
         except ApplianceError as exc:
             self._fail(exc.message)
             return
+        seen = self.ground.memory.read_untrusted(self.name)  # by a daemon that was killed
+        changed = [one for one in self._conditions if seen.get(one.path, one.mark) != one.mark and not one.is_level]
+        self._remember()
+        if changed:
+            self._call(changed[0])
         self._look()
+
+    def release(self) -> None:
+        """We go, and another daemon comes."""
+        self._armed = False
+        for condition in self._conditions:
+            condition.unwatch()
 
     def disarm(self) -> None:
         """Watch no more."""
+        if self._armed:
+            self.ground.memory.forget(self.name)
         self._armed = False
         self.failed = ""
         for condition in self._conditions:
@@ -222,7 +237,16 @@ class Paths:
             return
         self._busy = True
         self._last = clock.wall_seconds()
+        self._remember()
         self.ground.call(self.target, f"{condition.kind} {condition.path}")
+
+    def _remember(self) -> None:
+        marks = {one.path: one.mark for one in self._conditions if not one.is_level}
+        if marks:
+            try:
+                self.ground.memory.write(self.name, marks)
+            except ApplianceError as exc:
+                self.ground.trouble(self.name, exc.message)
 
     def _within_limit(self) -> bool:
         limit = self.section.trigger_limit

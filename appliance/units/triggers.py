@@ -14,6 +14,7 @@ from appliance.host.holder import Holder
 from appliance.host.inotify import Inotify
 from appliance.units.activation import SocketGround, Sockets
 from appliance.units.connections import Connections
+from appliance.units.path_memory import PathMemory
 from appliance.units.paths import PathGround, Paths
 from appliance.units.pictures import TriggerPicture
 from appliance.units.register import Register
@@ -85,8 +86,9 @@ class Triggers:
             connections=self.connections.count,
             trouble=self._register.trouble,
         )
+        memory = PathMemory(f"{self._register.layout.run}/paths")
         inotify = Inotify(ground.processes.poller)
-        self._paths = PathGround(inotify=inotify, call=self._call, trouble=self._register.trouble)
+        self._paths = PathGround(inotify=inotify, memory=memory, call=self._call, trouble=self._register.trouble)
         ground.holder.on_lost.append(self._hold_again)
         self._begun = True
         self.sync()
@@ -148,13 +150,11 @@ class Triggers:
         self.connections.end()
         for _, triggers in self._own.values():
             for trigger in triggers:
-                if isinstance(trigger, Sockets):
+                if isinstance(trigger, Sockets | Paths):
                     if detached:
                         trigger.release()
                     else:
                         trigger.disarm()
-                elif isinstance(trigger, Paths):
-                    trigger.disarm()
         self._own.clear()
         self._of_target.clear()
 

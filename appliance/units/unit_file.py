@@ -184,6 +184,7 @@ def parse_unit(
     value = document.value
     if value is not None and value.service is None:
         findings += _without_service(document)
+        findings += _starts_nothing(name, document)
     if value is not None:
         value = dataclasses.replace(value, unit=_with_plain_names(value.unit))
         findings += _self_references(sample, value.unit, document)

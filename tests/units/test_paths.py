@@ -14,6 +14,7 @@ from appliance.host.inotify import CREATED, WRITTEN, Inotify
 from appliance.host.poller import Poller
 from appliance.units import Units
 from units.stage import PATIENCE_SECONDS, Stage
+from units.test_adoption import run_and_kill
 
 ONCE = 'type = "oneshot"'
 
@@ -117,6 +118,24 @@ async def test_a_job_that_does_not_take_the_file_away_does_not_spin(stage: Stage
         assert units.picture("bad").triggers[0].state == "waiting"
         (tmp_path / "flag").touch()
         await stage.until(lambda: stage.states("bad").count("starting") > 4)
+
+
+async def test_what_changes_while_no_daemon_lives_is_not_missed(stage: Stage, tmp_path: Path) -> None:
+    file = tmp_path / "config"
+    file.write_text("one")
+    stage.shell("on", "true", service=ONCE, more=f'[path]\npath_changed = "{file}"')
+    stage.shell("up", "exec sleep infinity")
+    run_and_kill(stage, ["up ready"])
+    async with stage.running(detach=True):
+        await trio.sleep(0.3)
+        assert stage.states("on").count("starting") == 0
+    file.write_text("two")
+    async with stage.running() as units:
+        await runs(stage, units, "on", 1)
+    file.write_text("three")
+    async with stage.running():  # it was stopped in order: as with systemd, it begins anew
+        await trio.sleep(0.3)
+    assert stage.states("on").count("starting") == 1
 
 
 async def test_an_overflow_calls_everybody_and_watches_go_with_the_last_one(tmp_path: Path) -> None:
