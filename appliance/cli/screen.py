@@ -7,7 +7,7 @@ from typing import Any
 
 from appliance.cli.render import age, clean, paint, size, state, table
 
-_CALM = {"ready", "exited", "stopped"}
+_CALM = {"ready", "reloading", "exited", "stopped"}
 
 
 def screen(status: Mapping[str, Any], *, seconds_later: float = 0.0) -> str:
@@ -106,11 +106,20 @@ def _units(status: Mapping[str, Any], now: float) -> str:
             memory = one.get("memory_bytes")
             row.append(None if memory is None else size(memory))
         rows.append([*row, one.get("last_exit"), _unit_note(one)])
-    return table(headers, rows)
+    return "\n".join([table(headers, rows), *_last_words(units)])
+
+
+def _last_words(units: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+    """What those that flap or failed wrote last."""
+    for one in units:
+        for line in one.get("last_lines") or []:
+            yield f"  {one.get('name')}: {clean(str(line))}"
 
 
 def _unit_note(one: Mapping[str, Any]) -> str:
     notes = []
+    if one.get("flapping"):
+        notes.append(paint("flapping", "red") + f": {one.get('restarts_lately')} restarts within 10 minutes")
     if one.get("health") == "unhealthy":
         notes.append(paint("unhealthy", "red") + f": {clean(str(one.get('health_reason') or ''))}")
     if one.get("state") not in _CALM and one.get("reason"):

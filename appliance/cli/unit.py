@@ -182,7 +182,9 @@ def _list_text(answer: dict[str, Any]) -> str:
 
 
 def _remark(unit: dict[str, Any]) -> str:
-    if unit["state"] in ("ready", "exited") and unit["health"] != "unhealthy":
+    if unit.get("flapping"):
+        return f"flapping, {unit['restarts_lately']} restarts within 10 minutes: {unit['last_exit'] or unit['reason']}"
+    if unit["state"] in ("ready", "reloading", "exited") and unit["health"] != "unhealthy":
         changed = " (its file was changed: unit reload)" if unit["changed"] else ""
         return f"{unit['description']}{changed}"
     return str(unit["health_reason"] if unit["health"] == "unhealthy" else unit["reason"])
@@ -207,7 +209,7 @@ def _status(args: argparse.Namespace) -> int:
     except ApplianceError:  # only whoever may control units may see command lines
         unit["processes"] = []
     show(args, {**unit, "log": lines}, _status_text)
-    return 0 if unit["state"] in ("ready", "exited") else 3
+    return 0 if unit["state"] in ("ready", "reloading", "exited") else 3
 
 
 def _status_text(unit: dict[str, Any]) -> str:
@@ -220,11 +222,12 @@ def _status_text(unit: dict[str, Any]) -> str:
         "state": f"{state(unit['state'])} for {age(now - unit['since'])}: {clean(unit['reason'])}",
         "wanted": _wanted_text(unit),
         "main pid": f"{unit['pid']}, kept together by {unit['tracking']}" if unit["pid"] else "",
+        "step": f"{unit['phase']}, pid {unit['control_pid']}" if unit.get("control_pid") else "",
         "says": clean(unit["status_text"]),
         "uses": _usage_text(unit.get("usage") or {}),
         "health": " ".join(filter(None, (unit["health"], clean(unit["health_reason"])))),
-        "restarts": unit["restarts"],
-        "last exit": unit["last_exit"],
+        "restarts": _restarts_text(unit),
+        "last exit": _exit_text(unit),
         "requires": " ".join(unit["requires"]),
         "wants": " ".join(unit["wants"]),
         "after": " ".join(unit["after"]),
@@ -247,6 +250,17 @@ def _status_text(unit: dict[str, Any]) -> str:
         lines.append(f"    {ago:>12}  {moment['state']:<9} {clean(moment['reason'])}")
     lines += [f"  {line['time']} {clean(line['text'])}" for line in unit["log"]]
     return "\n".join(lines)
+
+
+def _restarts_text(unit: dict[str, Any]) -> str:
+    lately = f" (flapping: {unit['restarts_lately']} within 10 minutes)" if unit.get("flapping") else ""
+    return f"{unit['restarts'] or ''}{lately}".strip()
+
+
+def _exit_text(unit: dict[str, Any]) -> str:
+    result = (unit.get("exit") or {}).get("result", "success")
+    known = result in ("success", "exit-code", "signal", "core-dump")  # the words before say that already
+    return f"{unit['last_exit']}{'' if known else f' ({result})'}" if unit["last_exit"] or not known else ""
 
 
 def _wanted_text(unit: dict[str, Any]) -> str:

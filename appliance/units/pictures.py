@@ -110,6 +110,7 @@ class UnitPicture:
     after: tuple[str, ...]
     before: tuple[str, ...]
     log_bytes_dropped: int
+    last_lines: tuple[str, ...] = ()  # of its log, when it is flapping or failed
     history: tuple[UnitMoment, ...]
     triggers: tuple[TriggerPicture, ...] = ()
     enabled: str = "enabled"  # or disabled, masked, static (an instance that others only name), transient

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from appliance.errors import ApplianceError
 from appliance.host import clock, files
+from appliance.units.last_lines import last_lines
 from appliance.units.lifecycle import State
 from appliance.units.pictures import ExitPicture, UnitPicture
 from appliance.units.restarts import is_flapping, restarts_within
@@ -87,6 +88,7 @@ def picture_of(runner: Runner) -> UnitPicture:
     section, health, life, now = runner.unit.document.unit, "", runner.life, clock.monotonic_seconds()
     if runner.unit.document.health is not None:
         health = "unknown" if runner.health is None else "healthy" if runner.health else "unhealthy"
+    flapping = is_flapping(runner.restart_times, now)
     last = life.last if life is not None and life.last_exit else runner.last
     result = life.result if life is not None and life.last_exit else runner.result
     return UnitPicture(
@@ -102,7 +104,7 @@ def picture_of(runner: Runner) -> UnitPicture:
         pid=runner.pid,
         control_pid=life.control.pid if life is not None and life.control is not None else None,
         restarts=runner.restarts,
-        flapping=is_flapping(runner.restart_times, now),
+        flapping=flapping,
         restarts_lately=restarts_within(runner.restart_times, now),
         last_exit=(life.last_exit if life is not None else "") or runner.last_exit,
         exit=ExitPicture(result=result.value, code=last.code, signal=last.signal, core=last.core, oom=last.oom),
@@ -119,5 +121,6 @@ def picture_of(runner: Runner) -> UnitPicture:
         after=section.after,
         before=section.before,
         log_bytes_dropped=runner.journal.dropped,
+        last_lines=last_lines(runner.journal) if flapping or runner.state is State.FAILED else (),
         history=tuple(runner.history),
     )

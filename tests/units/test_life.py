@@ -385,5 +385,6 @@ async def test_a_flapping_unit_is_named_with_how_it_ended(stage: Stage) -> None:
         assert picture.flapping
         assert picture.restarts_lately >= 3
         assert picture.exit.signal == "SIGSEGV"
+        assert set(picture.last_lines) == {"oh no"}
         assert picture.exit.result in ("signal", "core-dump")
         assert not units.picture("well").flapping
