@@ -59,7 +59,11 @@ class Connection:
                 if scheme == "https":
                     assert tls is not None
                     stream = trio.SSLStream(stream, tls, server_hostname=host, https_compatible=True)
-                    await stream.do_handshake()
+                    try:
+                        await stream.do_handshake()
+                    except BaseException:
+                        await trio.aclose_forcefully(stream)
+                        raise
         except (OSError, trio.BrokenResourceError) as exc:
             cause = exc.__cause__ if isinstance(exc, trio.BrokenResourceError) else exc
             raise NotSentError(f"cannot reach {endpoint}: {cause or exc}") from exc
