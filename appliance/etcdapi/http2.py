@@ -38,7 +38,6 @@ HEADER_BLOCK_MAX = 65536
 OUTPUT_MAX = 4 << 20
 PARKED_MAX = 8 << 20
 PARTIAL_MAX = 8 << 20
-
 SETTINGS_FRAMES_MAX = 1000  # in the life of a connection; each may move the windows of all streams
 
 _SETTINGS = frames.settings((3, STREAMS_MAX), (4, frames.RECEIVE_WINDOW), (6, HEADER_BLOCK_MAX))
@@ -237,8 +236,7 @@ class Connection:
 
     def _headers_frame(self, flags: int, stream: int, payload: bytes) -> None:
         start, end = frames.unpad(payload, 0, len(payload)) if flags & frames.PADDED else (0, len(payload))
-        if flags & frames.WITH_PRIORITY:
-            start += 5
+        start += 5 if flags & frames.WITH_PRIORITY else 0
         if start > end or not stream & 1:
             raise ConnectionLostError(Reason.PROTOCOL_ERROR, f"cannot read headers on stream {stream}")
         if flags & frames.END_HEADERS:

@@ -46,7 +46,8 @@ from appliance.store.results import (
     WatchBatch,
 )  # fmt: skip
 from appliance.store.retention import Retention
-from appliance.store.store import NO_SPACE, Sizes, Store
+from appliance.store.store import NO_SPACE, Store
+from appliance.store.surroundings import Sizes
 from appliance.store.watching import Watcher
 
 __all__ = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 import trio
 
@@ -26,6 +25,7 @@ from appliance.store.opening import Opened, open_tree
 from appliance.store.requests import LIMITS, Compare, Delete, Limits, Operation, Put, Range, SortOrder, SortTarget, Txn
 from appliance.store.results import DeleteResult, PutResult, RangeResult, StoreStatus, TxnResult
 from appliance.store.retention import EVERYTHING, Historian, Retention
+from appliance.store.surroundings import Publish, Sizes
 from appliance.store.transaction import Make, read_plain, read_range, run_put, run_txn
 from appliance.store.tree import Tree
 from appliance.store.upkeep import Upkeep
@@ -37,22 +37,6 @@ Settled = Callable[[ApplianceError | None], None]
 _CACHE_BYTES = 4 << 20
 _CACHE_BYTES_ALONE = 16 << 20
 NO_SPACE = b"alarm/nospace"  # the fact that the quota was reached
-
-
-class Publish(Protocol):
-    """``EventBus.publish``."""
-
-    def __call__(self, kind: str, subject: str, **data: str | int | float | bool | None) -> object:
-        """Tell whoever listens."""
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Numbers that tests make small."""
-
-    segment_bytes: int = 64 << 20
-    reserve_bytes: int = 16 << 20  # zeros written ahead
-    checkpoint_records: int = 250_000
 
 
 @dataclass(eq=False)
