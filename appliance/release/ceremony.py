@@ -19,8 +19,8 @@ from appliance.errors import ConflictError, InputError
 from appliance.host import files
 from appliance.release.committing import Expiry, add_signatures, check_thresholds, commit, publishing_time
 from appliance.release.keys import KeyRing
-from appliance.release.publishing import add_key, find_key, publishing, revoke_key
-from appliance.release.repository import Contents, load
+from appliance.release.publishing import add_key, find_key, revoke_key
+from appliance.release.repository import Contents, load, locked
 from appliance.release.signers import read_public
 from appliance.update import format_time
 
@@ -91,7 +91,7 @@ def import_payload(
         if other.signed.to_dict() != metadata.signed.to_dict():
             raise InputError(f"cannot import {payloads[0]}: the files are not copies of one payload")
         metadata.signatures.update(other.signatures)
-    with publishing(directory):
+    with locked(directory):
         contents = load(directory)
         before, root, now = contents.root, metadata.signed, publishing_time()
         if root.version != before.version + 1:

@@ -9,8 +9,7 @@ from appliance.errors import InputError
 from appliance.host import files
 from appliance.release.committing import Expiry, commit, publishing_time
 from appliance.release.keys import KeyRing
-from appliance.release.publishing import publishing
-from appliance.release.repository import Contents, load, metadata_path, target_file
+from appliance.release.repository import Contents, load, locked, metadata_path, target_file
 from appliance.update import parse_version
 
 _GRACE_SECONDS = 86400.0  # a host may be in the middle of reading the snapshot before
@@ -33,7 +32,7 @@ def prune(
     """
     if keep < 0:
         raise InputError("cannot prune: --keep must not be negative")
-    with publishing(directory):
+    with locked(directory):
         moment = publishing_time() if now is None else now
         contents = load(directory)
         gone = [one for channel in contents.channels for one in _outlived(contents, channel, keep)]

@@ -14,7 +14,7 @@ from appliance.errors import ConflictError, InputError, NotFoundError
 from appliance.host import files
 from appliance.release.committing import Expiry, commit, publishing_time
 from appliance.release.keys import KeyRing
-from appliance.release.repository import Contents, load
+from appliance.release.repository import Contents, load, locked
 from appliance.release.staging import Staged, forget_staged, staged_releases
 from appliance.update import PRODUCT, target_path
 
@@ -22,16 +22,6 @@ _RENEW_SECONDS = 30 * 86400.0  # what expires sooner is signed again, if its key
 _NO_EXPIRY = Expiry()
 Change = Callable[[Contents], set[str]]
 """Changes metadata in memory; answers which roles must be signed for that."""
-
-
-@contextmanager
-def publishing(directory: str) -> Iterator[None]:
-    """One publisher at a time. Raises ConflictError that names the other's pid."""
-    lock = files.lock(f"{directory}/.publishing")
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def publish(
@@ -47,7 +37,7 @@ def publish(
 
     Raises InputError (keys missing), CorruptError (staged bytes damaged); the repository is unchanged then.
     """
-    with publishing(directory):
+    with locked(directory):
         moment = publishing_time() if now is None else now
         contents = fresh or load(directory)
         staged = staged_releases(directory)
@@ -75,7 +65,7 @@ def refresh(
 
     Returns the roles that are signed anew.
     """
-    with publishing(directory):
+    with locked(directory):
         moment = publishing_time() if now is None else now
         contents = load(directory)
         changed = due(contents, keys, moment, within)
@@ -87,7 +77,7 @@ def change(
     directory: str, keys: KeyRing, how: Change, *, expiry: Expiry = _NO_EXPIRY, dry_run: bool = False
 ) -> Contents:
     """Load, change, sign, publish."""
-    with publishing(directory):
+    with locked(directory):
         contents = load(directory)
         changed = how(contents)
         commit(contents, keys, changed, expiry=expiry, now=publishing_time(), dry_run=dry_run)

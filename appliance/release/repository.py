@@ -6,7 +6,8 @@ paths, snapshot and timestamp (online). What the timestamp names is published; a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,6 +94,16 @@ class Contents:
                     }
                 )  # fmt: skip
         return found
+
+
+@contextmanager
+def locked(directory: str) -> Iterator[None]:
+    """One publisher at a time. Raises ConflictError that names the other's pid."""
+    lock = files.lock(f"{directory}/.publishing")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def metadata_path(directory: str, role: str, version: int) -> str:

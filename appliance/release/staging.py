@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from appliance.errors import ConflictError, InputError, NotFoundError
 from appliance.host import files
 from appliance.host.slots import RealSlotCalls, link_or_copy, read_tail
 from appliance.release.indexing import INDEX, PACK, Part, make_parts
-from appliance.release.repository import CHANNELS, Contents, load, target_file
+from appliance.release.repository import CHANNELS, Contents, load, locked, target_file
 from appliance.update import FOOTER_SIZE, parse_footer, parse_version
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +72,19 @@ def staged_releases(directory: str) -> list[Staged]:
         raise InputError(f"cannot read {where}: {exc}; remove {staging_directory(directory)}", where=where) from exc
 
 
+def _alone(how: Callable[Concatenate[str, P], T]) -> Callable[Concatenate[str, P], T]:
+    """Not while somebody publishes: what is staged goes away then. Nothing is made where no repository is."""
+
+    @functools.wraps(how)
+    def stage(directory: str, /, *args: P.args, **options: P.kwargs) -> T:
+        load(directory)
+        with locked(directory):
+            return how(directory, *args, **options)
+
+    return stage
+
+
+@_alone
 def stage_file(
     directory: str,
     file: str,
@@ -129,6 +146,7 @@ def stage_file(
     return release
 
 
+@_alone
 def stage_promotion(
     directory: str,
     version: str,

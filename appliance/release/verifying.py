@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from appliance.errors import UntrustedError
@@ -80,7 +81,7 @@ def _ways(contents: Contents, channel: str, architecture: str) -> list[dict[str,
         Offer(one["path"], one["version"], one["sha256"], one["length"], one["floor"], barrier=one["barrier"])
         for one in contents.releases() if one["channel"] == channel and one["architecture"] == architecture
     ]  # fmt: skip
-    known, policy = newest_first(offers), contents.policy(channel)
+    known, policy = newest_first(offers), replace(contents.policy(channel), paused="")  # a pause ends
     marks = [offer for offer in known if offer.barrier or offer.floor]
     found = []
     for offer in known if marks else known[-1:]:  # without steps everybody goes straight to the newest

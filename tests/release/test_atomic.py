@@ -20,7 +20,7 @@ from appliance.errors import ApplianceError, ConflictError, InputError
 from appliance.host import failpoint, files
 from appliance.host.slots import architecture
 from appliance.release import KeyRing, change, create, listing, pause, publish, stage_promotion, yank
-from appliance.release.publishing import publishing
+from appliance.release.repository import locked
 from tests.release.test_release import add, binary, served
 
 
@@ -175,8 +175,10 @@ def test_killed_anywhere_leaves_old_or_new(repository: str, keys: str, tmp_path:
 
 def test_two_publishers_do_not_meet(repository: str, keys: str) -> None:
     before = served(repository)
-    with publishing(repository), pytest.raises(ConflictError, match=f"pid {os.getpid()} holds it"):
+    with locked(repository), pytest.raises(ConflictError, match=f"pid {os.getpid()} holds it"):
         publish(repository, KeyRing(keys))
+    with locked(repository), pytest.raises(ConflictError, match="holds it"):
+        stage_promotion(repository, "1.0", "alpha", "beta")
     assert served(repository) == before
     assert run(repository, keys, ("pause", "alpha")) == 0
 
