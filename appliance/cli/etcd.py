@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from appliance.etcd_app import EtcdOptions
-    from appliance.etcdapi import ApiOptions, Listen
-    from appliance.etcdapi.tokens import Tokens
+    from appliance.etcdapi import ApiOptions, Listen, Tokens
     from appliance.host.tls import TlsFiles
 
 _EPILOG = """Takes etcd's flags and its ETCD_* variables; those that mean nothing for one member are accepted and
@@ -196,13 +195,12 @@ def _tokens(text: str) -> Callable[[], Tokens] | None:
         if name not in known or not is_given:
             raise InputError(f'cannot use --auth-token "{text}": after jwt come {", ".join(known)}')
         known[name] = word
-    from appliance.etcdapi.jwt import JwtTokens
+    from appliance.etcdapi import json_web_tokens
 
-    tokens = JwtTokens(
+    return json_web_tokens(
         known["sign-method"], public_key=known["pub-key"], private_key=known["priv-key"],
         seconds=_seconds("auth-token", known["ttl"]),
     )  # fmt: skip
-    return lambda: tokens
 
 
 def _quota(text: str) -> int:

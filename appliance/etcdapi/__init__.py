@@ -7,7 +7,8 @@
 from appliance.etcdapi.identity import Identity, identity_of
 from appliance.etcdapi.listening import Listen
 from appliance.etcdapi.options import DEFAULTS as API_DEFAULTS
-from appliance.etcdapi.options import ApiOptions
+from appliance.etcdapi.options import ApiOptions, json_web_tokens
 from appliance.etcdapi.service import EtcdApi
+from appliance.etcdapi.tokens import Tokens
 
-__all__ = ["API_DEFAULTS", "ApiOptions", "EtcdApi", "Identity", "Listen", "identity_of"]
+__all__ = ["API_DEFAULTS", "ApiOptions", "EtcdApi", "Identity", "Listen", "Tokens", "identity_of", "json_web_tokens"]

@@ -32,3 +32,11 @@ class ApiOptions:
 
 
 DEFAULTS = ApiOptions()
+
+
+def json_web_tokens(method: str, *, public_key: str, private_key: str, seconds: float) -> Callable[[], Tokens]:
+    """For ``tokens``; see JwtTokens. Raises InputError at once."""
+    from appliance.etcdapi.jwt import JwtTokens  # brings cryptography
+
+    tokens = JwtTokens(method, public_key=public_key, private_key=private_key, seconds=seconds)
+    return lambda: tokens
