@@ -35,9 +35,10 @@ class Said:
 def run(argv: list[str], words: tuple[str, ...], *, extra: tuple[str, ...] = ()) -> Said:
     report_read, report_write = os.pipe()
     program = spawn_program()
+    shell = f'exec "$0" "$@" 3>&{report_write} {report_write}>&-'
     try:
         done = subprocess.run(
-            ["/bin/bash", "-c", f'exec "$0" "$@" 3>&{report_write} {report_write}>&-', program, *extra, *words, "--", *argv],
+            ["/bin/bash", "-c", shell, program, *extra, *words, "--", *argv],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, pass_fds=(report_write,),
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}, errors="replace",
         )  # fmt: skip
