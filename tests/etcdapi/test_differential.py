@@ -225,7 +225,7 @@ class Side:
         for name in ("keys", "leases"):
             if name in said:
                 said[name].sort(key=str)
-        return 400 if answer.status_code == 412 else answer.status_code, said  # a newer gateway's word for it
+        return answer.status_code, said
 
     async def _watch(self, request: pb.WatchRequest) -> object:
         """All it says up to two more changes of the key, a put and a delete; how it is cut in messages is left free.
