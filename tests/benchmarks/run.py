@@ -1,6 +1,8 @@
 """Prints every benchmark as one table of ratios against its peer in the same run.
 
-    ./build.sh bench [--long] [NAME ...]        NAMEs: start, units, store, etcd, check; all of them when none is given
+    ./build.sh bench [--long] [NAME ...]
+
+NAMEs: start, units, adoption, store, etcd, check, update; all of them when none is given.
 
 Each bench_NAME.py has ``run(binary) -> list[Row]``. Nothing here asserts a time: figures are for people to read.
 """
@@ -16,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.benchmarks.row import Row
 
-NAMES = ("start", "units", "store", "etcd", "check")
+NAMES = ("start", "units", "adoption", "store", "etcd", "check", "update")
 
 
 def show(rows: list[Row]) -> None:

@@ -126,7 +126,7 @@ def test_updates_from_1_to_6(tmp_path: Path, versions: Versions, shelf: Shelf, s
         shutil.copytree(honest / name, shelf.directory / name, dirs_exist_ok=True)
     catch_up(shelf)
     shelf.publish(versions["6.0.0"])
-    server.lies[".appliance"] = lambda data: data[:5000] + bytes([data[5000] ^ 4]) + data[5001:]
+    server.lies[".appliance"] = lambda data: bytes(byte ^ 4 for byte in data)  # a host reads only what it lacks
     refused("damaged or tampered with")
     assert list((node.root / "var/lib/appliance/update/download").iterdir()) == []
     server.lies.clear()
