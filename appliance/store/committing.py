@@ -26,9 +26,9 @@ from appliance.store.watching import WatchHub
 _LONE_PARTS = 2
 _LONE_BYTES = 16 << 10
 _PATIENCE_SECONDS = 0.001  # so long the loop stands still for a lone writer, unless the store has it for itself
-_SLOW_SECONDS = 0.002  # a commit that took longer was one too many
+_SLOW_SECONDS = 0.01  # a commit that took longer was one too many (2 ms may be a busy machine)
 _SLOW_SKIPPED = 20  # so many go by the thread then; twice as many when the next one is slow again
-_SLOW_SKIPPED_MAX = 1000
+_SLOW_SKIPPED_MAX = 160
 STAGED_BYTES_MAX = 32 << 20  # more than this waits before it is staged
 InThread = Callable[..., Awaitable[Any]]
 
