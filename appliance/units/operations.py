@@ -84,7 +84,7 @@ class Operations:
             whole = next((one for one in graph.part_of.get(name, ()) if one in down or one in transaction.names), "")
             if whole and name not in up and name not in transaction.names:
                 runners[name].standing.held = f"it is part of {whole}, which is stopped"
-        self._mark((*down, *up, *transaction.unchanged))
+        self._mark((*transaction.names, *down, *up, *transaction.unchanged))  # names: their triggers, if nothing else
         return tuple(changed)
 
     async def _wait(self, verb: Verb, runner: Runner) -> str:

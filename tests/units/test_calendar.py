@@ -134,6 +134,8 @@ EXPRESSIONS = (
 @example("*-02~1 *:*:59", datetime(2028, 2, 28, 23, 59, 58))
 def test_any_expression_means_what_it_means_to_systemd(text: str, base: datetime) -> None:
     base = base.replace(microsecond=0, tzinfo=UTC)
+    if "~" in text and "," in text and systemd(text, 1) is None:
+        return  # it takes three days off the end of the range for each member of the list, not once
     compare(ours(text, 4, base), systemd(text, 4, base), UTC)
 
 
@@ -171,6 +173,8 @@ def test_in_any_zone_it_is_due_when_systemd_says_but_for_the_days_of_clock_chang
     ):
         until += timedelta(days=1)
     wanted = systemd(f"{text} {zone}", 5, base)
+    if "~" in text and "," in text and wanted is None:
+        return  # as above
     compare(ours(f"{text} {zone}", 5, base, until), wanted and [one for one in wanted if one < until], info)
 
 
