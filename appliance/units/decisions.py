@@ -187,7 +187,7 @@ def _is_pending(other: str, required: bool, graph: Graph, units: Standings) -> b
         case State.WAITING | State.STARTING | State.BACKOFF:
             return True
         case State.STOPPED:
-            return is_wanted(other, graph, units)
+            return is_asked(other, graph, units) and comes_back(other, graph, units)
         case _:
             return False
 

@@ -114,6 +114,13 @@ def build_graph(
         return found
 
     requires, conflicts, part_of, upholds = edges(*NEEDS), edges("conflicts"), edges("part_of"), edges("upholds")
+    rivals = _both_ways(conflicts)
+    for name in sections.keys() - refused.keys() if rivals else ():
+        needed = (name, *closure((name,), (requires,)))
+        torn = next(((one, two) for one in needed for two in rivals.get(one, ()) if two in needed), None)
+        if torn is not None:
+            refused[name] = f"it needs {torn[0]} and {torn[1]}, which conflict"
+            keys[name] = "unit.conflicts" if name in torn and sections[name].conflicts else "unit.requires"
     return Graph(
         names=names,
         requires=requires,
@@ -121,7 +128,7 @@ def build_graph(
         requisite=edges("requisite"),
         wants=edges("wants", "upholds"),
         part_of=part_of,
-        conflicts=_both_ways(conflicts),
+        conflicts=rivals,
         after={name: others for name, others in ordered.items() if others},
         required_by=turned(requires),
         followers=turned(ordered),

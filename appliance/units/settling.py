@@ -13,6 +13,7 @@ from appliance.units.decisions import Decision, comes_back, decide, is_wanted, w
 from appliance.units.lifecycle import State
 from appliance.units.register import Register
 from appliance.units.runner import Runner
+from appliance.units.transaction import called_along
 from appliance.units.unit_directory import named_by
 
 _AT_REST = (State.STOPPED, State.EXITED, State.FAILED)
@@ -104,11 +105,9 @@ class Settling:
     def _pull_in(self, runner: Runner) -> None:
         """Units on demand that it needs or wants are called with it."""
         register = self._register
-        for other in register.graph.pulled_in((runner.name,)):
-            it = register.runners[other]
-            if it.standing.on_demand and it.standing.desired and not it.standing.called and not it.standing.masked:
-                it.standing.called = f"{runner.name} pulls it in"
-                self.mark((other,))
+        for other in called_along(runner.name, register.graph, register.runners):
+            register.runners[other].standing.called = f"{runner.name} pulls it in"
+            self.mark((other,))
 
     def _let_parts_go(self, name: str) -> None:
         """Units that went down as parts of this one may be up again."""

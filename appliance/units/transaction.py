@@ -81,6 +81,22 @@ def standings_of(names: Iterable[str], *, up: bool) -> Standings:
     return {name: _Supposed(Standing(state=state, on_demand=True)) for name in names}
 
 
+def called_along(name: str, graph: Graph, units: Standings) -> tuple[str, ...]:
+    """Units on demand that come up with one that starts by itself: just those that a start by hand would take along."""
+    idle = [other for other in graph.pulled_in((name,)) if _is_callable(units[other].standing)]
+    if not idle:
+        return ()
+    try:
+        found = plan("start", [name], graph, units)
+    except InputError:
+        return ()
+    return tuple(other for other in found.units("start") if other in idle)
+
+
+def _is_callable(standing: Standing) -> bool:
+    return standing.on_demand and standing.desired and not standing.called and not standing.masked
+
+
 def _plan_start(verb: Verb, asked: tuple[str, ...], graph: Graph, units: Standings) -> Transaction:
     again: dict[str, str] = {}
     if verb == "restart":

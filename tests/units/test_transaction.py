@@ -14,7 +14,7 @@ from appliance.units.graph import Graph, build_graph
 from appliance.units.lifecycle import Event, State, step
 from appliance.units.operations import Operations
 from appliance.units.register import Register
-from appliance.units.transaction import Transaction, plan
+from appliance.units.transaction import Transaction, called_along, plan
 from appliance.units.unit_section import RELATIONS, UnitSection
 
 NAMES = "abcdefg"
@@ -82,6 +82,8 @@ class World:
         match decision:
             case Decision.BEGIN:
                 standing.state = step(before, Event.WANTED)
+                for other in called_along(name, self.graph, self.units):
+                    self.units[other].standing.called = "pulled in"
             case Decision.GO:
                 standing.state = step(before, Event.NEEDS_MET)
                 self.trace.append(f"+{name}")
@@ -173,6 +175,7 @@ def test_what_was_planned_is_what_happens(graph: Graph, rounds: list[list[str]],
         happened_up = [one[1:] for one in trace if one[0] == "+"]
         happened_down = [one[1:] for one in trace if one[0] == "-"]
         upheld = {one for one in world.units if any(other in world.up for other in graph.upheld_by.get(one, ()))}
+        upheld |= set(graph.pulled_in(upheld))
         lost = {one for one in up if one not in world.up}
         for one in lost:  # only what binds it to something else may take it away again
             assert not is_wanted(one, graph, world.units)
