@@ -88,15 +88,14 @@ class ArchiveFetcher:
     """One exported file; the "URL" is a path in it."""
 
     def __init__(self, path: str) -> None:
+        """Raises InputError: it is no such file."""
+        from appliance.host.archive_file import list_archive
+
         self._path = path
-        self._places: dict[str, tuple[int, int]] | None = None
+        self._places = list_archive(path)
 
     def open_at(self, url: str, offset: int, end: int | None = None) -> tuple[int, Iterator[bytes]]:
         """From where it lies in the file."""
-        if self._places is None:
-            from appliance.host.archive_file import list_archive
-
-            self._places = list_archive(self._path)
         place = self._places.get(url.lstrip("/"))
         if place is None:
             raise NotFoundError(f"cannot read {url}: {self._path} does not hold it", where=self._path)
