@@ -1,4 +1,4 @@
-"""Ten thousand hosts and one server: no thundering herd, whatever happens to all of them at once (docs/publishing.md)."""
+"""Ten thousand hosts and one server: no thundering herd, whatever happens to all at once (docs/publishing.md)."""
 
 from __future__ import annotations
 
