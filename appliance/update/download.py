@@ -35,6 +35,7 @@ class Assembly:
     alive: Callable[[], None] = lambda: None
     sleep: Callable[[float], None] = clock.sleep
     have: bytearray = field(default_factory=bytearray)
+    fetched: bool = False  # the file holds what would have to be fetched again
 
     def run(self) -> None:
         """All chunks, synced. Raises UntrustedError, UnavailableError, NotFoundError; what is here stays then."""
@@ -71,6 +72,7 @@ class Assembly:
                 begin, end = file.data_end(position)
             if position + len(data) > begin and chunk_hash(data) == self.index.hash(number):
                 self._count(number, len(data))
+                self.fetched = True
 
     def _windows(self, file: Writing) -> Iterator[tuple[int, memoryview]]:
         """Every chunk as it lies in the file, read in large pieces."""
@@ -192,6 +194,7 @@ class Assembly:
                     "(damaged or tampered with)",
                     where=self.url,
                 )
+            self.fetched = True
             del buffer[:stored]
             at += stored
 

@@ -144,7 +144,7 @@ def download(
         try:
             assembly.run()
         except UntrustedError:
-            if not any(assembly.have):  # nothing worth to be kept
+            if not assembly.fetched:  # nothing worth to be kept
                 calls.remove(partial)
                 calls.remove(final + _INDEX)
             raise
