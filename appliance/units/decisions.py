@@ -27,6 +27,7 @@ class Standing:
     held: str = ""  # why it is down, when that came of a stop of another one that it is part of
     skipped: str = ""  # the condition that did not hold when its turn came: nobody waits for it
     lasts: bool = True  # it counts as up when its process is over: a oneshot, or remain_after_exit
+    planned: bool = False  # a transaction starts it, and has called whatever comes along
     came_up: bool = False  # since it last got in line
 
 

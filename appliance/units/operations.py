@@ -67,6 +67,7 @@ class Operations:
         for name in (*transaction.unchanged, *up) if transaction.verb != "stop" else ():
             it = runners[name]
             it.standing.called = reason if name in transaction.names else transaction.why(name, "start") or "pulled in"
+            it.standing.planned = name in up
             it.standing.held = it.standing.skipped = ""
             changed += self._wish(it, up=True)
             if name in down:

@@ -69,6 +69,7 @@ class Settling:
             case Decision.BEGIN:
                 runner.standing.came_up = False
                 self._pull_in(runner)
+                runner.standing.planned = False
                 self._let_parts_go(runner.name)
                 runner.begin("in line to start")
             case Decision.GO:

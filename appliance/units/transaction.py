@@ -83,6 +83,8 @@ def standings_of(names: Iterable[str], *, up: bool) -> Standings:
 
 def called_along(name: str, graph: Graph, units: Standings) -> tuple[str, ...]:
     """Units on demand that come up with one that starts by itself: just those that a start by hand would take along."""
+    if units[name].standing.planned:
+        return ()
     idle = [other for other in graph.pulled_in((name,)) if _is_callable(units[other].standing)]
     if not idle:
         return ()
@@ -90,7 +92,13 @@ def called_along(name: str, graph: Graph, units: Standings) -> tuple[str, ...]:
         found = plan("start", [name], graph, units)
     except InputError:
         return ()
-    return tuple(other for other in found.units("start") if other in idle)
+    return tuple(other for other in found.units("start") if other in idle and not _is_contested(other, graph, units))
+
+
+def _is_contested(name: str, graph: Graph, units: Standings) -> bool:
+    """Whether it, or what it requires, conflicts with one that somebody wants up: what is only pulled in gives way."""
+    needed = (name, *closure((name,), (graph.pulls,)))
+    return next(rivals_of(needed, graph, units), None) is not None
 
 
 def _is_callable(standing: Standing) -> bool:

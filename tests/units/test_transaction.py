@@ -84,6 +84,7 @@ class World:
                 standing.state = step(before, Event.WANTED)
                 for other in called_along(name, self.graph, self.units):
                     self.units[other].standing.called = "pulled in"
+                standing.planned = False
             case Decision.GO:
                 standing.state = step(before, Event.NEEDS_MET)
                 self.trace.append(f"+{name}")
