@@ -125,8 +125,8 @@ class Network:
             if table.kind == "vlan" and parent is None:
                 continue  # it may come yet
             try:
-                above = parent.index if parent is not None else 0
-                rtnetlink.make_link(table.name, table.kind, parent=above, vlan=table.id or 0, mode=table.mode or "")
+                number = parent.index if parent is not None else 0
+                rtnetlink.make_link(table.name, table.kind, parent=number, vlan=table.id or 0, mode=table.mode or "")
             except ApplianceError as exc:  # the others can do without it
                 self._publish("network", table.name, state="failed", reason=exc.message)
         by_name = {link.name: link for link in rtnetlink.links()}
