@@ -112,7 +112,7 @@ class Machine:
         self.calls.put_durable(file, program(found.version))
         return {"event": "downloaded", "file": file}
 
-    def launch(self) -> tuple[SlotName, bool, str]:
+    def launch(self) -> tuple[str, bool, str]:
         """The launcher: pick, spend a try, start. A version that crashes spends its tries until another is picked."""
         while True:
             slots = Slots(self.calls, self.layout.slots)
@@ -132,14 +132,17 @@ class Machine:
             if version not in self.crashing:
                 return name, not entry.blessed, version
 
+    def _bundle(self, slot: str, trial: bool, version: str) -> Bundle:
+        return Bundle(
+            origin="/origin", file="/x", payload_id=BASE, slot=slot, trial=trial, guard_pid=None, guard_fd=-1,
+            directory="/d", spawn_program="/s", note="", version=version, frozen=True,
+        )  # fmt: skip
+
     async def boot(self, *asks: str, force: bool = False) -> str:
         """One life; returns how it ended: "switched", "idle" (nothing is under way any more). Raises PowerLost."""
         slot, trial, version = self.launch()
         self.health.version = version
-        bundle = Bundle(
-            origin="/origin", file="/x", payload_id=BASE, slot=slot, trial=trial, guard_pid=None, guard_fd=-1,
-            directory="/d", spawn_program="/s", note="", version=version, frozen=True,
-        )  # fmt: skip
+        bundle = self._bundle(slot, trial, version)
         switched, stopping = trio.Event(), trio.Event()
 
         async def switch() -> None:
