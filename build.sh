@@ -2,6 +2,7 @@
 # ./build.sh          builds dist/appliance, if its sources have changed
 # ./build.sh run      builds it and runs the demo in ./.appliance; Ctrl-C stops all in order
 # ./build.sh test     everything it takes, then linters, types and all tests (or those named)
+# ./build.sh image    dist/appliance-VERSION.img, .os and .efi: our own OS, to be written to a disk or booted in QEMU
 # ./build.sh bench    the benchmarks, as a table with ratios
 # ./build.sh lock     remakes packaging/requirements.lock from pyproject.toml
 set -euo pipefail
@@ -11,6 +12,7 @@ PYTHON=/usr/bin/python3 # of Debian: PyInstaller takes the Python it runs on alo
 VENV=.build/venv
 TO_BUILD="python3-venv python3-dev gcc libc6-dev libzstd-dev zstd binutils patchelf"
 TO_TEST="busybox-static qemu-system-x86 ovmf systemd clang libclang-rt-14-dev chromium supervisor s6 strace procps util-linux curl etcd-client etcd-server patroni postgresql casync openssl openssh-client softhsm2 opensc"
+TO_IMAGE="systemd-boot-efi mtools dosfstools erofs-utils e2fsprogs e2fsck-static cryptsetup-bin fdisk zstd binutils ca-certificates sbsigntool"
 TO_BENCH="golang-go golang-etcd-server-dev"
 
 # Installs the Debian packages that are missing.
@@ -61,7 +63,7 @@ demo() {
 
 tests() {
     # shellcheck disable=SC2086
-    need $TO_BUILD $TO_TEST
+    need $TO_BUILD $TO_TEST $TO_IMAGE
     venv
     local code=0
     $VENV/bin/ruff check appliance packaging tests || code=1
@@ -76,7 +78,8 @@ case "${1:-build}" in
 build) build ;;
 run) build && demo ;;
 test) shift && tests "$@" ;;
-bench) need $TO_BUILD $TO_TEST $TO_BENCH && build && shift && exec $VENV/bin/python tests/benchmarks/run.py "$@" ;;
+image) need $TO_BUILD $TO_IMAGE && build && shift && exec $VENV/bin/python packaging/image/build.py "$@" ;;
+bench) need $TO_BUILD $TO_TEST $TO_IMAGE $TO_BENCH && build && shift && exec $VENV/bin/python tests/benchmarks/run.py "$@" ;;
 lock) need $TO_BUILD && venv && exec packaging/lock.sh ;;
-*) sed -n '2,6s/^# //p' "$0" >&2 && exit 2 ;;
+*) sed -n '2,7s/^# //p' "$0" >&2 && exit 2 ;;
 esac
