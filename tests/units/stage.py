@@ -127,9 +127,10 @@ class Stage:
                     nursery.cancel_scope.cancel()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Until the condition holds; looked at when a unit turns."""
+        """Until the condition holds; looked at when a unit turns, and now and then (not all is a turn)."""
         while not condition():
-            await self._turn.wait()
+            with trio.move_on_after(0.1):
+                await self._turn.wait()
 
     async def state(self, units: Units, name: str, *wanted: str) -> None:
         await self.until(lambda: units.picture(name).state in wanted)
