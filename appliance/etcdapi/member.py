@@ -17,6 +17,7 @@ from appliance.store import Store
 
 VERSION = "3.5.21"  # the etcd whose API this is; clients choose features by it
 CLUSTER_VERSION = "3.5.0"
+EMPTY_BYTES = 4096  # clients read a size of nothing as "not told"
 
 
 class Member:
@@ -33,7 +34,7 @@ class Member:
         cluster, maintenance = b"/etcdserverpb.Cluster/", b"/etcdserverpb.Maintenance/"
         return {
             cluster + b"MemberList": Unary(self.list),
-            cluster + b"MemberAdd": Unary(self._refuse("member not supported")),
+            cluster + b"MemberAdd": Unary(self.add),
             cluster + b"MemberRemove": Unary(self.other_member),
             cluster + b"MemberUpdate": Unary(self.other_member),
             cluster + b"MemberPromote": Unary(self.promote),
@@ -60,14 +61,21 @@ class Member:
         header = self._headers.at(0)
         return rpc_pb2.MemberListResponse(header=header, members=[member]).SerializeToString()
 
+    def add(self, call: Call, message: bytes) -> bytes:
+        """No."""
+        self._access.root(call)
+        raise refused("member not supported")
+
     def other_member(self, call: Call, message: bytes) -> bytes:
         """There is no other; and the one cannot leave itself."""
+        self._access.root(call)
         request = parse_untrusted(rpc_pb2.MemberRemoveRequest, message)
         known = self._headers.identity.member_id == request.ID
         raise refused("member not supported" if known else "member not found")
 
     def promote(self, call: Call, message: bytes) -> bytes:
         """Nobody learns here."""
+        self._access.root(call)
         request = parse_untrusted(rpc_pb2.MemberPromoteRequest, message)
         known = self._headers.identity.member_id == request.ID
         raise refused("member not learner" if known else "member not found")
@@ -76,9 +84,10 @@ class Member:
         """How it is; raft's numbers follow the revision."""
         status = self._store.status()
         it = self._headers.identity
+        size = status.size_bytes or EMPTY_BYTES
         return rpc_pb2.StatusResponse(
-            header=self._headers.at(status.revision), version=VERSION, dbSize=status.size_bytes,
-            dbSizeInUse=status.size_bytes, leader=it.member_id, raftIndex=status.revision, raftTerm=it.raft_term,
+            header=self._headers.at(status.revision), version=VERSION, dbSize=size, dbSizeInUse=size,
+            leader=it.member_id, raftIndex=status.revision, raftTerm=it.raft_term,
             raftAppliedIndex=status.revision, errors=[status.problem] if status.problem else (),
         ).SerializeToString()  # fmt: skip
 

@@ -28,7 +28,6 @@ _NAMES = {
 }  # fmt: skip
 _DUPLICATE_ID = "mvcc: duplicate watch ID provided on the WatchStream"
 _EMPTY_RANGE = "mvcc: watcher range is empty"
-_NEGATIVE_START = "mvcc: negative start revision"
 
 
 class WatchService:
@@ -210,8 +209,6 @@ class _Stream:
             reason = _DUPLICATE_ID
         elif range_end and range_end != b"\0" and key >= range_end:
             reason = _EMPTY_RANGE
-        elif request.start_revision < 0:
-            reason = _NEGATIVE_START
         elif len(self._watches) >= WATCHES_PER_STREAM_MAX:
             reason = "etcdserver: too many requests"
         if reason:
@@ -223,13 +220,18 @@ class _Stream:
                 self._next_id += 1
             watch_id = self._next_id
             self._next_id += 1
+        start = request.start_revision
+        compacted = self._service.feeds.store.compacted_revision or -1
         watch = self._watches[watch_id] = _Watch(
-            self, watch_id, (key, range_end, request.prev_kv), request.start_revision or now + 1,
+            self, watch_id, (key, range_end, request.prev_kv), start if start > 0 else now + 1,
             frozenset(int(kind) for kind in request.filters), request.fragment, request.progress_notify,
         )  # fmt: skip
         self._service.count(watch, 1)
         self._say_created(now, watch_id, "")
-        self._service.feeds.add(watch)
+        if start < 0 and start < compacted:  # an etcd takes it, and calls all of it compacted; -1 alone may be "now"
+            watch.compacted(compacted)
+        else:
+            self._service.feeds.add(watch)
 
     def _say_created(self, revision: int, watch_id: int, reason: str) -> None:
         self.call.send(
