@@ -18,14 +18,16 @@ class Access:
         self._reserved_end = prefix_end(reserved) if reserved else b""
 
     def known(self, call: Call) -> None:
-        """Anybody, but not with a token that is none."""
-        if self.auth.book.enabled:
+        """Anybody, but not with a token that is none: that is refused whether authentication is on or off."""
+        if call.token or self.auth.book.enabled:
             self.auth.caller(call)
 
     def root(self, call: Call) -> None:
         """Only who may do anything."""
         if self.auth.book.enabled:
             self.auth.require_root(self.auth.caller(call))
+        elif call.token:
+            self.auth.caller(call)
 
     def only_with_auth(self, call: Call) -> None:
         """For strangers: nothing, until everybody has to say who they are."""
@@ -41,6 +43,8 @@ class Access:
         """Reading, or watching."""
         if self.auth.book.enabled:
             self.auth.require(self.auth.caller(call), key, range_end, READ)
+        elif call.token:
+            self.auth.caller(call)
 
     def put(self, call: Call, request: Put) -> None:
         """One key."""
@@ -51,6 +55,8 @@ class Access:
             self._operation(user, request)
             if request.lease:
                 self._lease(user, request.lease)
+        elif call.token:
+            self.auth.caller(call)
 
     def delete(self, call: Call, request: Delete) -> None:
         """A range."""
@@ -58,6 +64,8 @@ class Access:
             raise self._is_ours()
         if self.auth.book.enabled:
             self._operation(self.auth.caller(call), request)
+        elif call.token:
+            self.auth.caller(call)
 
     def txn(self, call: Call, request: Txn) -> None:
         """All that it may do, on either branch, however deep."""
@@ -65,11 +73,15 @@ class Access:
             self._check_writes(request)
         if self.auth.book.enabled:
             self._operation(self.auth.caller(call), request)
+        elif call.token:
+            self.auth.caller(call)
 
     def revoke(self, call: Call, lease_id: int) -> None:
         """Ends a lease, which deletes its keys."""
         if self.auth.book.enabled:
             self._lease(self.auth.caller(call), lease_id)
+        elif call.token:
+            self.auth.caller(call)
 
     def _operation(self, user: str, operation: Operation) -> None:
         require = self.auth.require

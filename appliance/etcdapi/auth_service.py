@@ -181,6 +181,8 @@ class AuthService:
     def _require_root(self, call: Call) -> None:
         if self._auth.book.enabled:
             self._auth.require_root(self._auth.caller(call))
+        elif call.token:
+            self._auth.caller(call)
 
     def _header(self) -> rpc_pb2.ResponseHeader:
         return self._headers.at(self._store.revision)

@@ -93,6 +93,7 @@ class Member:
 
     def alarm(self, call: Call, message: bytes) -> bytes | None:
         """NOSPACE: the quota was reached, until it is disarmed; or the disk is full, until there is room again."""
+        self._access.known(call)
         request = parse_untrusted(rpc_pb2.AlarmRequest, message)
         it = rpc_pb2.AlarmMember(memberID=self._headers.identity.member_id, alarm=rpc_pb2.NOSPACE)
         concerned = request.alarm in (rpc_pb2.NONE, rpc_pb2.NOSPACE)
