@@ -43,12 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add.add_argument("--barrier", action="store_true", help="every older host must run this before a newer one")
     add.add_argument("--notes", default="", help="what people should know")
     add.add_argument("--packed", action="store_true", help="serve it in compressed chunks (a binary is compressed)")
+    add.add_argument("--kind", default="binary", choices=("binary", "os", "bundle"), help="what FILE is (binary)")
+    _add_product(add)
     _add_waves(add)
     promote = _verb(verbs, "promote", "the same bytes for another channel, to be published next")
     promote.add_argument("version", metavar="VERSION")
     promote.add_argument("source", metavar="FROM", choices=_CHANNELS)
     promote.add_argument("target", metavar="TO", choices=_CHANNELS)
     _add_waves(promote)
+    _add_product(promote)
     _verb(verbs, "publish", "sign and publish what was added; renew what expires", signs=True)
     refresh = _verb(verbs, "refresh", "sign timestamp and snapshot anew, and what else expires soon", signs=True)
     refresh.add_argument("--within", default="30d", metavar="DURATION", help="how soon is soon (30d)")
@@ -94,6 +97,10 @@ def _verb(
     return one
 
 
+def _add_product(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--product", default="appliance", metavar="NAME", help="of which product (appliance)")
+
+
 def _add_waves(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wave", action="append", default=[], metavar="START=FRACTION",
@@ -107,6 +114,7 @@ def _add_rules(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         one = _verb(verbs, name, words, signs=True, named=True)
         one.add_argument("channel", metavar="CHANNEL", choices=_CHANNELS)
         one.add_argument("version", metavar="VERSION", nargs="?", default="", help="this release only")
+        _add_product(one)
         if name == "pause":
             one.add_argument("--why", default="", help="shown on every host")
     waves = _verb(verbs, "waves", "which part of all hosts may take a release, and when", signs=True, named=True)
@@ -115,6 +123,7 @@ def _add_rules(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     waves.add_argument("--all", action="store_true", help="no waves: for everybody at once")
     waves.add_argument("--anew", action="store_true", help="begin again: who has not taken it yet waits again")
     _add_waves(waves)
+    _add_product(waves)
     for name, words, undo in (
         ("yank", "withdraw a release: nobody takes it any more", "offer it again"),
         ("dead-end", "no update leads on from that version: show a message instead", "open the way again"),
@@ -124,15 +133,18 @@ def _add_rules(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         one.add_argument("channel", metavar="CHANNEL", choices=_CHANNELS)
         one.add_argument("version", metavar="VERSION")
         one.add_argument("--undo", action="store_true", help=undo)
+        _add_product(one)
         if name != "barrier":
             one.add_argument("--why", default="", help="shown on every host that it touches")
     floor = _verb(verbs, "floor", "hosts must have passed FLOOR before they take a release", signs=True, named=True)
     floor.add_argument("channel", metavar="CHANNEL", choices=_CHANNELS)
     floor.add_argument("version", metavar="VERSION")
     floor.add_argument("floor", metavar="FLOOR", help="a version, or none")
+    _add_product(floor)
     least = _verb(verbs, "minimum", "no host takes anything older than that, asked or not", signs=True, named=True)
     least.add_argument("channel", metavar="CHANNEL", choices=_CHANNELS)
     least.add_argument("version", metavar="VERSION", help="a version, or none")
+    _add_product(least)
 
 
 def _add_keys(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -85,8 +85,9 @@ def _releases(rows: list[Mapping[str, Any]]) -> str:
             *([f"paused: {rules['paused']}"] if rules.get("paused") else []),
             *(f"{float(wave['fraction']):.0%} from {wave['start']}" for wave in rules.get("waves") or ()),
         ]
-        cells.append((one["channel"], one["version"], one["architecture"], size(one["length"]), ", ".join(marks)))
-    return f"{len(rows)}\n{table(('channel', 'version', 'architecture', 'size', 'rules'), cells)}"
+        name = one.get("product", "appliance") + (f" ({one['kind']})" if one.get("kind", "binary") != "binary" else "")
+        cells.append((one["channel"], name, one["version"], one["architecture"], size(one["length"]), ", ".join(marks)))
+    return f"{len(rows)}\n{table(('channel', 'product', 'version', 'architecture', 'size', 'rules'), cells)}"
 
 
 def _rules(rules: Mapping[str, Any]) -> str:

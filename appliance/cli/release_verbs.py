@@ -77,14 +77,14 @@ def _init(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _add(args: argparse.Namespace) -> dict[str, Any]:
-    from appliance.update import waves_to_json
+    from appliance.update import Product, waves_to_json
 
     waves = waves_to_json(_waves(args))
     rules = {**({"waves": waves} if waves else {}), **({"barrier": True} if args.barrier else {})}
     added = release.stage_file(
         args.directory, os.path.abspath(args.file), channel=args.channel, architecture=args.architecture,
         version=args.release_version, floor=args.floor, notes=args.notes, rules=rules, dry_run=args.dry_run,
-        packed=args.packed,
+        packed=args.packed, product=Product(args.product, args.kind),
     )  # fmt: skip
     return {"staged": [vars(added)]}
 
@@ -93,8 +93,9 @@ def _promote(args: argparse.Namespace) -> dict[str, Any]:
     from appliance.update import waves_to_json
 
     staged = release.stage_promotion(
-        args.directory, args.version, args.source, args.target, waves=waves_to_json(_waves(args)), dry_run=args.dry_run
-    )
+        args.directory, args.version, args.source, args.target, waves=waves_to_json(_waves(args)), dry_run=args.dry_run,
+        product=args.product,
+    )  # fmt: skip
     return {"staged": [vars(one) for one in staged]}
 
 
@@ -118,16 +119,16 @@ def _rule(args: argparse.Namespace) -> dict[str, Any]:
     if args.verb == "waves" and args.all == bool(args.wave or args.over):
         raise InputError(f"cannot set waves of {version}: say --wave, --over, or --all")
     makers: dict[str, Callable[[], Any]] = {
-        "pause": lambda: release.pause(args.channel, version, why),
-        "resume": lambda: release.resume(args.channel, version),
+        "pause": lambda: release.pause(args.channel, version, why, args.product),
+        "resume": lambda: release.resume(args.channel, version, args.product),
         "waves": lambda: release.set_waves(
-            args.channel, version, _waves(args), release.publishing_time(), anew=args.anew
+            args.channel, version, _waves(args), release.publishing_time(), args.product, anew=args.anew
         ),
-        "yank": lambda: release.yank(args.channel, version, why),
-        "dead-end": lambda: release.dead_end(args.channel, version, why),
-        "barrier": lambda: release.barrier(args.channel, version, on=not args.undo),
-        "floor": lambda: release.floor(args.channel, version, "" if args.floor == "none" else args.floor),
-        "minimum": lambda: release.minimum(args.channel, version),
+        "yank": lambda: release.yank(args.channel, version, why, args.product),
+        "dead-end": lambda: release.dead_end(args.channel, version, why, args.product),
+        "barrier": lambda: release.barrier(args.channel, version, args.product, on=not args.undo),
+        "floor": lambda: release.floor(args.channel, version, "" if args.floor == "none" else args.floor, args.product),
+        "minimum": lambda: release.minimum(args.channel, version, args.product),
     }
     release.change(args.directory, _ring(args), makers[args.verb](), expiry=_expiry(args), dry_run=args.dry_run)
     return {"changed": {"rule": args.verb, "channel": args.channel, "version": version}, **_list(args)}

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 
-from appliance.update import Task, parse_transport, work
+from appliance.update import KINDS, PRODUCT, Product, Task, parse_transport, work
 
 HIDDEN = True
 _LOCK_SECONDS = 30
@@ -18,12 +18,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("verb", choices=("refresh", "download"))
     parser.add_argument("--channel", required=True)
     parser.add_argument("--path", default="")
+    parser.add_argument("--product", default=PRODUCT)
+    parser.add_argument("--kind", default="binary", choices=KINDS)
+    parser.add_argument("--trust-root", default="")
 
 
 def run(args: argparse.Namespace) -> int:
     """One JSON object on stdout."""
     transport = parse_transport(sys.stdin.readline().strip())
-    task = Task(layout=args.layout, verb=args.verb, transport=transport, channel=args.channel, path=args.path)
+    task = Task(
+        layout=args.layout, verb=args.verb, transport=transport, channel=args.channel, path=args.path,
+        product=Product(args.product, args.kind), trust_root=args.trust_root,
+    )  # fmt: skip
     until = time.monotonic() + _LOCK_SECONDS
     while True:
         answer = work(task)

@@ -24,7 +24,7 @@ from appliance.release.indexing import Part
 from appliance.release.keys import KeyRing
 from appliance.release.repository import CHANNELS, Contents, metadata_path, target_file
 from appliance.release.staging import Staged, staged_file
-from appliance.update import format_time, target_path
+from appliance.update import format_time
 from appliance.version import built_seconds
 
 _DAY = 86400.0
@@ -185,7 +185,7 @@ def _same_keys(root: Root, before: Root, role: str) -> bool:
 
 def _place(calls: RealSlotCalls, directory: str, release: Staged, written: list[str]) -> None:
     """Every file of it, durable."""
-    base = target_path(release.channel, release.version, release.architecture)
+    base = release.path
     folder = ""
     for part in release.parts():
         target = target_file(directory, base + part.suffix, part.sha256)

@@ -9,7 +9,7 @@ from appliance.errors import NotFoundError
 from appliance.host import files
 from appliance.host.archive_file import write_archive
 from appliance.release.indexing import INDEX, PACK
-from appliance.release.repository import Contents, load, metadata_path, target_file
+from appliance.release.repository import Contents, load, metadata_path, shown, target_file
 from appliance.update import parse_version
 
 
@@ -21,9 +21,9 @@ def export(directory: str, out: str, *, channels: Collection[str] = (), everythi
     contents = load(directory)
     found = [one for one in contents.releases() if not channels or one["channel"] in channels]
     if not everything:
-        newest: dict[tuple[str, str], dict[str, Any]] = {}
+        newest: dict[tuple[str, Any], dict[str, Any]] = {}
         for one in sorted(found, key=lambda one: parse_version(one["version"])):
-            newest[one["channel"], one["architecture"]] = one
+            newest[one["channel"], one["line"]] = one
         found = list(newest.values())
     if not found:
         said = ", ".join(channels) or "any channel"
@@ -41,7 +41,7 @@ def export(directory: str, out: str, *, channels: Collection[str] = (), everythi
     length = write_archive(directory, names, out)
     return {
         "file": out, "length": length,
-        "exported": [{name: one[name] for name in ("channel", "version", "architecture", "length")} for one in found],
+        "exported": [shown(one) for one in found],
     }  # fmt: skip
 
 

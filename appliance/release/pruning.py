@@ -8,8 +8,9 @@ from typing import Any
 from appliance.errors import InputError
 from appliance.host import files
 from appliance.release.committing import Expiry, commit, publishing_time
+from appliance.release.indexing import INDEX, PACK
 from appliance.release.keys import KeyRing
-from appliance.release.repository import Contents, load, locked, metadata_path, target_file
+from appliance.release.repository import Contents, load, locked, metadata_path, shown, target_file
 from appliance.update import parse_version
 
 _GRACE_SECONDS = 86400.0  # a host may be in the middle of reading the snapshot before
@@ -39,7 +40,7 @@ def prune(
         changed = set()
         for one in gone:
             targets = contents.channels[one["channel"]].targets
-            for path in [path for path in targets if path == one["path"] or path.startswith(one["path"] + ".")]:
+            for path in [path for path in targets if path in (one["path"], one["path"] + INDEX, one["path"] + PACK)]:
                 del targets[path]
             changed.add(one["channel"])
         if changed:
@@ -55,7 +56,7 @@ def prune(
                 files.remove(path)
             _remove_empty(f"{directory}/targets")
         return {
-            "pruned": [{name: one[name] for name in ("channel", "version", "architecture", "length")} for one in gone],
+            "pruned": [shown(one) for one in gone],
             "removed_files": len(unneeded), "removed_bytes": size,
         }  # fmt: skip
 
@@ -63,9 +64,9 @@ def prune(
 def _outlived(contents: Contents, channel: str, keep: int) -> list[dict[str, Any]]:
     mine = [one for one in contents.releases() if one["channel"] == channel]
     found = [one for one in mine if one["yanked"]]
-    for architecture in {one["architecture"] for one in mine}:
+    for line in {one["line"] for one in mine}:
         same = sorted(
-            (one for one in mine if one["architecture"] == architecture and not one["yanked"]),
+            (one for one in mine if one["line"] == line and not one["yanked"]),
             key=lambda one: parse_version(one["version"]), reverse=True,
         )  # fmt: skip
         kept = same[:keep] if keep else list(same)

@@ -16,7 +16,6 @@ from appliance.release.committing import Expiry, commit, publishing_time
 from appliance.release.keys import KeyRing
 from appliance.release.repository import Contents, load, locked
 from appliance.release.staging import Staged, forget_staged, staged_releases
-from appliance.update import PRODUCT, target_path
 
 _RENEW_SECONDS = 30 * 86400.0  # what expires sooner is signed again, if its keys are here
 _NO_EXPIRY = Expiry()
@@ -220,14 +219,15 @@ def _made_key(keys: KeyRing, name: str, *, dry_run: bool) -> Iterator[None]:
 
 def _put_target(contents: Contents, release: Staged) -> bool:
     """Into its role; False when it is published already (a publish was cut off after its rename)."""
-    path = target_path(release.channel, release.version, release.architecture)
+    path = release.path
     there = contents.channels[release.channel].targets.get(path)
     if there is not None:
         if there.hashes.get("sha256") != release.sha256:
             raise ConflictError(f"cannot publish {path}: it is published with other bytes")
         return False
     custom: dict[str, Any] = {
-        "product": PRODUCT, "version": release.version, "architecture": release.architecture, "kind": "binary",
+        "product": release.product, "version": release.version, "architecture": release.architecture,
+        "kind": release.kind,
         "notes": release.notes, **({"floor": release.floor} if release.floor else {}), **release.rules,
     }  # fmt: skip
     target = TargetFile(release.length, {"sha256": release.sha256}, path, {"custom": custom})

@@ -29,7 +29,7 @@ from appliance.errors import ConflictError, CorruptError, InputError
 from appliance.host import files
 from appliance.release.indexing import INDEX, PACK
 from appliance.release.keys import KeyRing
-from appliance.update import POLICY_FIELD, Policy, parse_policy, policy_to_json
+from appliance.update import POLICY_FIELD, PRODUCT, Policy, parse_policy, policy_to_json, with_policy
 
 CHANNELS = ("alpha", "beta", "stable")
 ROLES = ("root", "targets", *CHANNELS, "snapshot", "timestamp")
@@ -63,28 +63,31 @@ class Contents:
         }  # fmt: skip
         return tops[name]
 
-    def policy(self, channel: str) -> Policy:
-        """The channel's rules. Raises InputError: no such channel."""
+    def policy(self, channel: str, product: str = PRODUCT) -> Policy:
+        """The channel's rules for a product. Raises InputError: no such channel."""
         if channel not in self.channels:
             raise InputError(f'cannot use channel "{channel}": allowed are {", ".join(self.channels)}')
-        return parse_policy(self.channels[channel].unrecognized_fields.get(POLICY_FIELD))
+        return parse_policy(self.channels[channel].unrecognized_fields.get(POLICY_FIELD), product)
 
-    def set_policy(self, channel: str, policy: Policy) -> None:
+    def set_policy(self, channel: str, policy: Policy, product: str = PRODUCT) -> None:
         """In memory."""
-        self.channels[channel].unrecognized_fields[POLICY_FIELD] = policy_to_json(policy)
+        fields = self.channels[channel].unrecognized_fields
+        fields[POLICY_FIELD] = with_policy(fields.get(POLICY_FIELD), policy, product)
 
     def releases(self) -> list[dict[str, Any]]:
         """Every published release, newest target last within a channel."""
         found = []
         for channel, role in self.channels.items():
-            policy = self.policy(channel)
             for path, target in role.targets.items():
                 if path.endswith((INDEX, PACK)):
                     continue  # parts of a release
                 custom = target.custom if isinstance(target.custom, Mapping) else {}
+                product, kind = str(custom.get("product", "")), str(custom.get("kind", ""))
+                policy = self.policy(channel, product)
                 found.append(
                     {
-                        "channel": channel, "version": str(custom.get("version", "")),
+                        "channel": channel, "version": str(custom.get("version", "")), "product": product,
+                        "kind": kind, "line": (product, kind, str(custom.get("architecture", ""))),
                         "architecture": str(custom.get("architecture", "")), "sha256": target.hashes["sha256"],
                         "length": target.length, "floor": str(custom.get("floor", "")),
                         "notes": str(custom.get("notes", "")), "path": path,
@@ -94,6 +97,11 @@ class Contents:
                     }
                 )  # fmt: skip
         return found
+
+
+def shown(release: Mapping[str, Any]) -> dict[str, Any]:
+    """What names it."""
+    return {name: release[name] for name in ("channel", "product", "kind", "version", "architecture", "length")}
 
 
 @contextmanager
@@ -182,7 +190,7 @@ def listing(directory: str) -> dict[str, Any]:
             }
             for name in ("root", "targets", *contents.channels, "snapshot", "timestamp")
         ],
-        "releases": contents.releases(),
+        "releases": [{name: said for name, said in one.items() if name != "line"} for one in contents.releases()],
         "rules": {
             channel: rules for channel in contents.channels if (rules := policy_to_json(contents.policy(channel)))
         },

@@ -13,35 +13,37 @@ from appliance.errors import ConflictError, InputError, NotFoundError
 from appliance.release.publishing import Change
 from appliance.release.repository import Contents
 from appliance.release.staging import check_floor
-from appliance.update import Wave, format_time, parse_time, parse_version, parse_waves, waves_to_json
+from appliance.update import PRODUCT, Wave, format_time, parse_time, parse_version, parse_waves, waves_to_json
 
 _PROFILE = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
-def pause(channel: str, version: str, why: str) -> Change:
+def pause(channel: str, version: str, why: str, product: str = PRODUCT) -> Change:
     """Nobody takes the release (all of the channel when ``version`` is empty) until ``resume``."""
 
     def how(contents: Contents) -> set[str]:
         if version:
-            for custom in customs(contents, channel, version):
+            for custom in customs(contents, channel, version, product):
                 custom["paused"] = why or "by its publisher"
         else:
-            contents.set_policy(channel, replace(contents.policy(channel), paused=why or "by its publisher"))
+            contents.set_policy(
+                channel, replace(contents.policy(channel, product), paused=why or "by its publisher"), product
+            )
         return {channel}
 
     return how
 
 
-def resume(channel: str, version: str) -> Change:
+def resume(channel: str, version: str, product: str = PRODUCT) -> Change:
     """The end of a pause. Raises ConflictError: there is none."""
 
     def how(contents: Contents) -> set[str]:
-        policy = contents.policy(channel)
+        policy = contents.policy(channel, product)
         if version:
-            found = [custom for custom in customs(contents, channel, version) if custom.pop("paused", "")]
+            found = [custom for custom in customs(contents, channel, version, product) if custom.pop("paused", "")]
         else:
             found = [{"paused": policy.paused}] if policy.paused else []
-            contents.set_policy(channel, replace(policy, paused=""))
+            contents.set_policy(channel, replace(policy, paused=""), product)
         if not found:
             raise ConflictError(f"cannot resume {version or channel}: it is not paused")
         return {channel}
@@ -49,7 +51,9 @@ def resume(channel: str, version: str) -> Change:
     return how
 
 
-def set_waves(channel: str, version: str, waves: Sequence[Wave], now: float, *, anew: bool = False) -> Change:
+def set_waves(
+    channel: str, version: str, waves: Sequence[Wave], now: float, product: str = PRODUCT, *, anew: bool = False
+) -> Change:
     """New waves for a release; none: it is for everybody at once. Raises ConflictError: fewer than are in already.
 
     ``anew``: all the same; hosts that were in and have not taken it yet wait again.
@@ -57,7 +61,7 @@ def set_waves(channel: str, version: str, waves: Sequence[Wave], now: float, *, 
 
     def how(contents: Contents) -> set[str]:
         wanted = parse_waves(waves_to_json(waves))
-        for custom in customs(contents, channel, version):
+        for custom in customs(contents, channel, version, product):
             before, after = _reached(parse_waves(custom.get("waves")), now), _reached(wanted, now)
             if after < before and not anew:
                 raise ConflictError(
@@ -105,49 +109,49 @@ def _start_of(text: str, now: float) -> float:
     return now + parse_duration(text[1:]) if text.startswith("+") else parse_time(text)
 
 
-def yank(channel: str, version: str, why: str) -> Change:
+def yank(channel: str, version: str, why: str, product: str = PRODUCT) -> Change:
     """Nobody takes it any more; who runs it is told, and goes on to the next. Without ``why``: take that back."""
 
     def how(contents: Contents) -> set[str]:
-        policy = contents.policy(channel)
+        policy = contents.policy(channel, product)
         kept = _without(policy.yanked, version)
         if why:
-            customs(contents, channel, version)
+            customs(contents, channel, version, product)
             kept[version] = why
         elif len(kept) == len(policy.yanked):
             raise NotFoundError(f"cannot offer {version} again: it was not withdrawn from {channel}")
         else:
-            customs(contents, channel, version)  # it may have been pruned
-        contents.set_policy(channel, replace(policy, yanked=kept))
+            customs(contents, channel, version, product)  # it may have been pruned
+        contents.set_policy(channel, replace(policy, yanked=kept), product)
         return {channel}
 
     return how
 
 
-def dead_end(channel: str, version: str, message: str) -> Change:
+def dead_end(channel: str, version: str, message: str, product: str = PRODUCT) -> Change:
     """Who runs it is offered nothing but the message. Without one: take that back."""
 
     def how(contents: Contents) -> set[str]:
-        policy = contents.policy(channel)
+        policy = contents.policy(channel, product)
         kept = _without(policy.dead_ends, version)
         if message:
             parse_version(version)
             kept[version] = message
         elif len(kept) == len(policy.dead_ends):
             raise NotFoundError(f"cannot open {version}: it is no dead end in {channel}")
-        contents.set_policy(channel, replace(policy, dead_ends=kept))
+        contents.set_policy(channel, replace(policy, dead_ends=kept), product)
         return {channel}
 
     return how
 
 
-def barrier(channel: str, version: str, *, on: bool) -> Change:
+def barrier(channel: str, version: str, product: str = PRODUCT, *, on: bool) -> Change:
     """Every older host must run this version before a newer one."""
 
     def how(contents: Contents) -> set[str]:
-        if on and (why := contents.policy(channel).yanked_why(version)):
+        if on and (why := contents.policy(channel, product).yanked_why(version)):
             raise ConflictError(f"cannot make {version} a barrier: it was withdrawn ({why})")
-        for custom in customs(contents, channel, version):
+        for custom in customs(contents, channel, version, product):
             custom.pop("barrier", None)
             if on:
                 custom["barrier"] = True
@@ -156,16 +160,16 @@ def barrier(channel: str, version: str, *, on: bool) -> Change:
     return how
 
 
-def floor(channel: str, version: str, least: str) -> Change:
+def floor(channel: str, version: str, least: str, product: str = PRODUCT) -> Change:
     """Hosts below ``least`` must pass it first; empty: no floor. Raises InputError: nothing lies between."""
 
     def how(contents: Contents) -> set[str]:
-        found = customs(contents, channel, version)
+        found = customs(contents, channel, version, product)
         if least:
             check_floor(version, least)
             steps = [
                 one["version"] for one in contents.releases()
-                if one["channel"] == channel and not one["yanked"]
+                if (one["channel"], one["product"]) == (channel, product) and not one["yanked"]
                 and parse_version(least) <= parse_version(one["version"]) < parse_version(version)
             ]  # fmt: skip
             if not steps:
@@ -179,31 +183,35 @@ def floor(channel: str, version: str, least: str) -> Change:
     return how
 
 
-def minimum(channel: str, least: str) -> Change:
+def minimum(channel: str, least: str, product: str = PRODUCT) -> Change:
     """No host takes anything older, asked or not; who runs something older does not wait for waves. Empty: none."""
 
     def how(contents: Contents) -> set[str]:
         if least:
             wanted = parse_version(least)
-            offered = [one for one in contents.releases() if one["channel"] == channel and not one["yanked"]]
+            offered = [
+                one
+                for one in contents.releases()
+                if (one["channel"], one["product"]) == (channel, product) and not one["yanked"]
+            ]
             if not any(parse_version(one["version"]) >= wanted for one in offered):
                 raise InputError(
                     f"cannot set minimum {least}: {channel} holds nothing so new, and no host could follow"
                 )
-        contents.set_policy(channel, replace(contents.policy(channel), minimum=least))
+        contents.set_policy(channel, replace(contents.policy(channel, product), minimum=least), product)
         return {channel}
 
     return how
 
 
-def customs(contents: Contents, channel: str, version: str) -> list[dict[str, Any]]:
+def customs(contents: Contents, channel: str, version: str, product: str = PRODUCT) -> list[dict[str, Any]]:
     """The signed description of that release, one per architecture. Raises NotFoundError, InputError."""
-    contents.policy(channel)
+    contents.policy(channel, product)
     wanted = parse_version(version)
     found = [
         contents.channels[channel].targets[one["path"]].unrecognized_fields["custom"]
         for one in contents.releases()
-        if one["channel"] == channel and parse_version(one["version"]) == wanted
+        if (one["channel"], one["product"]) == (channel, product) and parse_version(one["version"]) == wanted
     ]
     if not found:
         raise NotFoundError(f"cannot change {version}: {channel} holds no such release")

@@ -9,12 +9,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from appliance.errors import ConflictError, InputError, NotFoundError
+from appliance.errors import ConflictError, InputError, NotFoundError, UntrustedError
 from appliance.host import files
 from appliance.host.slots import RealSlotCalls, link_or_copy, read_tail
 from appliance.release.indexing import INDEX, PACK, Part, make_parts
 from appliance.release.repository import CHANNELS, Contents, load, locked, target_file
-from appliance.update import FOOTER_SIZE, parse_footer, parse_version
+from appliance.update import (
+    FOOTER_SIZE,
+    HEADER_SIZE,
+    OURS,
+    PRODUCT,
+    Kind,
+    Product,
+    decode_header,
+    name_problem,
+    parse_footer,
+    parse_version,
+    target_path,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,6 +48,18 @@ class Staged:
     index_length: int = 0
     pack_sha256: str = ""  # when its chunks lie in a file of their own; it is not served whole then
     pack_length: int = 0
+    product: str = PRODUCT
+    kind: Kind = "binary"
+
+    @property
+    def path(self) -> str:
+        """Where it lies below ``targets``."""
+        return target_path(self.channel, self.version, self.architecture, Product(self.product, self.kind))
+
+    @property
+    def line(self) -> tuple[str, str, str]:
+        """The releases among which it is one of many versions."""
+        return (self.product, self.kind, self.architecture)
 
     def parts(self) -> tuple[Part, ...]:
         """The files that are served and signed for it."""
@@ -96,14 +120,19 @@ def stage_file(
     notes: str = "",
     rules: dict[str, Any] | None = None,
     packed: bool = False,
+    product: Product = OURS,
     dry_run: bool = False,
 ) -> Staged:
-    """Take a built binary in. Raises InputError (no binary, backwards), ConflictError (changed, twice).
+    """Take a built binary, an OS image or a bundle's archive in.
+
+    Raises InputError (no binary, backwards), ConflictError (changed, twice).
 
     ``packed``: its chunks are served compressed, in a file of their own. A binary is compressed already.
     """
     contents = load(directory)
-    version = _version_of(file, version)
+    if problem := name_problem(product.name, product.kind):
+        raise InputError(f"cannot add {file}: the product's name {product.name!r} {problem}", where=file)
+    version = _version_of(file, version, product.kind)
     if floor:
         check_floor(version, floor)
     _check_channel(channel)
@@ -126,7 +155,7 @@ def stage_file(
     calls.sync(temp)
     release = Staged(
         channel=channel, version=version, architecture=architecture, sha256=digest.hexdigest(), length=length,
-        floor=floor, notes=notes, rules=rules or {},
+        floor=floor, notes=notes, rules=rules or {}, product=product.name, kind=product.kind,
     )  # fmt: skip
     try:
         _check_forward(directory, contents, release)
@@ -153,6 +182,7 @@ def stage_promotion(
     source: str,
     target: str,
     *,
+    product: str = PRODUCT,
     waves: Sequence[dict[str, Any]] = (),
     dry_run: bool = False,
 ) -> list[Staged]:
@@ -163,14 +193,14 @@ def stage_promotion(
     wanted = parse_version(version)
     staged = []
     for channel in (source, target):
-        if why := contents.policy(channel).yanked_why(version):
+        if why := contents.policy(channel, product).yanked_why(version):
             raise ConflictError(f"cannot promote {version}: it was withdrawn from {channel}: {why}")
     for found in contents.releases():
-        if found["channel"] != source or parse_version(found["version"]) != wanted:
+        if (found["channel"], found["product"]) != (source, product) or parse_version(found["version"]) != wanted:
             continue
         release = Staged(
             channel=target, version=found["version"], architecture=found["architecture"], sha256=found["sha256"],
-            length=found["length"], floor=found["floor"], notes=found["notes"],
+            length=found["length"], floor=found["floor"], notes=found["notes"], product=product, kind=found["kind"],
             rules={**({"barrier": True} if found["barrier"] else {}), **({"waves": list(waves)} if waves else {})},
         )  # fmt: skip
         _check_forward(directory, contents, release)
@@ -208,13 +238,19 @@ def _add(directory: str, release: Staged) -> None:
     files.write_atomic(_changes_file(directory), json.dumps(every, indent=1).encode())
 
 
-def _version_of(file: str, said: str) -> str:
+def _version_of(file: str, said: str, kind: Kind) -> str:
     try:
-        found = parse_footer(read_tail(file, FOOTER_SIZE), file=file).version
+        if kind == "os":
+            files.file_stat(file)  # says that it is missing
+            found = decode_header(RealSlotCalls().read(file, size_max=HEADER_SIZE)).version
+        elif kind == "bundle":
+            raise InputError(f"cannot add {file}: a bundle does not know its version (--release-version)", where=file)
+        else:
+            found = parse_footer(read_tail(file, FOOTER_SIZE), file=file).version
     except NotFoundError:
         raise
-    except InputError:
-        if not said:
+    except (InputError, UntrustedError):
+        if not said or kind == "os":
             raise
         found = said
     if said and parse_version(said) != parse_version(found):
@@ -238,12 +274,12 @@ def _check_forward(directory: str, contents: Contents, release: Staged) -> None:
     published = [
         (found["version"], found["sha256"])
         for found in contents.releases()
-        if (found["channel"], found["architecture"]) == (release.channel, release.architecture)
+        if (found["channel"], found["line"]) == (release.channel, release.line)
     ]
     staged = [
         (one.version, one.sha256)
         for one in staged_releases(directory)
-        if (one.channel, one.architecture) == (release.channel, release.architecture)
+        if (one.channel, one.line) == (release.channel, release.line)
     ]
     new = parse_version(release.version)
     for version, _ in (*published, *staged):
@@ -255,7 +291,7 @@ def _check_forward(directory: str, contents: Contents, release: Staged) -> None:
                 "backwards"
             )
     elsewhere = {found["sha256"] for found in contents.releases()
-                 if found["architecture"] == release.architecture
+                 if found["line"] == release.line
                  and parse_version(found["version"]) == new}  # fmt: skip
     if elsewhere and release.sha256 not in elsewhere:
         raise ConflictError(

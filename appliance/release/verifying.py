@@ -11,7 +11,7 @@ from appliance.host import files
 from appliance.release.committing import publishing_time
 from appliance.release.indexing import INDEX, PACK, check_parts
 from appliance.release.repository import Contents, load, metadata_path, target_file
-from appliance.update import Offer, Repository, choose, format_time, newest_first, parse_version
+from appliance.update import Offer, Product, Repository, choose, format_time, newest_first, parse_version
 
 _WARN_SECONDS = 30 * 86400.0
 _STEPS_MAX = 1000
@@ -33,12 +33,13 @@ def verify(directory: str, *, trust_root: str, scratch: str) -> list[dict[str, A
             if files.file_stat(file).size != target.length or files.sha256_file(file) != target.hashes["sha256"]:
                 raise UntrustedError(f"cannot verify {file}: its bytes are not those that were signed", where=file)
         mine = [found for found in contents.releases() if found["channel"] == channel]
-        for architecture in sorted({found["architecture"] for found in mine}):
-            for offer in repository.offers(channel, architecture):
+        for name, kind, architecture in sorted({found["line"] for found in mine}):
+            for offer in repository.offers(channel, architecture, Product(name, kind)):
                 _check_index(contents, channel, offer)
                 verified.append(
-                    {"channel": channel, "version": offer.version, "architecture": architecture, "length": offer.length}
-                )
+                    {"channel": channel, "product": name, "version": offer.version, "architecture": architecture,
+                     "length": offer.length}
+                )  # fmt: skip
     return verified
 
 
@@ -69,19 +70,19 @@ def outlook(directory: str) -> dict[str, Any]:
             warnings.append(f"root version {version} is gone: hosts that trust an older one cannot follow")
     ways = []
     for channel in contents.channels:
-        for architecture in sorted({one["architecture"] for one in contents.releases() if one["channel"] == channel}):
-            way = _ways(contents, channel, architecture)
+        for line in sorted({one["line"] for one in contents.releases() if one["channel"] == channel}):
+            way = _ways(contents, channel, line)
             ways += way
             warnings += [f"{channel}: a host on {one['from']} is stuck: {one['why']}" for one in way if one["stuck"]]
     return {"expires": expires, "ways": ways, "warnings": warnings}
 
 
-def _ways(contents: Contents, channel: str, architecture: str) -> list[dict[str, Any]]:
+def _ways(contents: Contents, channel: str, line: tuple[str, str, str]) -> list[dict[str, Any]]:
     offers = [
         Offer(one["path"], one["version"], one["sha256"], one["length"], one["floor"], barrier=one["barrier"])
-        for one in contents.releases() if one["channel"] == channel and one["architecture"] == architecture
+        for one in contents.releases() if one["channel"] == channel and one["line"] == line
     ]  # fmt: skip
-    known, policy = newest_first(offers), replace(contents.policy(channel), paused="")  # a pause ends
+    known, policy = newest_first(offers), replace(contents.policy(channel, line[0]), paused="")  # a pause ends
     marks = [offer for offer in known if offer.barrier or offer.floor]
     found = []
     for offer in known if marks else known[-1:]:  # without steps everybody goes straight to the newest
@@ -90,8 +91,8 @@ def _ways(contents: Contents, channel: str, architecture: str) -> list[dict[str,
         end = steps[-1] if steps else offer.version
         behind = bool(newest) and parse_version(end) < parse_version(newest)
         stuck = behind and not policy.dead_end_why(end)
-        found.append({"channel": channel, "architecture": architecture, "from": offer.version, "steps": steps,
-                      "stuck": stuck, "why": why if behind else ""})  # fmt: skip
+        found.append({"channel": channel, "product": line[0], "architecture": line[2], "from": offer.version,
+                      "steps": steps, "stuck": stuck, "why": why if behind else ""})  # fmt: skip
     return found
 
 

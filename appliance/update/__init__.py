@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from appliance.update.agent import Update
     from appliance.update.choosing import Choice, Held, choose
     from appliance.update.health import HealthSource
-    from appliance.update.offer import PRODUCT, Offer, newest_first, parse_offer, target_path
+    from appliance.update.offer import Offer, newest_first, parse_offer, target_path
+    from appliance.update.os_payload import HEADER_SIZE, decode_header
     from appliance.update.pack import FOOTER_SIZE, Footer, parse_footer
     from appliance.update.picture import Gate, HistoryEntry, SlotPicture, UpdatePicture
     from appliance.update.policy import (
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
         parse_waves,
         policy_to_json,
         waves_to_json,
+        with_policy,
     )
+    from appliance.update.product import KINDS, OURS, PRODUCT, Kind, Product, name_problem
     from appliance.update.record import SlotEntry, SlotRecord, format_copy, parse_copy, read_record
     from appliance.update.settings import HealthCheck, HealthSettings, UpdateSettings
     from appliance.update.transport import parse_transport
@@ -40,7 +43,15 @@ _ROOMS = {
     "choose": "choosing",
     "HealthSource": "health",
     "Offer": "offer",
-    "PRODUCT": "offer",
+    "KINDS": "product",
+    "Kind": "product",
+    "HEADER_SIZE": "os_payload",
+    "decode_header": "os_payload",
+    "OURS": "product",
+    "PRODUCT": "product",
+    "Product": "product",
+    "name_problem": "product",
+    "with_policy": "policy",
     "target_path": "offer",
     "newest_first": "offer",
     "parse_offer": "offer",
@@ -79,6 +90,9 @@ _ROOMS = {
 
 __all__ = [
     "FOOTER_SIZE",
+    "HEADER_SIZE",
+    "KINDS",
+    "OURS",
     "POLICY_FIELD",
     "PRODUCT",
     "Choice",
@@ -89,8 +103,10 @@ __all__ = [
     "HealthSource",
     "Held",
     "HistoryEntry",
+    "Kind",
     "Offer",
     "Policy",
+    "Product",
     "Repository",
     "SlotEntry",
     "SlotPicture",
@@ -102,9 +118,11 @@ __all__ = [
     "Version",
     "Wave",
     "choose",
+    "decode_header",
     "download",
     "format_copy",
     "format_time",
+    "name_problem",
     "newest_first",
     "parse_copy",
     "parse_footer",
@@ -118,6 +136,7 @@ __all__ = [
     "read_record",
     "target_path",
     "waves_to_json",
+    "with_policy",
     "work",
 ]
 

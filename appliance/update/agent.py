@@ -20,15 +20,18 @@ from appliance.host.slots import RealSlotCalls
 from appliance.update.asking import AskWorker, worker_of
 from appliance.update.course import Course
 from appliance.update.explain import View, explain
+from appliance.update.gatekeeping import Gatekeeper
 from appliance.update.health import HealthSource
 from appliance.update.memory import Keeper, Memory
 from appliance.update.picture import Gate, HistoryEntry, OfferPicture, UpdatePicture, picture_progress, picture_slots
-from appliance.update.progress import PROGRESS_FILE, read_progress
+from appliance.update.product import OURS, Product
+from appliance.update.progress import read_progress
 from appliance.update.record import SlotRecord, other
 from appliance.update.rollout import Goal, Phase
 from appliance.update.schedule import first_delay, next_delay
 from appliance.update.settings import CHANNELS, UpdateSettings, without_secret
 from appliance.update.slots import Slots
+from appliance.update.standing import Ground
 from appliance.update.switched import Switched
 
 _BUSY = {
@@ -44,7 +47,11 @@ class _Request:
 
 
 class Update:
-    """The service. ``ask_worker`` and ``slots`` are for tests."""
+    """The service. ``ask_worker`` is for tests.
+
+    On our own OS image ``slots`` are OsSlots, ``product`` is Product("appliance", "os"), ``switch`` restarts the
+    machine. Of a bundle ``take_over`` makes what its slots say so, and ``switch`` is not called.
+    """
 
     def __init__(
         self,
@@ -59,17 +66,25 @@ class Update:
         publish: Callable[..., None],
         ask_worker: AskWorker | None = None,
         slots: Slots | None = None,
+        product: Product = OURS,
+        take_over: Callable[[], Awaitable[None]] | None = None,
+        trust_root: str = "",
     ) -> None:
         self._layout = layout
         self._bundle = bundle
         self._health = health
         self._next_check = ""
         self._resting = trio.Event()  # set while it waits for requests or the next check: nothing is under way
-        self._course = Course(
-            layout=layout, settings=settings, bundle=bundle, processes=processes, memory=Memory(keeper), health=health,
-            switch=switch, publish=publish, ask_worker=ask_worker or worker_of(layout, bundle, processes),
-            slots=slots or Slots(RealSlotCalls(), layout.slots, downloads=layout.update + "/download"),
+        self._product = product
+        self._trust_root = trust_root or layout.trust_root
+        downloads = product.directory(layout) + "/download"
+        ground = Ground(
+            layout=layout, bundle=bundle, processes=processes, memory=Memory(keeper, product.keys), health=health,
+            switch=switch, publish=publish, product=product, take_over=take_over, gates=Gatekeeper(),
+            ask_worker=ask_worker or worker_of(layout, bundle, processes, product, trust_root),
+            slots=slots or Slots(RealSlotCalls(), product.slots(layout), downloads=downloads),
         )  # fmt: skip
+        self._course = Course(ground, settings)
         self._requests_send, self._requests = trio.open_memory_channel[_Request | None](8)
 
     # --- what others ask ---
@@ -169,13 +184,13 @@ class Update:
         off, said = self._off_reason(), course.choice.reason if course.choice else ""
         progress = None
         if offer is not None and state.phase is Phase.DOWNLOADING:
-            progress = picture_progress(read_progress(self._layout.run + PROGRESS_FILE))
+            progress = picture_progress(read_progress(self._product.progress(self._layout)))
         received = progress.present_bytes if progress else 0
         return UpdatePicture(
             enabled=not off,
             reason=off or course.last_error or course.slots_problem or said,
             state=state.phase.value if course.begun else "starting",
-            version=self._bundle.version,
+            version=course.version,
             slot=course.running or "none",
             trial=state.phase is Phase.TRIAL,
             repository=without_secret(settings.repository),
@@ -206,8 +221,8 @@ class Update:
             free = 0
         return explain(
             View(
-                settings=course.settings, trust_root=self._layout.trust_root,
-                has_trust_root=files.exists(self._layout.trust_root), slots_problem=course.slots_problem,
+                settings=course.settings, trust_root=self._trust_root,
+                has_trust_root=files.exists(self._trust_root), slots_problem=course.slots_problem,
                 store_problem=course.memory.problem, choice=course.choice, last_error=course.last_error,
                 denied=tuple(version for version, _ in (course.slots.record or SlotRecord()).denied), free_bytes=free,
                 on_trial=course.state.phase is Phase.TRIAL, channel=course.channel, clock_problem=course.clock_problem,
@@ -219,8 +234,8 @@ class Update:
     def _off_reason(self, source: str = "") -> str:
         if not self._course.settings.repository and not source:
             return "no repository is set ([update] repository)"
-        if not files.exists(self._layout.trust_root):
-            return f"there is no trust root {self._layout.trust_root}"
+        if not files.exists(self._trust_root):
+            return f"there is no trust root {self._trust_root}"
         return ""
 
     def _services_missing(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from appliance.host.processes import Processes
 from appliance.host.slots import network_environment
 from appliance.update.answer import parse_answer
 from appliance.update.glance import Glance
+from appliance.update.product import OURS, Product
 from appliance.update.settings import UpdateSettings
 from appliance.update.transport import format_transport, transport_of
 
@@ -25,31 +26,37 @@ AskWorker = Callable[[UpdateSettings, str, str], Awaitable[dict[str, Any]]]
 ``refresh`` with "quick" for a path: an answer from before will do, if the repository has not changed."""
 
 
-def worker_of(layout: Layout, bundle: Bundle, processes: Processes) -> AskWorker:
+def worker_of(
+    layout: Layout, bundle: Bundle, processes: Processes, product: Product = OURS, trust_root: str = ""
+) -> AskWorker:
     """A worker of our own version, as a child."""
-    return partial(_ask_quickly, Glance(layout.trust_root, bundle.version), layout, bundle, processes)
+    running = "0" if product.is_bundle else bundle.version  # a bundle's changes while we live
+    glance = Glance(trust_root or layout.trust_root, running)
+    return partial(_ask_quickly, glance, layout, bundle, processes, product, trust_root)
 
 
 async def _ask_quickly(
-    glance: Glance, layout: Layout, bundle: Bundle, processes: Processes,
+    glance: Glance, layout: Layout, bundle: Bundle, processes: Processes, product: Product, trust_root: str,
     settings: UpdateSettings, verb: str, path: str,
 ) -> dict[str, Any]:  # fmt: skip
     if verb == "refresh" and path == "quick":
         answer = await trio.to_thread.run_sync(glance.unchanged, settings, abandon_on_cancel=True)
         if answer is not None:
             return answer
-    answer = await _ask(layout, bundle, processes, settings, verb, "" if verb == "refresh" else path)
+    path = "" if verb == "refresh" else path
+    words = ["--channel", settings.channel, "--path", path, "--product", product.name, "--kind", product.kind]
+    words += ["--trust-root", trust_root] if trust_root else []
+    answer = await _ask(layout, bundle, processes, settings, verb, words)
     if verb == "refresh":
         glance.remember(settings, answer)
     return answer
 
 
 async def _ask(
-    layout: Layout, bundle: Bundle, processes: Processes, settings: UpdateSettings, verb: str, path: str
+    layout: Layout, bundle: Bundle, processes: Processes, settings: UpdateSettings, verb: str, words: list[str]
 ) -> dict[str, Any]:
     argv, environment = command_of_ours(
-        bundle, "--root", layout.root, "update-worker", verb,
-        "--channel", settings.channel, "--path", path,
+        bundle, "--root", layout.root, "update-worker", verb, *words
     )  # fmt: skip
     finished = await processes.run_command(
         argv, timeout=_SECONDS[verb], environment={**network_environment(), **environment},

@@ -15,8 +15,7 @@ from appliance.update.picture import HistoryEntry
 from appliance.update.rollout import Rollout, decode, encode
 from appliance.update.switched import SETTINGS, Switched, decode_switched, encode_switched
 
-_ROLLOUT, _HISTORY, _DENIED = "update/rollout", "update/history", "update/denied"
-_CHANNEL = "update/channel"
+_ROLLOUT, _HISTORY, _DENIED, _CHANNEL = "rollout", "history", "denied", "channel"
 _ENTRIES_MAX = 100
 
 
@@ -33,19 +32,26 @@ class Keeper(Protocol):
 class Memory:
     """The four keys. ``problem`` says why the store could not be asked."""
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, prefix: str = "update") -> None:
         self._keeper = keeper
+        self._prefix = prefix
         self.problem = ""
         self.loaded = False
         self.entries: tuple[HistoryEntry, ...] = ()  # newest first
         self.switched: Switched = SETTINGS  # the channel that a person chose
 
+    async def _get(self, name: str) -> bytes | None:
+        return await self._keeper.get(f"{self._prefix}/{name}")
+
+    async def _put(self, name: str, value: bytes) -> None:
+        await self._keeper.put(f"{self._prefix}/{name}", value)
+
     async def load(self) -> Rollout:
         """What was kept. Never raises: what cannot be read is as if nothing had been under way."""
         try:
-            kept = await self._keeper.get(_ROLLOUT)
-            history = await self._keeper.get(_HISTORY)
-            self.switched = decode_switched(await self._keeper.get(_CHANNEL))
+            kept = await self._get(_ROLLOUT)
+            history = await self._get(_HISTORY)
+            self.switched = decode_switched(await self._get(_CHANNEL))
         except ApplianceError as exc:
             self.problem = exc.message
             return Rollout()
@@ -59,12 +65,12 @@ class Memory:
 
     async def keep(self, rollout: Rollout) -> None:
         """Durable when it returns. Raises UnavailableError, CorruptError."""
-        await self._keeper.put(_ROLLOUT, encode(rollout))
+        await self._put(_ROLLOUT, encode(rollout))
         self.problem = ""
 
     async def keep_channel(self, switched: Switched) -> None:
         """Durable when it returns. Raises UnavailableError, CorruptError."""
-        await self._keeper.put(_CHANNEL, encode_switched(switched))
+        await self._put(_CHANNEL, encode_switched(switched))
         self.switched = switched
 
     async def end_downgrade(self) -> None:
@@ -83,29 +89,35 @@ class Memory:
     async def add(self, entry: HistoryEntry) -> None:
         """Put it first; the same thing again is counted. Never raises."""
         last = self.entries[0] if self.entries else None
-        if last is not None and replace(entry, id=last.id, time=last.time, count=last.count) == last:
+        if last is not None and _alike(entry, last):
             self.entries = (replace(entry, count=last.count + 1), *self.entries[1:])
         else:
             self.entries = (entry, *self.entries)[:_ENTRIES_MAX]
         try:
-            await self._keeper.put(_HISTORY, json.dumps([asdict(entry) for entry in self.entries]).encode())
+            await self._put(_HISTORY, json.dumps([asdict(entry) for entry in self.entries]).encode())
         except ApplianceError as exc:
             self.problem = exc.message
 
     async def keep_denied(self, denied: Sequence[tuple[str, str]]) -> None:
         """A copy of the record's list, for the day both copies of the record are broken. Never raises."""
         try:
-            await self._keeper.put(_DENIED, json.dumps([list(item) for item in denied]).encode())
+            await self._put(_DENIED, json.dumps([list(item) for item in denied]).encode())
         except ApplianceError as exc:
             self.problem = exc.message
 
     async def denied(self) -> tuple[tuple[str, str], ...]:
         """That copy; empty when it cannot be read."""
         try:
-            data = await self._keeper.get(_DENIED)
+            data = await self._get(_DENIED)
             return tuple((str(version), str(sha256)) for version, sha256 in json.loads(data or b"[]"))
         except (ApplianceError, ValueError, TypeError):
             return ()
+
+
+def _alike(entry: HistoryEntry, last: HistoryEntry) -> bool:
+    return last == replace(
+        entry, id=last.id, time=last.time, count=last.count, size=last.size, fetched=last.fetched, seconds=last.seconds
+    )
 
 
 def _parse_entries(data: bytes | None) -> list[HistoryEntry]:

@@ -9,9 +9,9 @@ from typing import Any
 
 from appliance.errors import InputError, UntrustedError
 from appliance.update.policy import Wave, parse_waves, waves_to_json
+from appliance.update.product import OURS, Product
 from appliance.update.version import parse_version
 
-PRODUCT = "appliance"
 _OFFERS_MAX, _NOTES_MAX = 1500, 50
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -31,21 +31,22 @@ class Offer:
     barrier: bool = False  # every older host must run this version before a newer one
 
 
-def target_path(channel: str, version: str, architecture: str) -> str:
-    """Where a release of ours lies below ``targets``."""
-    return f"{channel}/{version}/{architecture}/{PRODUCT}"
+def target_path(channel: str, version: str, architecture: str, product: Product = OURS) -> str:
+    """Where a release lies below ``targets``."""
+    return f"{channel}/{version}/{architecture}/{product.file}"
 
 
 def offer_of_target(
-    path: str, *, length: int, sha256: str, custom: object, channel: str, architecture: str
+    path: str, *, length: int, sha256: str, custom: object, channel: str, architecture: str, product: Product = OURS
 ) -> Offer | None:
     """The offer that a signed target makes; None when it is for another product, kind or architecture.
 
     Raises UntrustedError when a signed target contradicts itself.
     """
-    if not isinstance(custom, Mapping) or (custom.get("product"), custom.get("kind")) != (PRODUCT, "binary"):
+    if not isinstance(custom, Mapping) or (custom.get("product"), custom.get("kind")) != (product.name, product.kind):
         return None
-    if custom.get("architecture") != architecture:
+    made_for = str(custom.get("architecture", ""))
+    if not product.fits(made_for, architecture):
         return None
     version = str(custom.get("version", ""))
     try:
@@ -56,7 +57,7 @@ def offer_of_target(
         waves = parse_waves(custom.get("waves"))
     except InputError as exc:
         raise UntrustedError(f"cannot take {path}: its signed metadata says {exc.message}", where=path) from exc
-    if path != target_path(channel, version, architecture) or not _SHA256.fullmatch(sha256):
+    if path != target_path(channel, version, made_for, product) or not _SHA256.fullmatch(sha256):
         raise UntrustedError(f"cannot take {path}: its signed metadata says it is version {version!r}", where=path)
     return Offer(
         path, version, sha256, length, floor, str(custom.get("notes") or "")[:1000],

@@ -21,6 +21,7 @@ from appliance.errors import (
     UntrustedError,
 )
 from appliance.host import esp, files
+from appliance.host.bundle import Bundle
 from appliance.host.failpoint import reach
 from appliance.host.slots import SlotCalls
 from appliance.update.boot_entries import DIRECTORY, GOOD_TRIES, BootEntry, entry_version, parse_entries, parse_entry
@@ -96,12 +97,16 @@ class OsSlots(Slots):
         tries = GOOD_TRIES if entry.left is None else entry.left
         found = SlotEntry(
             version=kept.version if same else entry.version, sha256=kept.sha256 if same else "-" * 64,
-            priority=0 if not entry.may_start else 3 if slot != self.running and not entry.good else 2,
+            priority=_priority(record, kept.version if same else entry.version, entry, running=slot == self.running),
             tries=0 if entry.good else tries, blessed=entry.good and entry.may_start,
         )  # fmt: skip
         return _put(record, slot, found)
 
-    def slot(self, name: SlotName) -> OsSlot:  # type: ignore[override]
+    def running_slot(self, bundle: Bundle) -> SlotName | None:
+        """The root that is mounted; the launcher knows nothing of partitions."""
+        return self.running
+
+    def slot(self, name: SlotName) -> OsSlot:
         """One of the two."""
         return OsSlot(self, name)
 
@@ -299,6 +304,15 @@ class OsSlot:
         if not data:
             raise CorruptError(f"cannot use slot {self.name}: nothing was written into it", where=self._header_file())
         return decode_header(data)
+
+
+def _priority(record: SlotRecord, version: str, entry: BootEntry, *, running: bool) -> int:
+    """A version on trial whose tries are spent is condemned by us, not by its counter: else it would not be denied."""
+    if entry.good:
+        return 2 if entry.may_start else 0
+    if not entry.may_start and any(denied == version for denied, _ in record.denied):
+        return 0
+    return 2 if running else 3
 
 
 def _put(record: SlotRecord, slot: SlotName, entry: SlotEntry) -> SlotRecord:

@@ -30,6 +30,10 @@ class HistoryEntry:
     reason: str
     kind: str = ""  # of the error, as on the wire
     count: int = 1
+    size: int = 0  # bytes of the payload
+    fetched: int = 0  # of those, what came by the network
+    seconds: float = 0.0  # from the request to the verdict
+    by: str = ""  # itself, or a person
 
 
 @dataclass(frozen=True, kw_only=True)

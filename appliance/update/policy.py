@@ -15,6 +15,7 @@ from typing import Any
 
 from appliance.errors import InputError
 from appliance.host import clock
+from appliance.update.product import PRODUCT
 from appliance.update.version import parse_version
 
 POLICY_FIELD = "x-appliance"  # of a channel's signed metadata; other TUF clients pass over it
@@ -94,8 +95,10 @@ def waves_to_json(waves: Sequence[Wave]) -> list[dict[str, Any]]:
     return [{"start": format_time(wave.start), "fraction": f"{wave.fraction:.6g}"} for wave in waves]
 
 
-def parse_policy(value: object) -> Policy:
-    """From a channel's signed metadata. Raises InputError."""
+def parse_policy(value: object, product: str = PRODUCT) -> Policy:
+    """From a channel's signed metadata: the rules of one product there. Raises InputError."""
+    if product != PRODUCT:
+        value = _products(value).get(product)
     if value is None:
         return Policy()
     if not isinstance(value, Mapping):
@@ -116,6 +119,22 @@ def _parse_whys(value: object) -> dict[str, str]:
     for version in found:
         parse_version(version)
     return found
+
+
+def with_policy(value: object, policy: Policy, product: str = PRODUCT) -> dict[str, Any]:
+    """A channel's metadata with other rules for one product; those of the others stay."""
+    others = _products(value)
+    mine = policy_to_json(policy)
+    if product != PRODUCT:
+        kept = {name: said for name, said in {**others, product: mine}.items() if said}
+        top = {name: said for name, said in dict(value or {}).items() if name != "products"}  # type: ignore[call-overload]
+        return {**top, **({"products": kept} if kept else {})}
+    return {**mine, **({"products": others} if others else {})}
+
+
+def _products(value: object) -> dict[str, Any]:
+    found = value.get("products") if isinstance(value, Mapping) else None
+    return dict(found) if isinstance(found, Mapping) else {}
 
 
 def policy_to_json(policy: Policy) -> dict[str, Any]:

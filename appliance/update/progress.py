@@ -11,7 +11,6 @@ from appliance.errors import ApplianceError
 from appliance.host import files
 from appliance.host.clock import monotonic_seconds
 
-PROGRESS_FILE = "/update-progress.json"  # below the run directory
 _SECONDS = 0.5
 _RATE_SECONDS = 5.0
 

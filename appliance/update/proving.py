@@ -21,9 +21,7 @@ _LOOK_SECONDS = 1.0
 class Proving:
     """One trial. ``missing`` is what still is wrong, for ``update status``."""
 
-    def __init__(
-        self, health: HealthSource, processes: Processes, limits: HealthSettings, *, started: float
-    ) -> None:
+    def __init__(self, health: HealthSource, processes: Processes, limits: HealthSettings, *, started: float) -> None:
         self._health = health
         self._processes = processes
         self._limits = limits

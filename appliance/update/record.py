@@ -191,6 +191,7 @@ def read_record(data: bytes) -> tuple[SlotRecord | None, int]:
     """
     if not data:
         return None, 1
+    data = data.ljust(2 * COPY_SIZE, b"\0")  # cut off in its padding: whole, as the launcher sees it too
     copies = [parse_copy(data[start : start + COPY_SIZE]) for start in (0, COPY_SIZE)]
     first, second = copies
     if first is None and second is None:

@@ -69,6 +69,7 @@ class Goal:
     automatic: bool = True
     onward: bool = False  # a step on the way to ``version`` is done; the next follows
     source: str = ""  # a directory or a file to take instead of the repository
+    now: bool = False  # a person knows that the window is shut, or that somebody holds updates
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ class Rollout:
     healthy_units: tuple[str, ...] = ()
     switches: int = 0
     reason: str = ""
+    fetched: int = 0  # bytes that the download took from the network
+    began: float = 0.0  # seconds since 1970
 
     def to(self, phase: Phase, **changes: object) -> Rollout:
         """The next state. Raises IllegalTransitionError; nothing changes then."""
@@ -100,6 +103,7 @@ def encode(rollout: Rollout) -> bytes:
             "goal": {
                 "id": goal.id, "verb": goal.verb, "version": goal.version, "force": goal.force,
                 "automatic": goal.automatic, "onward": goal.onward, "source": goal.source,
+                "now": goal.now,
             },
             "offer": None if rollout.offer is None else offer_to_json(rollout.offer),
             "slot": rollout.slot,
@@ -107,6 +111,8 @@ def encode(rollout: Rollout) -> bytes:
             "healthy_units": list(rollout.healthy_units),
             "switches": rollout.switches,
             "reason": rollout.reason,
+            "fetched": rollout.fetched,
+            "began": rollout.began,
         }
     ).encode()  # fmt: skip
 
@@ -122,8 +128,14 @@ def decode(data: bytes) -> Rollout:
         return Rollout(
             Phase(value["phase"]),
             Goal(
-                str(goal["id"]), verb, str(goal["version"]), bool(goal["force"]), bool(goal["automatic"]),
-                bool(goal.get("onward")), str(goal.get("source", "")),
+                str(goal["id"]),
+                verb,
+                str(goal["version"]),
+                bool(goal["force"]),
+                bool(goal["automatic"]),
+                bool(goal.get("onward")),
+                str(goal.get("source", "")),
+                bool(goal.get("now")),
             ),
             None if value["offer"] is None else parse_offer(value["offer"]),
             cast(SlotName | None, slot),
@@ -131,6 +143,8 @@ def decode(data: bytes) -> Rollout:
             tuple(map(str, value["healthy_units"])),
             int(value["switches"]),
             str(value["reason"]),
+            int(value.get("fetched", 0)),
+            float(value.get("began", 0.0)),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise InputError(f"cannot read the state of the update: {exc!r}") from exc

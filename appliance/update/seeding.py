@@ -32,8 +32,8 @@ async def find_place(slots: Slots, bundle: Bundle, memory: Memory) -> Place:
     try:
         await trio.to_thread.run_sync(slots.load)
         lost = slots.problem
-        if bundle.slot in ("a", "b"):
-            running = "a" if bundle.slot == "a" else "b"
+        running = slots.running_slot(bundle)
+        if running is not None:
             if slots.record is None:
                 await _repair(slots, running, bundle, memory)
         else:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from appliance.errors import ApplianceError, CorruptError, UnavailableError, UntrustedError
+from appliance.host.bundle import Bundle
 from appliance.host.failpoint import reach
 from appliance.host.slots import SlotCalls
 from appliance.update.record import (
@@ -82,11 +83,15 @@ class Slots:
             self.record, self._first, self.problem = None, 1, f"{exc.message} ({self.record_file})"
         return self.record
 
+    def running_slot(self, bundle: Bundle) -> SlotName | None:
+        """The slot that runs; None: we are a file that a person dropped, and no slot holds us yet."""
+        return "a" if bundle.slot == "a" else "b" if bundle.slot == "b" else None
+
     def is_download(self, path: str) -> bool:
         """Whether nobody but us has that file."""
         return bool(self._downloads) and path.startswith(self._downloads + "/")
 
-    def slot(self, name: SlotName) -> BinarySlot:
+    def slot(self, name: SlotName) -> Slot:
         """One of the two."""
         return BinarySlot(self, name)
 

@@ -25,6 +25,7 @@ from appliance.host import clock, files
 from appliance.update.fetch import Fetcher, fetch_bytes, fetcher_for
 from appliance.update.offer import Offer, offer_of_target
 from appliance.update.policy import POLICY_FIELD, Policy, format_time, parse_policy
+from appliance.update.product import OURS, Product
 from appliance.update.transport import plain_transport
 from appliance.version import built_seconds
 
@@ -167,8 +168,8 @@ class Repository:
             raise UntrustedError(f"cannot trust {self._name}: its root is older than the one seen before (rollback)")
         self._keep({"keys": keys, "versions": versions, "time": self._seen.get("time", 0)})
 
-    def offers(self, channel: str, architecture: str) -> list[Offer]:
-        """Every release in the channel that is for this host."""
+    def offers(self, channel: str, architecture: str, product: Product = OURS) -> list[Offer]:
+        """Every release of the product in the channel that is for this host."""
         found = []
         for path, target in self._role(channel).targets.items():
             if not path.startswith(channel + "/"):
@@ -176,17 +177,17 @@ class Repository:
             sha256 = target.hashes.get("sha256", "")
             offer = offer_of_target(
                 path, length=target.length, sha256=sha256, custom=target.custom,
-                channel=channel, architecture=architecture,
+                channel=channel, architecture=architecture, product=product,
             )  # fmt: skip
             if offer is not None:
                 found.append(offer)
         self._keep({**self._seen, "time": max(self.now, float(self._seen.get("time", 0)))})  # all of it is valid now
         return found
 
-    def policy(self, channel: str) -> Policy:
-        """The channel's rules. Raises UntrustedError: they contradict themselves."""
+    def policy(self, channel: str, product: Product = OURS) -> Policy:
+        """The channel's rules for the product. Raises UntrustedError: they contradict themselves."""
         try:
-            return parse_policy(self._role(channel).unrecognized_fields.get(POLICY_FIELD))
+            return parse_policy(self._role(channel).unrecognized_fields.get(POLICY_FIELD), product.name)
         except InputError as exc:
             raise UntrustedError(f"cannot use channel {channel}: {exc.message}", where=self._name) from exc
 

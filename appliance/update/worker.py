@@ -22,7 +22,9 @@ from appliance.update.fetch import fetch_bytes, fetcher_for
 from appliance.update.mirrors import KeptMirrors
 from appliance.update.offer import Offer, download_path, offer_to_json, worth_telling
 from appliance.update.policy import policy_to_json
-from appliance.update.progress import PROGRESS_FILE, Progress, keeper
+from appliance.update.product import OURS, Product
+from appliance.update.progress import Progress, keeper
+from appliance.update.seeds import seeds_of
 from appliance.update.settings import without_secret
 from appliance.update.slots import Slots
 from appliance.update.transport import Transport, plain_transport
@@ -42,6 +44,8 @@ class Task:
     path: str = ""
     repository: str = ""
     transport: Transport | None = None
+    product: Product = OURS
+    trust_root: str = ""  # empty: the host's
 
 
 def work(task: Task) -> dict[str, Any]:
@@ -54,24 +58,25 @@ def work(task: Task) -> dict[str, Any]:
 
 
 def _work(task: Task) -> dict[str, Any]:
-    layout = task.layout
+    layout, product = task.layout, task.product
+    place = product.directory(layout)
     with ExitStack() as closing:
-        closing.callback(files.lock(layout.update + "/lock").release)
+        closing.callback(files.lock(place + "/lock").release)
         repository = _refreshed(task, closing)
-        offers = repository.offers(task.channel, architecture())
+        offers = repository.offers(task.channel, architecture(), product)
         if task.verb == "refresh":
             return {
                 "event": "offers", "offers": [offer_to_json(offer) for offer in worth_telling(offers)],
-                "policy": policy_to_json(repository.policy(task.channel)), "time": repository.now,
+                "policy": policy_to_json(repository.policy(task.channel, product)), "time": repository.now,
                 "clock": repository.clock_problem, "valid_until": repository.valid_until,
                 "timestamp": files.sha256_file(repository.timestamp_file),
             }  # fmt: skip
         for offer in offers:
             if offer.path == task.path:
-                progress = Progress(tell=keeper(layout.run + PROGRESS_FILE))
-                seeds = [f"{layout.slots}/{slot}/appliance" for slot in ("a", "b")]
+                progress = Progress(tell=keeper(product.progress(layout)))
+                seeds = seeds_of(product, layout)
                 file = download(
-                    repository, offer, layout.update + "/download", parent=parent_pid, seeds=seeds, progress=progress
+                    repository, offer, place + "/download", parent=parent_pid, seeds=seeds, progress=progress
                 )
                 return {"event": "downloaded", "file": file, "fetched": progress.fetched}
         raise UntrustedError(f"cannot download {task.path}: the channel does not offer it any more")
@@ -80,13 +85,14 @@ def _work(task: Task) -> dict[str, Any]:
 def _refreshed(task: Task, closing: ExitStack) -> Repository:
     """The repository, from the first mirror whose metadata can be trusted: one may lag behind."""
     transport = task.transport or plain_transport(task.repository)
-    trust_root = files.read_bytes(task.layout.trust_root, size_max=1 << 20)
-    mirrors = KeptMirrors(task.layout.update + "/mirrors.json", [place.url for place in transport.places])
+    trust_root = files.read_bytes(task.trust_root or task.layout.trust_root, size_max=1 << 20)
+    place = task.product.directory(task.layout)
+    mirrors = KeptMirrors(place + "/mirrors.json", [place.url for place in transport.places])
     for left in reversed(range(len(transport.places))):
         fetcher = fetcher_for(transport, mirrors)
         closing.callback(fetcher[0].close)
         repository = Repository(
-            repository=transport.repository, trust_root=trust_root, directory=task.layout.update + "/metadata",
+            repository=transport.repository, trust_root=trust_root, directory=place + "/metadata",
             fetcher=fetcher,
         )  # fmt: skip
         try:

@@ -83,15 +83,15 @@ async def test_a_store_that_does_not_answer_in_the_trial_is_no_health(machine: M
     machine.keeper.broken = "cannot open the store"
     slot, _, _ = machine.launch()
     assert slot == "b"
-    from appliance.update import course
+    from appliance.update import verdict
 
-    kept, course._STORE_SECONDS = course._STORE_SECONDS, 0.1
+    kept, verdict._STORE_SECONDS = verdict._STORE_SECONDS, 0.1
     try:
         assert await machine.boot() == "switched"
         machine.keeper.broken = ""
         await machine.live()
     finally:
-        course._STORE_SECONDS = kept
+        verdict._STORE_SECONDS = kept
     assert machine.outcomes == [("2.0", "rolled back")]
 
 
