@@ -1,0 +1,163 @@
+"""What is said of a process (systemd.exec(5)) but its fences: as whom, where, with which variables and limits. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from appliance.errors import InputError
+from appliance.systemd.draft import Draft, Handler, Handlers, into, listed, no_equal, one_of, unless
+from appliance.systemd.lines import Assignment
+from appliance.systemd.values import boolean, integer, limit, octal
+from appliance.systemd.words import split_words
+
+_DIRECTORIES = ("Runtime", "State", "Cache", "Logs", "Configuration")
+_LIMITS = (
+    "AS", "CORE", "CPU", "DATA", "FSIZE", "LOCKS", "MEMLOCK", "MSGQUEUE", "NICE", "NOFILE", "NPROC", "RSS", "RTPRIO",
+    "RTTIME", "SIGPENDING", "STACK",
+)  # fmt: skip
+_NO_EQUAL = (
+    "AppArmorProfile", "CoredumpFilter", "ExtensionDirectories",
+    "ExtensionImages", "ImportCredential", "KeyringMode", "LoadCredential", "LoadCredentialEncrypted",
+    "LogExtraFields", "LogFilterPatterns", "LogLevelMax", "LogNamespace", "LogRateLimitBurst",
+    "LogRateLimitIntervalSec", "MemoryKSM", "MountAPIVFS", "MountFlags", "MountImages", "NUMAMask", "NUMAPolicy",
+    "PAMName", "PassEnvironment", "Personality", "RootEphemeral", "RootHash", "RootHashSignature", "RootImage",
+    "RootImageOptions", "RootImagePolicy", "RootVerity", "SecureBits", "SELinuxContext", "SetCredential",
+    "SetCredentialEncrypted", "SetLoginEnvironment", "SmackProcessLabel", "StandardInputData", "StandardInputText",
+    "SyslogFacility", "SyslogIdentifier", "SyslogLevel", "SyslogLevelPrefix", "TimerSlackNSec", "TTYColumns",
+    "TTYPath", "TTYReset", "TTYRows", "TTYVHangup", "TTYVTDisallocate", "UtmpIdentifier", "UtmpMode",
+)  # fmt: skip
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _environment(draft: Draft, at: Assignment) -> None:
+    if not at.value:
+        draft.tables.pop("service.environment", None)
+        return
+    for word in split_words(at.value):
+        name, equals, value = word.partition("=")
+        if not equals or not _VARIABLE.fullmatch(name):
+            draft.warn(at, f'"{word}" is ignored: expected NAME=value')
+        else:
+            draft.set("service.environment", name, value, at)
+
+
+def _directory(draft: Draft, at: Assignment) -> None:
+    key = f"{at.key.removesuffix('Directory').lower()}_directory"
+    if not at.value:
+        draft.unset("service", key)
+        return
+    names = []
+    for word in split_words(at.value, escapes=False):
+        name, colon, _ = word.partition(":")
+        if colon:
+            draft.warn(at, f"of {word} only the directory {name} is made, no link to it")
+        names.append(name.rstrip("/"))
+    draft.extend("service", key, names, at)
+
+
+def _output(draft: Draft, at: Assignment) -> None:
+    key = {"StandardOutput": "standard_output", "StandardError": "standard_error"}[at.key]
+    word = at.value
+    if word in ("", "journal", "syslog", "kmsg", "inherit", "socket") or word.endswith("+console"):
+        if word.endswith("+console"):
+            draft.warn(at, "goes to the unit's log alone, not to the console")
+        draft.unset("service", key)
+        draft.said[key] = (word, at)
+    elif word == "null" or word.startswith(("file:", "append:", "truncate:")):
+        draft.said.pop(key, None)
+        draft.set("service", key, word, at)
+    else:
+        draft.lose(at, f'"{word}" has no equal here: it goes to the unit\'s log')
+
+
+def _input(draft: Draft, at: Assignment) -> None:
+    draft.said["standard_input"] = at.value
+    if at.value.startswith("file:"):
+        draft.set("service", "standard_input", at.value, at)
+        return
+    draft.unset("service", "standard_input")
+    if at.value not in ("", "null", "socket"):
+        draft.lose(at, f'"{at.value}" has no equal here: its input is empty')
+
+
+def _supplementary(text: str) -> list[str]:
+    return split_words(text, escapes=False)
+
+
+def _files(draft: Draft, at: Assignment) -> None:
+    if not at.value:
+        draft.unset("service", "environment_file")
+    elif "*" in at.value or "?" in at.value:
+        draft.lose(at, "patterns are not looked up here, ignored")
+    else:
+        draft.extend("service", "environment_file", [at.value], at)
+
+
+def _cpus(draft: Draft, at: Assignment) -> None:
+    if not at.value:
+        draft.unset("limits", "cpu_affinity")
+        return
+    ranges = ",".join(at.value.replace(",", " ").split())
+    if not re.fullmatch(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*", ranges):
+        raise InputError(f'found "{at.value}", expected numbers and ranges such as 0-3 8')
+    before = draft.get("limits", "cpu_affinity")
+    draft.set("limits", "cpu_affinity", f"{before},{ranges}" if before else ranges, at)
+
+
+def _limit_keys() -> dict[str, Handler]:
+    def read(name: str) -> Handler:
+        key = "nice_max" if name == "NICE" else name.lower()
+        return into("limits", key, lambda text: limit(name.lower(), text))
+
+    return {f"Limit{name}": read(name) for name in _LIMITS}
+
+
+def _number_or(words: str) -> Handler:
+    names = words.split()
+
+    def read(text: str) -> str:
+        return names[int(text)] if text.isdecimal() and int(text) < len(names) else one_of(*names)(text)
+
+    return into("limits", "io_scheduling", read)
+
+
+def _user(key: str) -> Handler:
+    return into("service", key, str)
+
+
+EXEC: Handlers = {
+    **{name: no_equal() for name in _NO_EQUAL},
+    **_limit_keys(),
+    **{f"{name}Directory": _directory for name in _DIRECTORIES},
+    **{f"{name}DirectoryMode": into("service", f"{name.lower()}_directory_mode", octal) for name in _DIRECTORIES},
+    "Environment": _environment,
+    "EnvironmentFile": _files,
+    "UnsetEnvironment": listed("service", "unset_environment", split_words),
+    "WorkingDirectory": into("service", "working_directory", str),
+    "User": _user("user"),
+    "Group": _user("group"),
+    "SupplementaryGroups": listed("service", "supplementary_groups", _supplementary),
+    "UMask": into("service", "umask", octal),
+    "StandardInput": _input,
+    "StandardOutput": _output,
+    "StandardError": _output,
+    "Nice": into("limits", "nice", lambda text: integer(text, -20, 19)),
+    "OOMScoreAdjust": into("limits", "oom_score_adjust", lambda text: integer(text, -1000, 1000)),
+    "CPUSchedulingPolicy": into("limits", "cpu_scheduling", one_of("other", "batch", "idle", "fifo", "rr")),
+    "CPUSchedulingPriority": into("limits", "cpu_scheduling_priority", lambda text: integer(text, 0, 99)),
+    "CPUSchedulingResetOnFork": into("limits", "cpu_scheduling_reset_on_fork", boolean),
+    "CPUAffinity": _cpus,
+    "IOSchedulingClass": _number_or("none realtime best-effort idle"),
+    "IOSchedulingPriority": into("limits", "io_scheduling_priority", lambda text: integer(text, 0, 7)),
+    "IgnoreSIGPIPE": unless(frozenset({"no", "false", "0", "off", ""}), "SIGPIPE is left as it is"),
+}
+
+
+def finish_exec(draft: Draft) -> None:
+    """Output that follows the input."""
+    for key in ("standard_output", "standard_error"):
+        word, at = draft.said.get(key, ("", None))
+        if word == "inherit" and key == "standard_output" and draft.said.get("standard_input", "") in ("", "null"):
+            draft.set("service", key, "null", at)
+        elif key == "standard_error" and word not in ("", "inherit", "socket"):
+            draft.set("service", key, "journal", at)
