@@ -35,10 +35,9 @@ from appliance.supervisor import EventBus, Restart, Service, State, Subscription
 from appliance.telling import differences, say, tell_fault
 from appliance.units import Units
 from appliance.update import Update
-from appliance.version import built_seconds
 
 if TYPE_CHECKING:
-    from appliance.machine import Machine, Network
+    from appliance.own_image import OwnImage
 
 SWITCH_SECONDS = 0.0005  # the thread that syncs the store waits for the interpreter no longer than that
 EXIT_FORCED = 1
@@ -66,6 +65,9 @@ def run(layout: Layout, config_file: str | None, signals: Signals) -> int:
     lock = files.lock(layout.lock)
     try:
         loaded = settings_file.load(layout, config_file)
+        if machine is not None:
+            loaded = machine.settle(layout, loaded)
+            machine.apply(layout, loaded, None)
         loaded.require()
         say(f"appliance {bundle.version}, pid {process_self.pid()}, root {layout.root}, slot {bundle.slot}")
         if bundle.note:
@@ -78,8 +80,8 @@ def run(layout: Layout, config_file: str | None, signals: Signals) -> int:
             node = Node(layout, config_file, loaded, bundle, notifier, signals, machine)
             code = trio.run(node.main)
             if node.goal is not Goal.SWITCH:
-                if machine is not None and node.goal is Goal.STOP:
-                    machine.end()
+                if machine is not None:
+                    machine.machine.end(given_up=node.goal is None)
                 return code
             signals.hold_back()
             if not signals.pending:  # else it was asked to stop meanwhile: live on as we are, and obey
@@ -90,12 +92,16 @@ def run(layout: Layout, config_file: str | None, signals: Signals) -> int:
         lock.release()
 
 
-def take_machine() -> Machine | None:
-    """On our own image: make the machine one that we can run on. None on any other host, where its init has done so."""
-    from appliance.machine import Machine, read_boot_facts, start_machine
+def take_machine() -> OwnImage | None:
+    """None on any host but our own image: there its init has made it ready."""
+    from appliance.machine import read_boot_facts
 
     facts = read_boot_facts()
-    return Machine(start_machine(facts, say=say, built=built_seconds()), say=say) if facts is not None else None
+    if facts is None:
+        return None
+    from appliance.own_image import take
+
+    return take(facts)
 
 
 def _become_launcher(bundle: Bundle, layout: Layout, notifier: Notifier) -> None:
@@ -129,7 +135,7 @@ class Node:
         bundle: Bundle,
         notifier: Notifier,
         signals: Signals,
-        machine: Machine | None = None,
+        machine: OwnImage | None = None,
     ) -> None:
         self.layout = layout
         self.config_file = config_file
@@ -150,7 +156,6 @@ class Node:
         self._hangup = trio.Event()
         self._reloading = trio.Lock()
 
-        self.network: Network | None = None
         self.bus = EventBus()
         self.processes = Processes(bundle.spawn_program)
         kept = self.settings.store
@@ -181,7 +186,8 @@ class Node:
             reserved=OURS,
         )
         self.supervisor = Supervisor(self._services(), publish=self.publish, on_fault=tell_fault)
-        self.api = Api(self._subjects())
+        self.subjects = self._subjects()
+        self.api = Api(self.subjects)
 
     def _services(self) -> list[Service]:
         needs_processes = frozenset({"processes"})
@@ -212,10 +218,10 @@ class Node:
     def _machine_services(self) -> list[Service]:
         if self.machine is None:
             return []
-        from appliance.machine import Network
-
-        self.network = Network(lambda: self.settings.network, publish=self.publish)
-        return self.machine.services(press=lambda: self.end(Goal.STOP, "power button"), network=self.network)
+        return self.machine.services(
+            settings=lambda: self.settings, subjects=lambda: self.subjects, bus=self.bus, publish=self.publish,
+            stop=lambda reason: self.end(Goal.STOP, reason),
+        )  # fmt: skip
 
     def _subjects(self) -> Subjects:
         face = ExternalFace(self.external) if self.external else None
@@ -251,7 +257,7 @@ class Node:
             started=self.started,
             root=self.layout.root,
             uptime_seconds=clock.monotonic_seconds() - self.started_monotonic,
-            note=self.bundle.note,
+            note="; ".join(filter(None, (self.bundle.note, self.machine.note if self.machine is not None else ""))),
         )
 
     def settings_picture(self) -> SettingsPicture:
@@ -288,12 +294,12 @@ class Node:
             say(f"{goal.value}: {reason}")
             self._end_asked.set()
 
-    def end_machine(self, how: str) -> None:
+    def end_machine(self, how: str, reason: str = "") -> None:
         """"reboot" or "poweroff", after all has stopped in order. Raises ConflictError: it is not ours."""
         if self.machine is None:
             raise ConflictError(f"cannot {how}: another init runs this host; ask that one")
-        self.machine.how = self.machine.ends[how]
-        self.end(Goal.STOP, f"{how} was asked for")
+        self.machine.machine.how = self.machine.machine.ends[how]
+        self.end(Goal.STOP, reason or f"{how} was asked for")
 
     async def switch(self) -> None:
         """For update: become what the slot record says now, units untouched. Returns; the end follows.
@@ -326,8 +332,8 @@ class Node:
         self.publish("settings", file, state="loaded", reason="; ".join(changed) or "nothing changed")
         if old.update != self.settings.update:
             self.update.reconfigure(self.settings.update)
-        if old.network != self.settings.network and self.network is not None:
-            self.network.reconfigure()
+        if self.machine is not None:
+            self.machine.apply(self.layout, self.loaded, old)
         self.store.retain(self.settings.store.retention())
         self.store.quota = self.settings.store.quota
         problems: list[str] = []
@@ -384,8 +390,7 @@ class Node:
             if number == HANGUP:
                 self._hangup.set()
             elif number == INTERRUPT and self.machine is not None and self.goal is None:
-                self.machine.how = self.machine.how.REBOOT  # ctrl-alt-del
-                self.end(Goal.STOP, "ctrl-alt-del: the machine restarts")
+                self.end_machine("reboot", "ctrl-alt-del")
             elif number == INTERRUPT and self.goal is not None:
                 self._forced = True
                 self._units_told.set()  # cancelled after being told to stop, they kill what is left

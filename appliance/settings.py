@@ -6,7 +6,7 @@ A fragment that is a link to /dev/null counts as absent. A file named with --con
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +14,7 @@ from appliance.errors import ApplianceError, InputError
 from appliance.host import files, node
 from appliance.host.layout import Layout
 from appliance.host.sockets import parse_address
-from appliance.machine import NetworkSettings
+from appliance.machine import MachineSettings, NetworkSettings
 from appliance.schema import Document, Duration, Finding, Size, Source, read_merged, to_plain
 from appliance.units import UnitsSettings
 from appliance.update import UpdateSettings
@@ -174,6 +174,7 @@ class Settings:
     update: UpdateSettings = field(default_factory=UpdateSettings)
     units: UnitsSettings = field(default_factory=UnitsSettings)
     network: NetworkSettings = field(default_factory=NetworkSettings)
+    machine: MachineSettings = field(default_factory=MachineSettings)
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,7 @@ class LoadedSettings:
     findings: tuple[Finding, ...]
     files: tuple[str, ...]  # in the order in which they were merged
     document: Document[Settings] = field(repr=False)
+    texts: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # each file and what it held
 
     @property
     def problem(self) -> str:
@@ -202,13 +204,22 @@ class LoadedSettings:
 
 def load(layout: Layout, config_file: str | None = None) -> LoadedSettings:
     """Read all files that there are. Never raises: a file that cannot be read is a finding."""
-    sources, unreadable = _read_files(layout, config_file)
+    return _load(*_read_files(layout, config_file))
+
+
+def load_texts(texts: Iterable[tuple[str, str]]) -> LoadedSettings:
+    """The same, of files that are kept elsewhere; of none at all: the defaults."""
+    return _load([Source(file, text) for file, text in texts], [])
+
+
+def _load(sources: list[Source], unreadable: list[Finding]) -> LoadedSettings:
     document = read_merged(sources, Settings)
     findings = (*unreadable, *document.findings)
     value = None if unreadable else document.value
     if value is not None:
         value = _completed(value, document)
-    return LoadedSettings(value, findings, tuple(one.file for one in sources), document)
+    texts = tuple((one.file, one.text) for one in sources)
+    return LoadedSettings(value, findings, tuple(one.file for one in sources), document, texts)
 
 
 def _completed(value: Settings, document: Document[Settings]) -> Settings:

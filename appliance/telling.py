@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import traceback
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 from appliance.errors import ApplianceError
 from appliance.host import clock, process_self
 
+LINES_KEPT = 300
+_said: deque[str] = deque(maxlen=LINES_KEPT)
+
 
 def say(line: str) -> None:
     """For people: on stderr, with the time."""
-    process_self.say(f"{clock.timestamp(clock.wall_seconds())} {line}")
+    stamped = f"{clock.timestamp(clock.wall_seconds())} {line}"
+    _said.append(stamped)
+    process_self.say(stamped)
+
+
+def said_lately() -> tuple[str, ...]:
+    """The last lines, for a console."""
+    return tuple(_said)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "") -> tuple[str, ...]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from appliance.api.service import Api
+from appliance.api.status_routes import status_picture
 from appliance.api.subjects import NodePicture, SettingsPicture, StatusSettings, Subjects
 
-__all__ = ["Api", "NodePicture", "SettingsPicture", "StatusSettings", "Subjects"]
+__all__ = ["Api", "NodePicture", "SettingsPicture", "StatusSettings", "Subjects", "status_picture"]

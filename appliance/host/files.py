@@ -108,6 +108,13 @@ def remove(path: str) -> None:
         os.unlink(path)
 
 
+def rename(path: str, to: str) -> None:
+    """Durably; what has the name ``to`` is gone."""
+    with _translated("rename", path):
+        os.rename(path, to)
+    sync_directory(os.path.dirname(to))
+
+
 def remove_tree(path: str) -> None:
     """A directory and all below it; missing is fine."""
     with _translated("remove", path), contextlib.suppress(FileNotFoundError):

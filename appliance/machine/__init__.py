@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from appliance.machine.machine_settings import MachineSettings
 from appliance.machine.network_settings import NetworkSettings
 
 if TYPE_CHECKING:
@@ -15,20 +16,24 @@ if TYPE_CHECKING:
     from appliance.machine.machine import Machine
     from appliance.machine.network import InterfacePicture, Network
     from appliance.machine.starting import Started, start_machine
+    from appliance.machine.timekeeping import TimeKeeper
 
 __all__ = [
     "BootFacts",
     "InterfacePicture",
     "Machine",
+    "MachineSettings",
     "Network",
     "NetworkSettings",
     "Started",
+    "TimeKeeper",
     "read_boot_facts",
     "start_machine",
 ]
 _PLACES = {
     "BootFacts": "boot_facts", "read_boot_facts": "boot_facts", "Machine": "machine", "Network": "network",
     "InterfacePicture": "network", "Started": "starting", "start_machine": "starting",
+    "TimeKeeper": "timekeeping",
 }  # fmt: skip
 
 

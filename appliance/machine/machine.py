@@ -45,8 +45,10 @@ class Machine:
             found.append(Service(name="watchdog", main=self._feed, restart=Restart(first_delay=0.1, delay_max=1.0)))
         return found
 
-    def end(self) -> None:
-        """After everything of ours has stopped. Does not come back where it may end the machine."""
+    def end(self, *, given_up: bool = False) -> None:
+        """After everything of ours has stopped; ``given_up``: it cannot go on, a restart may. Never returns."""
+        if given_up:
+            self.how = End.REBOOT
         power.end_processes(_GRACE_SECONDS)
         for trouble in power.unmount_all():
             self._say(trouble)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from appliance.errors import ApplianceError, NotFoundError
 from appliance.host import block_devices, clock, entropy, files, gpt, machine_state, mounts
 from appliance.machine.boot_facts import BootFacts
+from appliance.machine.timekeeping import remembered_time
 
 _MOUNTS = (
     ("devpts", "/dev/pts", "devpts", mounts.NO_SUID | mounts.NO_EXEC, "gid=5,mode=0620,ptmxmode=0666"),
@@ -86,9 +87,10 @@ def start_machine(facts: BootFacts, *, say: Callable[[str], None], built: float)
     machine_state.make_directories(*_KEPT)
     attempt(lambda: mounts.mount("/var/etc/appliance", "/etc/appliance", "", mounts.BIND))
     started.notes += machine_state.set_sysctl(SYSCTL)
-    if clock.wall_seconds() < built:
-        attempt(lambda: machine_state.set_clock(built))
-        started.notes.append("the machine's clock was before our own build date: set to it")
+    known, of_what = max((built, "our own build date"), (remembered_time(), "the time of the last run"))
+    if clock.wall_seconds() < known:
+        attempt(lambda: machine_state.set_clock(known))
+        started.notes.append(f"the machine's clock was before {of_what}: set to it")
     attempt(_give_identity)
     started.seconds["identity"] = clock.boot_seconds()
     steps = ", ".join(f"{name} {seconds:.2f}" for name, seconds in started.seconds.items())
