@@ -34,7 +34,7 @@ from appliance.store import Store
 from appliance.supervisor import EventBus, Restart, Service, State, Subscription, Supervisor
 from appliance.telling import differences, say, tell_fault
 from appliance.units import Units
-from appliance.update import Update
+from appliance.update import Product, Update
 
 if TYPE_CHECKING:
     from appliance.own_image import OwnImage
@@ -61,6 +61,7 @@ def run(layout: Layout, config_file: str | None, signals: Signals) -> int:
     if process_self.is_init():
         process_self.settle_as_init()
         machine = take_machine()
+        bundle = machine.own.of_bundle(bundle) if machine is not None else bundle
     sys.setswitchinterval(SWITCH_SECONDS)
     lock = files.lock(layout.lock)
     try:
@@ -178,6 +179,8 @@ class Node:
             health=self,
             switch=self.switch,
             publish=self.publish,
+            slots=machine.own.slots if machine is not None else None,
+            product=Product(kind="os" if machine is not None else "binary"),
         )
         self.etcd = EtcdApi(
             self.store,
@@ -220,7 +223,7 @@ class Node:
             return []
         return self.machine.services(
             settings=lambda: self.settings, subjects=lambda: self.subjects, bus=self.bus, publish=self.publish,
-            stop=lambda reason: self.end(Goal.STOP, reason),
+            stop=lambda reason: self.end(Goal.STOP, reason), supervisor=lambda: self.supervisor,
         )  # fmt: skip
 
     def _subjects(self) -> Subjects:

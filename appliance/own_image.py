@@ -15,8 +15,9 @@ from appliance.errors import ApplianceError, ConflictError, InputError
 from appliance.host import clock, files, machine_state, mounts, terminal
 from appliance.host.layout import Layout
 from appliance.machine import BootFacts, Machine, Network, TimeKeeper, start_machine
+from appliance.own_slots import OwnSlots
 from appliance.settings import LoadedSettings, Settings
-from appliance.supervisor import EventBus, Restart, Service
+from appliance.supervisor import EventBus, Restart, Service, Supervisor
 from appliance.telling import said_lately, say
 from appliance.version import built_seconds
 
@@ -39,6 +40,7 @@ class OwnImage:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
+        self.own = OwnSlots(machine.started.facts, Layout())
         self.network: Network | None = None
 
     @property
@@ -46,7 +48,7 @@ class OwnImage:
         """What people should know of how the machine came up."""
         started = self.machine.started
         lost = f"the state is only in memory: {started.emergency}" if started.emergency else ""
-        return "; ".join([*filter(None, [lost]), *started.troubles])
+        return "; ".join([*filter(None, [lost, self.own.note]), *started.troubles])
 
     # Settings: a first process may not end because of a typing error.
 
@@ -90,7 +92,7 @@ class OwnImage:
 
     def services(
         self, *, settings: Callable[[], Settings], subjects: Callable[[], Subjects], bus: EventBus,
-        publish: Callable[..., None], stop: Callable[[str], None],
+        publish: Callable[..., None], stop: Callable[[str], None], supervisor: Callable[[], Supervisor],
     ) -> list[Service]:  # fmt: skip
         """``stop``: end the life of the node, units too, for that reason."""
 
@@ -100,6 +102,7 @@ class OwnImage:
 
         self.network = Network(lambda: settings().network, publish=publish)
         found = self.machine.services(press=press, network=self.network)
+        found += self.own.services(supervisor=supervisor, bus=bus, settings=settings, publish=publish)
         if settings().machine.console == "status":
             found.append(self._console(settings, subjects, bus))
         keeper = TimeKeeper(lambda: settings().machine.ntp, publish=publish)

@@ -20,6 +20,7 @@ FLOORS = (  # ground floor first; rooms on one floor do not know each other
     {"release", "cluster"},
     {"settings", "keeping", "telling"},
     {"api", "console"},
+    {"own_slots"},
     {"own_image"},
     {"app", "etcd_app"},
     {"cli"},

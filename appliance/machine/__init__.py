@@ -13,18 +13,22 @@ from appliance.machine.network_settings import NetworkSettings
 
 if TYPE_CHECKING:
     from appliance.machine.boot_facts import BootFacts, read_boot_facts
+    from appliance.machine.good_start import GoodStart
     from appliance.machine.machine import Machine
     from appliance.machine.network import InterfacePicture, Network
+    from appliance.machine.scrub import Scrub
     from appliance.machine.starting import Started, start_machine
     from appliance.machine.timekeeping import TimeKeeper
 
 __all__ = [
     "BootFacts",
+    "GoodStart",
     "InterfacePicture",
     "Machine",
     "MachineSettings",
     "Network",
     "NetworkSettings",
+    "Scrub",
     "Started",
     "TimeKeeper",
     "read_boot_facts",
@@ -32,7 +36,8 @@ __all__ = [
 ]
 _PLACES = {
     "BootFacts": "boot_facts", "read_boot_facts": "boot_facts", "Machine": "machine", "Network": "network",
-    "InterfacePicture": "network", "Started": "starting", "start_machine": "starting",
+    "GoodStart": "good_start", "Scrub": "scrub", "InterfacePicture": "network", "Started": "starting",
+    "start_machine": "starting",
     "TimeKeeper": "timekeeping",
 }  # fmt: skip
 

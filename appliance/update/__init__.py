@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from appliance.update.health import HealthSource
     from appliance.update.offer import Offer, newest_first, parse_offer, target_path
     from appliance.update.os_payload import HEADER_SIZE, decode_header
+    from appliance.update.os_slots import OsSlots
     from appliance.update.pack import FOOTER_SIZE, Footer, parse_footer
     from appliance.update.picture import Gate, HistoryEntry, SlotPicture, UpdatePicture
     from appliance.update.policy import (
@@ -46,6 +47,7 @@ _ROOMS = {
     "KINDS": "product",
     "Kind": "product",
     "HEADER_SIZE": "os_payload",
+    "OsSlots": "os_slots",
     "decode_header": "os_payload",
     "OURS": "product",
     "PRODUCT": "product",
@@ -105,6 +107,7 @@ __all__ = [
     "HistoryEntry",
     "Kind",
     "Offer",
+    "OsSlots",
     "Policy",
     "Product",
     "Repository",

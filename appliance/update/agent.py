@@ -204,7 +204,7 @@ class Update:
             received_bytes=received,
             progress=progress,
             failures=course.failures,
-            slots=picture_slots(record, course.running),
+            slots=picture_slots(record, course.running, course.slots.describe),
             denied=tuple(version for version, _ in record.denied),
             health=course.proving.missing if course.proving else (),
             last_check=course.last_check,

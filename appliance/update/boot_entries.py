@@ -35,6 +35,11 @@ class BootEntry:
         return f"{PREFIX}{self.version}{GOOD * self.good}{count}{SUFFIX}"
 
     @property
+    def is_rotten(self) -> bool:
+        """It proved itself once, and was started in vain since. One that was only set back has no tries either."""
+        return self.good and self.left == 0 and self.done > 0
+
+    @property
     def may_start(self) -> bool:
         """Whether it comes before those that have no tries left."""
         return self.left != 0

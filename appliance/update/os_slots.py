@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -32,6 +33,9 @@ from appliance.update.version import parse_version
 
 _PIECE = 1 << 20
 _MOUNT_POINT = "/boot"
+UNKNOWN = "0" * 64  # in place of the sha256 of a payload that never was here: the image as it was written to the disk
+_ROOT_HASH = re.compile(rb"\broothash=([0-9a-f]{64})\b")
+_HEAD_BYTES = 512 << 10  # of a kernel image: its command line is among the first of its sections
 
 
 class OsSlots(Slots):
@@ -56,6 +60,7 @@ class OsSlots(Slots):
         self._esp_device = esp_device
         self._mount_point = mount_point
         self._start_once = start_once
+        self._described: dict[SlotName, tuple[str, str]] = {}
 
     @property
     def running_entry(self) -> BootEntry:
@@ -80,10 +85,14 @@ class OsSlots(Slots):
         kept = super().load() or SlotRecord()
         self.problem = ""
         own = self.running_entry
-        record = replace(kept, base="-")
-        with self._entries() as (_, entries):
-            mine, theirs = own, next((one for one in entries if one.version != own.version), None)
+        record = replace(kept, base="")
+        with self._entries() as (directory, entries):
+            theirs = next((one for one in entries if one.version != own.version), None)
             mine = next((one for one in entries if one.version == own.version), own)
+            self._described = {
+                slot: (one.name, self._root_hash(f"{directory}/{one.name}"))
+                for slot, one in ((self.running, mine), (other(self.running), theirs)) if one is not None
+            }  # fmt: skip
         record = self._with_entry(record, self.running, mine)
         record = self._with_entry(record, other(self.running), theirs)
         self.record = record
@@ -94,17 +103,26 @@ class OsSlots(Slots):
         if entry is None:
             return _put(record, slot, SlotEntry())
         same = entry_version(kept.version) == entry.version
-        tries = GOOD_TRIES if entry.left is None else entry.left
+        version, tries = kept.version if same else entry.version, GOOD_TRIES if entry.left is None else entry.left
+        if entry.good:
+            priority = 2 if slot == self.running else 1
+        else:  # with its tries spent and nobody who said so it is still to be judged
+            judged = not tries and any(entry_version(denied) == entry.version for denied, _ in record.denied)
+            priority = 0 if judged else 3
         found = SlotEntry(
-            version=kept.version if same else entry.version, sha256=kept.sha256 if same else "-" * 64,
-            priority=_priority(record, kept.version if same else entry.version, entry, running=slot == self.running),
-            tries=0 if entry.good else tries, blessed=entry.good and entry.may_start,
+            version=version, sha256=kept.sha256 if same and kept.sha256 else UNKNOWN,
+            priority=0 if entry.is_rotten else priority,
+            tries=tries, blessed=entry.good and not entry.is_rotten,
         )  # fmt: skip
         return _put(record, slot, found)
 
     def running_slot(self, bundle: Bundle) -> SlotName | None:
         """The root that is mounted; the launcher knows nothing of partitions."""
         return self.running
+
+    def _root_hash(self, path: str) -> str:
+        found = _ROOT_HASH.search(self._calls.read(path, size_max=_HEAD_BYTES))
+        return found[1].decode() if found else ""
 
     def slot(self, name: SlotName) -> OsSlot:
         """One of the two."""
@@ -118,6 +136,10 @@ class OsSlots(Slots):
         """Whether the slot has an entry that may start; what its partition holds, the initramfs proves."""
         record = self.load() or SlotRecord()
         return record.entry(name).blessed
+
+    def describe(self, name: SlotName) -> tuple[str, str]:
+        """The file name of its boot entry, and the hash of the root that its kernel image asks for."""
+        return self._described.get(name, ("", ""))
 
     def point_current(self, slot: SlotName) -> None:
         """Nothing to point: the boot loader chooses."""
@@ -251,7 +273,7 @@ class OsSlot:
             self._calls.rename(temp, f"{directory}/{entry.name}")
             self._calls.sync_directory(directory)
         reach("update.arm.renamed")
-        with contextlib.suppress(ApplianceError):  # where it is needed it works: it needs EFI, as we do
+        if not is_newer(entry, self._slots.running_entry):
             self._slots.start_once(entry)
         self._slots.load()
 
@@ -262,7 +284,7 @@ class OsSlot:
         with self._slots.at_entries() as (directory, entries):
             for entry in entries:
                 if self.name == self._slots.running and is_newer(entry, own) and entry.may_start:
-                    last = BootEntry(entry.version, entry.good, left=0, done=max(1, entry.done))
+                    last = BootEntry(entry.version, entry.good, left=0, done=0 if entry.good else max(1, entry.done))
                     self._slots.rename_entry(directory, entry, last)
         self._slots.load()
         self._slots.keep_record((self._slots.record or SlotRecord()).blessed_as(self.name))
@@ -270,6 +292,11 @@ class OsSlot:
     def condemn(self) -> None:
         """No tries are left to it; its version is never taken again."""
         record = self._slots.load() or SlotRecord()
+        with self._slots.at_entries() as (directory, entries):  # first what shall start in its place
+            for entry in entries:
+                is_running = entry.version == self._slots.running_entry.version
+                if is_running != (self.name == self._slots.running) and entry.good and not entry.is_rotten:
+                    self._slots.rename_entry(directory, entry, BootEntry(entry.version, True, GOOD_TRIES))
         self._rename(lambda own: BootEntry(own.version, own.good, left=0, done=max(1, own.done)))
         self._slots.keep_record(record.condemned(self.name))
         self._slots.load()
@@ -304,15 +331,6 @@ class OsSlot:
         if not data:
             raise CorruptError(f"cannot use slot {self.name}: nothing was written into it", where=self._header_file())
         return decode_header(data)
-
-
-def _priority(record: SlotRecord, version: str, entry: BootEntry, *, running: bool) -> int:
-    """A version on trial whose tries are spent is condemned by us, not by its counter: else it would not be denied."""
-    if entry.good:
-        return 2 if entry.may_start else 0
-    if not entry.may_start and any(denied == version for denied, _ in record.denied):
-        return 0
-    return 2 if running else 3
 
 
 def _put(record: SlotRecord, slot: SlotName, entry: SlotEntry) -> SlotRecord:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ class Gate:
     name: str
     open: bool
     reason: str
+    opens: str = ""  # when it opens by itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +48,20 @@ class SlotPicture:
     blessed: bool
     tries: int
     priority: int
+    entry: str = ""  # of an OS: the name of its boot entry
+    verity: str = ""  # of an OS: the hash of its root
 
 
-def picture_slots(record: SlotRecord, running: SlotName | None) -> tuple[SlotPicture, ...]:
+def picture_slots(
+    record: SlotRecord, running: SlotName | None,
+    describe: Callable[[SlotName], tuple[str, str]] = lambda name: ("", ""),
+) -> tuple[SlotPicture, ...]:  # fmt: skip
     """Both slots."""
     return tuple(
         SlotPicture(
             name=name, version=entry.version, sha256=entry.sha256, running=name == running,
             blessed=entry.blessed, tries=entry.tries, priority=entry.priority,
+            entry=describe(name)[0], verity=describe(name)[1],
         )
         for name in SLOTS
         for entry in (record.entry(name),)
@@ -93,6 +100,16 @@ def picture_progress(told: Mapping[str, Any]) -> ProgressPicture | None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HoldPicture:
+    """Who holds updates back."""
+
+    name: str
+    why: str
+    until: str
+    source: str  # person | file
+
+
+@dataclass(frozen=True, kw_only=True)
 class UpdatePicture:
     """The whole of ``update status``."""
 
@@ -100,6 +117,7 @@ class UpdatePicture:
     reason: str  # why off; else why the last attempt failed; else empty
     state: str
     version: str
+    product: str = "appliance"
     slot: str
     trial: bool
     repository: str
@@ -114,6 +132,9 @@ class UpdatePicture:
     slots: tuple[SlotPicture, ...]
     denied: tuple[str, ...]
     health: tuple[str, ...]  # during a trial: what is still missing
+    waiting: str = ""  # for which gate, while all else is done
+    opens: str = ""  # when that opens by itself
+    holds: tuple[HoldPicture, ...] = ()
     last_check: str
     next_check: str
     recent: tuple[HistoryEntry, ...]  # newest first

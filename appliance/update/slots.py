@@ -145,6 +145,10 @@ class Slots:
         self.point_current(name)
         return name
 
+    def describe(self, name: SlotName) -> tuple[str, str]:
+        """Of an OS: the boot entry and the root hash of that slot."""
+        return "", ""
+
     def measure(self, path: str, *, from_disk: bool = False) -> tuple[str, int]:
         """sha256 and length."""
         digest, length = hashlib.sha256(), 0
