@@ -23,7 +23,7 @@ SEQUENCE_MAX = 2**64 - 2
 
 _VERSION = r"[0-9A-Za-z][0-9A-Za-z.+-]{0,63}"
 _HASH = r"[0-9a-f]{64}"
-_CHECK = re.compile(r"^check ([0-9a-f]{8})\n", re.MULTILINE)
+_CHECK = re.compile(rb"^check ([0-9a-f]{8})\n", re.MULTILINE)
 _SEQUENCE = re.compile(r"sequence ([0-9]{1,20})")
 _BASE = re.compile(rf"base ({_HASH}|-)")
 _SLOT = re.compile(
@@ -142,14 +142,15 @@ def format_copy(record: SlotRecord) -> bytes:
 
 
 def parse_copy(data: bytes) -> SlotRecord | None:
-    """The record in one copy; None when it is not whole, which is what a power cut leaves."""
-    if len(data) != COPY_SIZE or not data.isascii():
+    """The record in one copy; None when it is not whole, which is what a power cut leaves.
+
+    Nothing after the check line counts: to the launcher, too, what was lost or torn there was only padding.
+    """
+    check = _CHECK.search(data)
+    body = data[: check.start()] if check else b""
+    if len(data) != COPY_SIZE or not check or int(check[1], 16) != zlib.crc32(body) or not body.isascii():
         return None
-    text = data.decode("ascii")
-    check = _CHECK.search(text)
-    if not check or int(check[1], 16) != zlib.crc32(data[: check.start()]):
-        return None
-    first, *lines = text[: check.start()].split("\n")[:-1]
+    first, *lines = body.decode("ascii").split("\n")[:-1]
     if first != "appliance-slots 1":
         return None
     record, entries, seen = SlotRecord(), dict[str, SlotEntry](), set[str]()

@@ -3,6 +3,8 @@
 Fault model: of the writes to a file that were not synced, any subset survives, the last of them perhaps torn. Of the
 changes of names in a directory that were not synced, any prefix survives, in the order they were made. A name may
 outlive the data that was to be in it: exactly what happens to those who rename before they sync.
+
+``lose_power`` takes one of the disks that may be left, by the seed; ``tests.sim.left`` lists them all.
 """
 
 from __future__ import annotations
@@ -41,8 +43,10 @@ Thing = SimFile | str  # a string is where a symbolic link points to
 class SimSlotCalls:
     """``cut_at``: the number of the changing call at which the power goes; ``fail_at``: where the disk is full."""
 
-    def __init__(self, seed: int = 0, cut_at: int = 0, fail_at: int = 0) -> None:
+    def __init__(self, seed: int = 0, cut_at: int = 0, fail_at: int = 0, *, freeze: bool = False) -> None:
+        """``freeze``: at the cut the disk stays as it is, what is synced apart from what is not."""
         self.rng = random.Random(seed)
+        self.freeze = freeze
         self.cut_at = cut_at
         self.fail_at = fail_at
         self.calls = 0
@@ -54,7 +58,8 @@ class SimSlotCalls:
         """Count one changing call; here the power may go."""
         self.calls += 1
         if self.calls == self.cut_at:
-            self.lose_power()
+            if not self.freeze:
+                self.lose_power()
             raise PowerLost(f"at call {self.calls}: {what}")
         if self.calls == self.fail_at:
             raise UnavailableError(f"cannot write {what}: No space left on device")

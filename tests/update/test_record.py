@@ -101,6 +101,8 @@ def test_the_newer_whole_copy_counts_and_the_other_is_written_first() -> None:
     assert read_record(new + old) == (STARTED.cleared("b"), 1)
     assert read_record(broken + old) == (STARTED, 0)
     assert read_record(old + broken) == (STARTED, 1)
+    assert read_record(broken + old[:600]) == (STARTED, 0)  # the end of a new file was not written: only padding
+    assert read_record(broken + old[:600] + b"\xff" * 999) == (STARTED, 0)
     with pytest.raises(CorruptError, match="neither copy"):
         read_record(broken + broken)
 
