@@ -5,10 +5,9 @@ Each disk is started by the launcher's own C code; the update then ends by itsel
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -215,14 +214,18 @@ async def test_the_power_goes_at_every_operation(
     assert cut > 10
 
 
+def some(power: Power, disks: Iterable[SimSlotCalls], most: int) -> list[SimSlotCalls]:
+    found = list(disks)
+    return power.rng.sample(found, min(most, len(found)))
+
+
 async def again(power: Power, left: SimSlotCalls, values: dict[str, bytes], second: int, cut: int) -> None:
     """The power goes once more while the machine comes back."""
     (copy,) = disks_left(left)
     machine = power.machine(copy, values)
     if not await power.frozen(machine, start, second):
         return
-    found = list(disks_left(machine.calls, seed=second))
-    for disk in power.rng.sample(found, min(2, len(found))):
+    for disk in some(power, disks_left(machine.calls, seed=second), 2):
         power.counts["disks, cut twice"] += 1
         try:
             await comes_back(power, power.machine(disk, machine.keeper.values))
@@ -239,7 +242,7 @@ async def test_a_sync_that_was_forgotten_is_found(
     bad = cut = 0
     while not bad and (broken := await at_cut(power, cut + 1, forgotten=forgotten)) is not None:
         cut += 1
-        for disk in itertools.islice(disks_left(broken.calls, seed=cut), 20):
+        for disk in some(power, disks_left(broken.calls, seed=cut), 20):
             try:
                 await comes_back(power, power.machine(disk, broken.keeper.values))
             except AssertionError:
