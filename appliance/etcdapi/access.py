@@ -17,6 +17,11 @@ class Access:
         self._reserved = reserved
         self._reserved_end = prefix_end(reserved) if reserved else b""
 
+    @property
+    def enabled(self) -> bool:
+        """Whether anybody is asked who they are."""
+        return self.auth.book.enabled
+
     def known(self, call: Call) -> None:
         """Anybody, but not with a token that is none: that is refused whether authentication is on or off."""
         if call.token or self.auth.book.enabled:

@@ -61,6 +61,8 @@ class KV:
     def range(self, call: Call, message: bytes) -> bytes:
         """What is durable."""
         request = range_request(parse_untrusted(rpc_pb2.RangeRequest, message))
+        if self._access.enabled:
+            self._store.check(request)
         self._access.range(call, request)
         plain = self._store.read_plain(request, encode_in_range)
         if plain is not None:
@@ -73,6 +75,8 @@ class KV:
         """One key."""
         check_size(message, self._limits.request_bytes)
         request = put_request(parse_untrusted(rpc_pb2.PutRequest, message))
+        if self._access.enabled:
+            self._store.check(request)
         self._access.put(call, request)
         if request.lease:
             self._leases.attach(request.lease, request.key)
@@ -91,6 +95,8 @@ class KV:
         """Keys; nothing deleted makes no revision."""
         check_size(message, self._limits.request_bytes)
         request = delete_request(parse_untrusted(rpc_pb2.DeleteRangeRequest, message))
+        if self._access.enabled:
+            self._store.check(request)
         self._access.delete(call, request)
 
         def done(result: TxnResult | ApplianceError) -> None:
@@ -107,6 +113,8 @@ class KV:
         """All or nothing."""
         check_size(message, self._limits.request_bytes)
         request = txn_request(parse_untrusted(rpc_pb2.TxnRequest, message), self._limits.operations)
+        if self._access.enabled:
+            self._store.check(request)
         self._access.txn(call, request)
         for put in _puts(request):
             if put.lease:

@@ -263,6 +263,10 @@ class Store:
         await engine.committer.settled()
         return result
 
+    def check(self, request: Range | Put | Delete | Txn) -> None:
+        """What needs no look at the keys: raises what a request is refused for in any case."""
+        rules.check_txn(request if isinstance(request, Txn) else Txn(success=(request,)), self.limits)
+
     def facts(self, prefix: bytes) -> dict[bytes, bytes]:
         """What is kept beside the keys under names that begin so; what is still being written is there already."""
         return {name: value for name, value in self._reading().facts.items() if name.startswith(prefix)}

@@ -23,6 +23,7 @@ class Client:
         self._h2.initiate_connection()
         self._data: dict[int, bytearray] = {}
         self._ended: dict[int, dict[bytes, bytes]] = {}
+        self.token = ""  # of who asks, from the next call on
 
     @classmethod
     async def connect(cls, address: str) -> Client:
@@ -40,6 +41,7 @@ class Client:
     async def open(self, method: str) -> int:
         number = self._h2.get_next_available_stream_id()
         headers = [(":method", "POST"), (":scheme", "http"), (":path", f"/etcdserverpb.{method}"), (":authority", "x")]
+        headers += [("token", self.token)] if self.token else []
         self._h2.send_headers(number, [*headers, ("content-type", "application/grpc"), ("te", "trailers")])
         self._data[number] = bytearray()
         await self._flush()

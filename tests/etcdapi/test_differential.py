@@ -28,7 +28,7 @@ from tests.etcdapi.test_transcript import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not shutil.which("etcd"), reason="needs etcd")]
 
-OPERATIONS = 400
+OPERATIONS = int(os.environ.get("DIFFERENTIAL_OPERATIONS", "400"))
 SEEDS = [int(os.environ["DIFFERENTIAL_SEED"])] if "DIFFERENTIAL_SEED" in os.environ else [1, 2, 3, 4, 11, 18]
 KEYS = [b"", b"a", b"a\0", b"aa", b"ab", b"b", b"ba", b"c", b"c\xff", b"\xff", b"d/1", b"d/2", b"d/3"]
 ENDS = [b"", b"", b"\0", b"a", b"b", b"c", b"d0", b"\xff", b"\xff\xff"]
@@ -108,7 +108,7 @@ class Chooser:
         request.keys_only = self.rarely(0.2)
         request.count_only = self.rarely()
         for name in ("min_mod_revision", "max_mod_revision", "min_create_revision", "max_create_revision"):
-            if self.rarely(0.07):
+            if self.rarely(0.12):
                 setattr(request, name, self.random.randint(1, self.revision))
         return request
 
@@ -172,11 +172,14 @@ class Chooser:
         create = pb.WatchCreateRequest(key=self.key() or b"a", prev_kv=self.rarely(0.5))
         create.range_end = self.pick(ENDS)
         create.start_revision = self.pick(
-            [0, max(self.compacted, 1), max(self.some_revision(), 0)]
-        )  # negative: we refuse
+            [0, 0, max(self.compacted, 1), self.some_revision(), self.some_revision(), -2]
+        )
         create.start_revision = min(create.start_revision, self.revision + 1)
-        if self.rarely(0.2):
+        if self.rarely(0.3):
             create.filters.append(self.pick([pb.WatchCreateRequest.NOPUT, pb.WatchCreateRequest.NODELETE]))
+        create.fragment = self.rarely(0.3)
+        create.progress_notify = self.rarely(0.2)
+        create.watch_id = self.pick([0, 0, 5])
         return pb.WatchRequest(create_request=create)
 
     def learn(self, request: Message, answer: object) -> None:
@@ -199,6 +202,7 @@ class Side:
         self.client = client
         self.gateway = gateway
         self.compacted = 0
+        self.root_token = ""
 
     async def do(self, method: str, request: Message) -> object:
         if isinstance(request, pb.WatchRequest):
@@ -216,7 +220,9 @@ class Side:
 
     async def do_json(self, method: str, request: Message) -> object:
         body = json_format.MessageToJson(request, preserving_proto_field_name=True)
-        answer = await self.gateway.post(GATEWAY[method], content=body)
+        token = self.client.token
+        headers = {"Authorization": token} if token else {}
+        answer = await self.gateway.post(GATEWAY[method], content=body, headers=headers)
         said = answer.json()
         for name in ("cluster_id", "member_id", "raft_term"):
             said.get("header", {}).pop(name, None)
@@ -237,6 +243,7 @@ class Side:
         await self.client.say(stream, request)
         created = normal(await self.client.hear(stream, pb.WatchResponse))
         said: list[object] = [created]
+        self.client.token = self.root_token
         if created.canceled:
             return said
         put = pb.PutRequest(key=create.key, value=b"end")
@@ -255,7 +262,10 @@ class Side:
                 break
             said += [each for each in answer.events if not (each.type and each.kv.mod_revision == self.compacted)]
             at = answer.events[-1].kv.mod_revision if answer.events else at
-        await self.client.say(stream, pb.WatchRequest(cancel_request=pb.WatchCancelRequest(watch_id=0)), last=True)
+        if create.watch_id and at >= last:  # the id of a watch that lives: refused
+            await self.client.say(stream, pb.WatchRequest(create_request=create))
+            said.append(normal(await self.client.hear(stream, pb.WatchResponse)))
+        await self.client.say(stream, pb.WatchRequest(cancel_request=pb.WatchCancelRequest(watch_id=created.watch_id)))
         return said
 
 
