@@ -30,10 +30,9 @@ def test_bad_settings_are_told_with_their_place(binary: Path, tmp_path: Path) ->
     file.write_text('[status]\nlisten = "127.0.0.1:7780"\n\n[update]\nchanel = "stable"\n')
     done = run(binary, "--root", str(tmp_path), "config", "check")
     assert done.returncode == 2
-    assert done.stdout.splitlines()[0] == (
-        f'{file}:5:1: update.chanel: unknown key; did you mean "channel"? '
-        "(allowed: channel, health, interval, repository, strategy)"
-    )
+    line = done.stdout.splitlines()[0]
+    assert line.startswith(f'{file}:5:1: update.chanel: unknown key; did you mean "channel"? (allowed: ')
+    assert {"channel", "health", "interval", "repository", "strategy"} <= set(line.partition("allowed: ")[2][:-1].split(", "))
     assert run(binary, "--root", str(tmp_path), "run").returncode == 2
 
 

@@ -34,7 +34,7 @@ def test_what_is_unpacked_is_durable_before_it_gets_its_name(host: Host) -> None
     synced = {match[1] for line in lines[:named] if (match := re.match(r"fsync\(\d+<(.+)>\) += 0", line))}
     temp = re.search(r'"([^"]+)"', lines[named])
     assert temp is not None
-    assert synced == {temp[1], *(f"{temp[1]}/{name}" for name in ("VERSION", "BEHAVIOUR", "appliance"))}
+    assert synced == {temp[1], *(f"{temp[1]}/{name}" for name in ("VERSION", "BUILT", "BEHAVIOUR", "appliance"))}
     assert place_of(lines, rf"^fsync\(\d+<{host.cache}>\) += 0") > named
     assert place_of(lines, rf'^execve\("{host.cache}/{fake.payload_id(file)}/appliance"') > named
 

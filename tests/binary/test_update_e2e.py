@@ -173,7 +173,7 @@ def catch_up(shelf: Shelf) -> None:
 BEFORE_ARMED = [
     "update.checking.enter", "update.available.enter", "update.downloading.enter", "update.downloading.leave",
     "update.downloaded.enter", "update.clearing.enter", "update.clear.record", "update.clearing.leave",
-    "update.writing.enter", "update.write.piece", "update.write.piece:9", "update.writing.leave",
+    "update.writing.enter", "update.write.piece", "update.writing.leave",
     "update.verifying.enter", "update.verify.read", "update.verifying.leave", "update.record.copy-1",
 ]  # fmt: skip
 AFTER_ARMED = ["update.record.copy-0", "update.armed.enter", "update.armed.leave", "update.switching.enter"]
