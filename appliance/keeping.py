@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from appliance.errors import ApplianceError, CorruptError, UnavailableError
 from appliance.external import Keys
+from appliance.host.failpoint import reach
 from appliance.store import Delete, Put, Range, prefix_end
 
 T = TypeVar("T")
@@ -30,7 +31,9 @@ class StoreKeeper:
     async def put(self, key: str, value: bytes) -> None:
         """Durable when it returns."""
         await self._wait_outcome()
+        reach(f"keep.{key}.before")
         await _kept(self._keys.put(Put(OURS + key.encode(), value)))
+        reach(f"keep.{key}.after")
 
     async def delete(self, key: str) -> None:
         """A missing one is fine."""

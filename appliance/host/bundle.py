@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from appliance.errors import CorruptError
+from appliance.host.failpoint import reach
 from appliance.host.signals import WATCHED
 from appliance.version import version
 
@@ -99,7 +100,9 @@ def exec_launcher(bundle: Bundle, arguments: Sequence[str], spare: str = "") -> 
     standard streams and children stay; every other descriptor of ours is close-on-exec. Signals that are held back
     stay so: whom we start unblocks them when it listens. Raises CorruptError when no file can be started.
     """
+    reach("update.switch.guarded")
     dismiss_guard(bundle)
+    reach("update.switch.exec")
     for number in signal.valid_signals():
         if signal.getsignal(number) == signal.SIG_IGN:  # execve keeps these and resets the rest (execve(2))
             signal.signal(number, signal.SIG_DFL)

@@ -2,6 +2,8 @@
 
 ``APPLIANCE_FAILPOINT=NAME`` in the daemon's environment makes ``reach("NAME")`` end the process by SIGKILL: no handler,
 no flush, as a crash would. ``NAME:3`` does so the third time. ``NAME=hang`` stops there for ever instead.
+With ``APPLIANCE_FAILPOINT_ONCE=FILE`` only the first process that gets there dies; it makes that file.
+With ``APPLIANCE_FAILPOINT_NEXT=NAME`` it is armed for whom this process becomes (exec), not for itself.
 """
 
 from __future__ import annotations
@@ -11,7 +13,20 @@ import signal
 import time
 
 _armed = os.environ.pop("APPLIANCE_FAILPOINT", "")
+_whole = int(os.environ.pop("APPLIANCE_FAILPOINT_OF", "") or 0)  # the daemon that we do a part of the work for
 _reached = 0
+if _next := os.environ.pop("APPLIANCE_FAILPOINT_NEXT", ""):
+    os.environ["APPLIANCE_FAILPOINT"] = _next
+
+
+def passed_on() -> dict[str, str]:
+    """For a child that does a part of our work: where it gets to the point, it and we die."""
+    if not _armed:
+        return {}
+    once = os.environ.get("APPLIANCE_FAILPOINT_ONCE", "")
+    return {
+        "APPLIANCE_FAILPOINT": _armed, "APPLIANCE_FAILPOINT_OF": str(os.getpid()), "APPLIANCE_FAILPOINT_ONCE": once,
+    }  # fmt: skip
 
 
 def reach(name: str) -> None:
@@ -29,4 +44,11 @@ def reach(name: str) -> None:
     if action == "hang":
         while True:
             time.sleep(3600)
+    if once := os.environ.get("APPLIANCE_FAILPOINT_ONCE"):
+        try:
+            os.close(os.open(once, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return
+    if _whole and _whole == os.getppid():
+        os.kill(_whole, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -10,6 +10,7 @@ import trio
 
 from appliance.errors import UnavailableError
 from appliance.host.bundle import Bundle, command_of_ours
+from appliance.host.failpoint import passed_on
 from appliance.host.layout import Layout
 from appliance.host.processes import Processes
 from appliance.host.slots import network_environment
@@ -59,7 +60,7 @@ async def _ask(
         bundle, "--root", layout.root, "update-worker", verb, *words
     )  # fmt: skip
     finished = await processes.run_command(
-        argv, timeout=_SECONDS[verb], environment={**network_environment(), **environment},
+        argv, timeout=_SECONDS[verb], environment={**network_environment(), **environment, **passed_on()},
         input=format_transport(transport_of(settings)).encode(),  # not in argv: it may hold a password
     )  # fmt: skip
     if finished.timed_out:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from appliance.errors import NotFoundError, UnavailableError, UntrustedError
 from appliance.host import clock, entropy
+from appliance.host.failpoint import reach
 from appliance.host.slots import Writing, file_size, reading, writing
 from appliance.payload import Index, chunk_hash, cut, plain, plan_ranges
 from appliance.update.fetch import Fetcher
@@ -57,8 +58,10 @@ class Assembly:
                 if 0 in self.have:
                     self._fetch()
             finally:
+                reach("update.fetch.unsynced")
                 if self._unsynced:
                     file.sync()
+                reach("update.fetch.synced")
         self.progress.enter("fetched", index.length)
 
     # --- what is here ---
@@ -111,6 +114,7 @@ class Assembly:
                 self._file.put(self.index.positions[number], chunk)
                 self._count(number, len(chunk))
                 self._unsynced += len(chunk)
+                reach("update.fetch.chunk")
         if self._unsynced >= _SYNC_BYTES:
             self._file.sync()
             self._unsynced = 0
@@ -149,6 +153,7 @@ class Assembly:
                 self.sleep(wait)
 
     def _fetch_range(self, start: int, end: int, chunks: Iterable[int]) -> None:
+        reach("update.fetch.range")
         at, pieces = self.fetcher.open_at(self.url, start, end)
         if at != start:  # the server sends all of it: then take all that is missing as it comes by
             first = self.index.first
@@ -176,6 +181,7 @@ class Assembly:
                         where=self.url,
                     )
                 self.progress.receive(len(piece))
+                reach("update.fetch.piece")
                 if at + len(buffer) < offset:  # before what we want
                     skipped = min(offset - at, len(buffer) + len(piece))
                     buffer += piece

@@ -103,6 +103,7 @@ class Slots:
             self._calls.make_directory(self.directory)
         for number in (self._first, 1 - self._first):
             self._calls.write_at(self.record_file, number * COPY_SIZE, data)
+            reach(f"update.record.unsynced-{number}")
             self._calls.sync(self.record_file)
             if is_new:
                 self._calls.sync_directory(self.directory)
@@ -123,7 +124,9 @@ class Slots:
         temp = f"{self.directory}/current.tmp"
         self._calls.remove(temp)
         self._calls.point(temp, slot)
+        reach("update.current.made")
         self._calls.rename(temp, f"{self.directory}/current")
+        reach("update.current.renamed")
         self._calls.sync_directory(self.directory)
 
     def seed(self, source: str, *, version: str, base: str) -> SlotName:
@@ -184,6 +187,7 @@ class BinarySlot:
         reach("update.clear.record")
         self._calls.make_directory(self._directory)
         self._calls.remove(self._file)
+        reach("update.clear.removed")
         self._calls.remove(self._temp)
         self._calls.sync_directory(self._directory)
 
@@ -223,6 +227,7 @@ class BinarySlot:
             )
         reach("update.verify.read")
         self._calls.rename(self._temp, self._file)
+        reach("update.verify.renamed")
         self._calls.sync_directory(self._directory)
 
     def arm(self, *, version: str, sha256: str, tries: int, deadline: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from appliance.errors import UnavailableError, UntrustedError
+from appliance.host.failpoint import reach
 from appliance.host.slots import RealSlotCalls, file_size
 from appliance.update.fetch import Fetcher
 from appliance.update.offer import Offer
@@ -43,6 +44,7 @@ def fetch_whole(
                 alive()
                 calls.write_at(partial, have, piece, mode=0o755)
                 have += len(piece)
+                reach("update.fetch.whole")
                 progress.present = have
                 progress.receive(len(piece))
                 unsynced += len(piece)

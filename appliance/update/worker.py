@@ -14,6 +14,7 @@ from typing import Any
 
 from appliance.errors import ApplianceError, InputError, NotFoundError, UnavailableError, UntrustedError
 from appliance.host import files
+from appliance.host.failpoint import reach
 from appliance.host.layout import Layout
 from appliance.host.slots import RealSlotCalls, architecture, file_size, parent_pid
 from appliance.payload import INDEX_SIZE_MAX, Index, parse_index
@@ -97,6 +98,7 @@ def _refreshed(task: Task, closing: ExitStack) -> Repository:
         )  # fmt: skip
         try:
             repository.refresh()
+            reach("update.fetch.metadata")
             return repository
         except UntrustedError as exc:
             fetcher[0].blame(exc.message)
@@ -154,9 +156,12 @@ def download(
                 calls.remove(partial)
                 calls.remove(final + _INDEX)
             raise
+    reach("update.fetch.whole-file")
     calls.rename(partial, final)
+    reach("update.fetch.renamed")
     calls.remove(final + _INDEX)
     calls.sync_directory(directory)
+    reach("update.fetch.end")
     return final
 
 
@@ -182,6 +187,7 @@ def _index_of(repository: Repository, offer: Offer, kept: str, progress: Progres
             repository.fetcher.blame("its index is damaged")
             raise UntrustedError(f"cannot take {url}: it is not what was signed (damaged or tampered with)")
         files.write_atomic(kept, data, durable=False)
+        reach("update.fetch.index")
     try:
         index = parse_index(data, file=url)
     except InputError as exc:
