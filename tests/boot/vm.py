@@ -77,7 +77,8 @@ class VM:
             command += self.drive
         elif self.disk is not None:
             command += ["-drive", f"if=none,id=d0,format=raw,file={self.disk}"]
-            command += ["-device", "virtio-blk-pci,drive=d0,bootindex=0"]
+            first = "" if kernel is not None else ",bootindex=0"
+            command += ["-device", f"virtio-blk-pci,drive=d0{first}"]
         self._process = subprocess.Popen(
             [*command, *self.extra], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.log
         )
