@@ -32,7 +32,8 @@ def test_bad_settings_are_told_with_their_place(binary: Path, tmp_path: Path) ->
     assert done.returncode == 2
     line = done.stdout.splitlines()[0]
     assert line.startswith(f'{file}:5:1: update.chanel: unknown key; did you mean "channel"? (allowed: ')
-    assert {"channel", "health", "interval", "repository", "strategy"} <= set(line.partition("allowed: ")[2][:-1].split(", "))
+    allowed = set(line.partition("allowed: ")[2].rstrip(")").split(", "))
+    assert {"channel", "health", "interval", "repository", "strategy"} <= allowed
     assert run(binary, "--root", str(tmp_path), "run").returncode == 2
 
 

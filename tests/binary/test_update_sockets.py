@@ -10,10 +10,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from app.calling import SERVER, calling, free_port
+
 from tests.binary.test_update_e2e import Versions, node, server, shelf, versions  # noqa: F401
 from tests.binary.update_node import Node, Shelf
 
-# ruff: noqa: E402, F811 - fixtures
+# ruff: noqa: F811 - fixtures
 pytestmark = pytest.mark.binary
 
 
