@@ -61,7 +61,7 @@ class _View:
 
     def __init__(self, terminal: Terminal, console: Console, is_told: bool) -> None:
         self._terminal, self._console, self._is_told = terminal, console, is_told
-        self._mode = "status"
+        self._mode = self._drawn = "status"
         self._rows: list[str] = []
         self._shown: str | None = None  # the last line written below the rows, where nobody else writes
         self._size = terminal.size()
@@ -98,7 +98,7 @@ class _View:
             await self._write(b"no recovery console: [machine] recovery_password_hash is not set\n")
             return
         self._mode = "recovery"
-        self._rows = ["Appliance: recovery console"]
+        self._drawn, self._rows = self._mode, ["Appliance: recovery console"]
         recovery = Recovery(self._console.acts)
         await self._write(whole(self._rows, (), self._size) + recovery.greet().encode())
         while not recovery.over:
@@ -117,12 +117,12 @@ class _View:
     async def _draw(self, *, anew: bool = False) -> None:
         rows, lines = self._wanted(), list(self._console.lines())
         data = None if anew else changed(self._rows, rows, self._size)
-        if data is None:
+        is_behind = not self._is_told and self._shown != (lines[-1] if lines else None)
+        if data is None or is_behind:
             self._size = self._terminal.size()
-            data = whole(rows, lines, self._size)
-        elif not self._is_told and self._shown != (lines[-1] if lines else None):
-            data = whole(rows, lines, self._size)
-        self._rows, self._shown = rows, lines[-1] if lines else None
+            keeps = self._is_told and self._mode == self._drawn  # nobody shall read the same lines twice in a record
+            data = whole(rows, None if keeps else lines, self._size)
+        self._rows, self._shown, self._drawn = rows, lines[-1] if lines else None, self._mode
         await self._write(data)
 
     def _wanted(self) -> list[str]:

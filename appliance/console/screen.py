@@ -63,14 +63,15 @@ def fit(row: str, columns: int) -> str:
     return text if len(text) < columns else text[: columns - 4] + "..."
 
 
-def whole(rows: Sequence[str], lines: Sequence[str], size: tuple[int, int]) -> bytes:
-    """Everything anew: rows pinned above, the last of ``lines`` below."""
+def whole(rows: Sequence[str], lines: Sequence[str] | None, size: tuple[int, int]) -> bytes:
+    """Everything anew: rows pinned above, the last of ``lines`` below; None: what stands there may stay."""
     height, columns = size
     rows = rows[: height - 4]
     top = len(rows) + 2
-    drawn = [f"\x1b[r{_CLEAR.decode()}\x1b[H", *(f"{fit(row, columns)}\n" for row in rows), "-" * (columns - 1)]
-    drawn.append(f"\x1b[{top};{height}r\x1b[{top};1H")
-    drawn += [f"{fit(line, columns)}\n" for line in lines[-(height - top) :]]
+    drawn = ["\x1b[r", _CLEAR.decode() if lines is not None else "", "\x1b[H"]
+    drawn += [f"{fit(row, columns)}\x1b[K\n" for row in (*rows, "-" * (columns - 1))]
+    drawn.append(f"\x1b[{top};{height}r\x1b[{top if lines is not None else height};1H")
+    drawn += [f"{fit(line, columns)}\n" for line in (lines or ())[-(height - top) :]]
     return "".join(drawn).encode()
 
 

@@ -86,6 +86,8 @@ def start_machine(facts: BootFacts, *, say: Callable[[str], None], built: float)
     started.seconds["state"] = clock.boot_seconds()
     machine_state.make_directories(*_KEPT)
     attempt(lambda: mounts.mount("/var/etc/appliance", "/etc/appliance", "", mounts.BIND))
+    flags = mounts.NO_SUID | mounts.NO_DEVICES | mounts.NO_EXEC
+    attempt(lambda: mounts.mount("", "/etc/appliance", "", mounts.REMOUNT | mounts.BIND | flags))
     started.notes += machine_state.set_sysctl(SYSCTL)
     known, of_what = max((built, "our own build date"), (remembered_time(), "the time of the last run"))
     if clock.wall_seconds() < known:

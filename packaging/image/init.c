@@ -409,7 +409,7 @@ int main(void) {
             say("slot %c: its tree is refused: %s", 'a' + i, strerror(errno));
         else if (thorough && !read_through("/dev/mapper/root"))
             say("slot %c: it does not hold what was signed: %s", 'a' + i, strerror(errno));
-        else if (mount("/dev/mapper/root", "/sysroot", "erofs", MS_RDONLY | MS_NODEV, NULL))
+        else if (mount("/dev/mapper/root", "/sysroot", "erofs", MS_RDONLY | MS_NOSUID | MS_NODEV, NULL))
             say("slot %c: cannot mount it: %s", 'a' + i, strerror(errno));
         else
             slot = i;

@@ -17,7 +17,7 @@ from typing import Any
 CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
 GONE = "<<the machine is gone>>"
-_COLOURS = re.compile(rb"\x1b(\[[0-9;=?]*[a-zA-Z]|\([A-Z0-9])")
+_COLOURS = re.compile(rb"\x1b(\[[0-9;=?]*[a-zA-Z]|\([A-Z0-9]|[78])")
 
 
 class MachineGone(AssertionError):
