@@ -3,7 +3,8 @@
 ``APPLIANCE_FAILPOINT=NAME`` in the daemon's environment makes ``reach("NAME")`` end the process by SIGKILL: no handler,
 no flush, as a crash would. ``NAME:3`` does so the third time. ``NAME=hang`` stops there for ever instead.
 With ``APPLIANCE_FAILPOINT_ONCE=FILE`` only the first process that gets there dies; it makes that file.
-With ``APPLIANCE_FAILPOINT_NEXT=NAME`` it is armed for whom this process becomes (exec), not for itself.
+With ``APPLIANCE_FAILPOINT_NEXT=NAME`` it is armed for whom this process becomes (exec), not for itself; ``- NAME`` for
+the one after that.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ _armed = os.environ.pop("APPLIANCE_FAILPOINT", "")
 _whole = int(os.environ.pop("APPLIANCE_FAILPOINT_OF", "") or 0)  # the daemon that we do a part of the work for
 _reached = 0
 if _next := os.environ.pop("APPLIANCE_FAILPOINT_NEXT", ""):
-    os.environ["APPLIANCE_FAILPOINT"] = _next
+    os.environ["APPLIANCE_FAILPOINT"], _, _later = _next.partition(" ")
+    if _later:
+        os.environ["APPLIANCE_FAILPOINT_NEXT"] = _later
 
 
 def passed_on() -> dict[str, str]:
