@@ -5,12 +5,12 @@ Protocols, not classes: the API needs a few methods of each, and a room that cou
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from appliance.errors import UnavailableError
+from appliance.errors import NotFoundError, UnavailableError
 from appliance.store import Range
 
 
@@ -80,6 +80,9 @@ class UnitsSubject(Protocol):
     def problems(self) -> Sequence[Any]: ...  # noqa: D102
     def usages(self, names: Iterable[str] | None = None) -> Mapping[str, Any]: ...  # noqa: D102
     def logs(self, name: str, *, lines: int | None, since: float | None, follow: bool) -> AsyncIterator[Any]: ...  # noqa: D102
+    def search_logs(  # noqa: D102
+        self, names: Sequence[str], query: Any, *, kernel: bool
+    ) -> AsyncGenerator[list[Any], None]: ...
     async def start(self, name: str, *, wait: bool = True) -> Any: ...  # noqa: D102
     async def stop(self, name: str, *, wait: bool = True) -> Any: ...  # noqa: D102
     async def restart(self, name: str, *, wait: bool = True) -> Any: ...  # noqa: D102
@@ -120,9 +123,13 @@ class UpdateSubject(Protocol):
     def history(self) -> Any: ...  # noqa: D102
     async def check(self) -> Any: ...  # noqa: D102
     async def download(self, version: str = "") -> Any: ...  # noqa: D102
-    async def apply(self, version: str = "", *, force: bool = False, source: str = "") -> Any: ...  # noqa: D102
+    async def apply(  # noqa: D102
+        self, version: str = "", *, force: bool = False, source: str = "", now: bool = False
+    ) -> Any: ...
     async def channel(self, channel: str = "", *, allow_downgrade: bool = False) -> Any: ...  # noqa: D102
     async def rollback(self) -> Any: ...  # noqa: D102
+    async def hold(self, duration: str = "", why: str = "", name: str = "") -> Any: ...  # noqa: D102
+    async def unhold(self, name: str = "") -> Any: ...  # noqa: D102
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +146,7 @@ class Subjects:
     units: UnitsSubject | None = None
     store: StoreSubject | None = None
     update: UpdateSubject | None = None
+    bundle: Callable[[str], UpdateSubject] | None = None  # the updater of a bundle. Raises NotFoundError
     absent: Mapping[str, str] = field(default_factory=dict)
     attach: Callable[[Sequence[Any]], None] = lambda operations: None  # puts may name leases. Raises NotFoundError
     look_at_store: Callable[[], Awaitable[Any]] | None = None  # its status, when it takes a while to tell
@@ -159,8 +167,12 @@ class Subjects:
             raise self._missing("store")
         return self.store
 
-    def need_update(self) -> UpdateSubject:
-        """The updater, or UnavailableError with the reason."""
+    def need_update(self, product: str = "") -> UpdateSubject:
+        """The updater, ours or a bundle's. Raises UnavailableError with the reason, NotFoundError: no such bundle."""
+        if product not in ("", "appliance"):
+            if self.bundle is None:
+                raise NotFoundError(f"cannot find bundle {product}: there are none")
+            return self.bundle(product)
         if self.update is None:
             raise self._missing("update")
         return self.update

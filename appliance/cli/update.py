@@ -16,6 +16,8 @@ _VERBS = {
     "rollback": "go back to the version in the other slot, and deny this one",
     "explain": "every gate and how it stands",
     "history": "what was applied, rolled back, refused",
+    "hold": "hold updates back for a while, with a reason",
+    "unhold": "end a hold",
 }
 _EXAMPLES = """Examples:
   appliance update status
@@ -24,7 +26,12 @@ _EXAMPLES = """Examples:
   appliance update channel beta            alpha, beta or stable; nothing older is taken
   appliance update channel stable --allow-downgrade
   appliance update apply --from /media/stick/repository.tar     verified as ever, without a network
-  appliance update explain"""
+  appliance update explain
+  appliance update hold --for 2h --why "the fair is on"
+  appliance update apply --now             although the window is shut, or somebody holds updates back
+  appliance update apply --product shop    a bundle of yours, see [[update.bundle]]
+A unit holds updates back by a file: /run/appliance/update-hold.d/NAME, its text the reason, a line "for = 2h" how long.
+Exit codes: 0 done, 1 failed or rolled back, 4 no such version, 5 refused, 6 not yet (a gate is shut), 7 busy."""
 _POLL_SECONDS = 0.3
 _SUCCESS = {"apply": "blessed", "rollback": "rolled back"}
 
@@ -43,6 +50,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 help="take it from a copy of the repository, or one made by release export; no network is used",
             )  # fmt: skip
             verb.add_argument("--force", action="store_true", help="even if VERSION is denied or older")
+            verb.add_argument("--now", action="store_true", help="although a window is shut or somebody holds updates")
+            verb.add_argument("--dry-run", action="store_true", help="say what would be done, and which gate is shut")
+        if name == "hold":
+            verb.add_argument("--for", dest="duration", default="24h", metavar="DURATION", help="how long (24h)")
+            verb.add_argument("--why", required=True, metavar="TEXT", help="shown to whoever wonders")
+            verb.add_argument("--name", default="", metavar="NAME", help="of this hold, if there are several")
+        if name == "unhold":
+            verb.add_argument("name", nargs="?", default="", metavar="NAME", help="only this one")
+        verb.add_argument("--product", default="", metavar="NAME", help="a bundle; without it: this appliance")
         if name == "channel":
             verb.add_argument("channel", nargs="?", default="", metavar="CHANNEL", help="alpha, beta or stable")
             verb.add_argument("--settings", action="store_true", help="the channel of the settings file again")
@@ -60,25 +76,60 @@ def run(args: argparse.Namespace) -> int:
     from appliance.cli.render import show
 
     verb = args.verb or "status"
+    args.product = getattr(args, "product", "")
+    query = f"?product={args.product}" if args.product else ""
     if verb == "status":
-        show(args, call(args.layout, "GET", "/v1/update"), _status_text)
+        show(args, call(args.layout, "GET", "/v1/update" + query), _status_text)
     elif verb == "explain":
-        show(args, call(args.layout, "GET", "/v1/update/explain"), _explain_text)
+        show(args, call(args.layout, "GET", "/v1/update/explain" + query), _explain_text)
     elif verb == "history":
-        show(args, call(args.layout, "GET", "/v1/update/history"), _history_text)
+        show(args, call(args.layout, "GET", "/v1/update/history" + query), _history_text)
     elif verb == "channel":
         return _channel(args)
     elif verb == "check":
-        show(args, call(args.layout, "POST", "/v1/update/check", {}, timeout=330.0), _offer_text)
+        show(args, call(args.layout, "POST", "/v1/update/check", {"product": args.product}, timeout=330.0), _offer_text)
     elif verb == "download":
         from appliance.cli.update_progress import Reporter, watched
 
         with watched(args, Reporter(args)):
-            picture = call(args.layout, "POST", "/v1/update/download", {"version": args.version}, timeout=7 * 3600.0)
+            body = {"version": args.version, "product": args.product}
+            picture = call(args.layout, "POST", "/v1/update/download", body, timeout=7 * 3600.0)
         show(args, picture, _offer_text)
+    elif verb in ("hold", "unhold"):
+        body = {"name": args.name, "product": args.product}
+        if verb == "hold":
+            body |= {"duration": args.duration, "why": args.why}
+        show(args, call(args.layout, "POST", f"/v1/update/{verb}", body), _holds_text)
+    elif verb == "apply" and args.dry_run:
+        return _dry_run(args)
     else:
         return _begin(args, verb)
     return 0
+
+
+def _dry_run(args: argparse.Namespace) -> int:
+    """What apply would do: the repository is asked, nothing else happens."""
+    from appliance.cli.client import call
+    from appliance.cli.render import show
+    from appliance.errors import NotYetError
+
+    picture = call(args.layout, "POST", "/v1/update/check", {"product": args.product}, timeout=330.0)
+    gates = call(args.layout, "GET", "/v1/update/explain" + (f"?product={args.product}" if args.product else ""))
+    passed = {"loop", "users", "strategy", "services", *(("hold", "window") if args.now else ())}
+    shut = [one for one in gates if not one["open"] and one["name"] not in passed]
+    offer = picture.get("available")
+    lines = [f"{picture['version']} -> {offer['version']}" if offer else str(picture["reason"] or "nothing new")]
+    for one in shut if offer else ():
+        lines.append(f"shut: {one['name']}: {one['reason']}" + (f", until {one['opens']}" if one["opens"] else ""))
+    lines.append("a dry run: nothing was changed")
+    answer = {"from_version": picture["version"], "available": offer, "shut": shut}
+    show(args, answer, lambda _: "\n".join(lines))
+    return NotYetError.exit_code if offer and shut else 0
+
+
+def _holds_text(picture: dict[str, Any]) -> str:
+    lines = [f"{one['name']} holds updates back until {one['until']}: {one['why']}" for one in picture["holds"]]
+    return "\n".join(lines) or "nobody holds updates back"
 
 
 def _channel(args: argparse.Namespace) -> int:
@@ -91,9 +142,10 @@ def _channel(args: argparse.Namespace) -> int:
     if not args.channel and not args.settings:
         if args.allow_downgrade:
             raise InputError("cannot allow a downgrade: say to which channel")
-        show(args, call(args.layout, "GET", "/v1/update"), lambda picture: str(picture["channel"]))
+        path = "/v1/update" + (f"?product={args.product}" if args.product else "")
+        show(args, call(args.layout, "GET", path), lambda picture: str(picture["channel"]))
         return 0
-    body = {"channel": args.channel, "allow_downgrade": args.allow_downgrade}
+    body = {"channel": args.channel, "allow_downgrade": args.allow_downgrade, "product": args.product}
     picture = call(args.layout, "POST", "/v1/update/channel", body, timeout=330.0)
     show(args, picture, lambda picture: f"channel {picture['channel']}: {_offer_text(picture)}")
     return 0
@@ -106,12 +158,12 @@ def _begin(args: argparse.Namespace, verb: str) -> int:
     from appliance.schema import parse_duration
 
     seconds = parse_duration(args.timeout)
-    body: dict[str, Any] = {}
+    body: dict[str, Any] = {"product": args.product}
     if verb == "apply":
         source = os.path.abspath(args.source) if args.source else ""
         if source and not os.path.exists(source):
             raise NotFoundError(f"cannot apply from {source}: there is no such file or directory", where=source)
-        body = {"version": args.version, "force": args.force, "source": source}
+        body |= {"version": args.version, "force": args.force, "source": source, "now": args.now}
     picture = call(args.layout, "POST", f"/v1/update/{verb}", body)
     if args.no_wait:
         show(args, picture, lambda _: f"begun, id {picture['request']}; see `appliance update status`")
@@ -138,11 +190,12 @@ def _wait(args: argparse.Namespace, request: str, seconds: float) -> dict[str, A
     from appliance.cli.update_progress import Reporter
     from appliance.errors import ApplianceError, NotYetError, UnavailableError
 
+    query = f"?product={args.product}" if args.product else ""
     deadline, lost, reporter = time.monotonic() + seconds, "", Reporter(args)
     while time.monotonic() < deadline:
         try:
-            picture = call(args.layout, "GET", "/v1/update", timeout=10.0)
-            for entry in call(args.layout, "GET", "/v1/update/history", timeout=10.0):
+            picture = call(args.layout, "GET", "/v1/update" + query, timeout=10.0)
+            for entry in call(args.layout, "GET", "/v1/update/history" + query, timeout=10.0):
                 if entry["id"] == request:
                     reporter.end({"event": "end", **entry})
                     return dict(entry)
@@ -171,6 +224,10 @@ def _status_text(picture: dict[str, Any]) -> str:
         from appliance.cli.update_progress import progress_text
 
         lines.append("download  " + progress_text(progress))
+    if picture["waiting"]:
+        opens = f", opens at {picture['opens']}" if picture["opens"] else ""
+        lines.append(f"waits     {picture['waiting']}{opens}")
+    lines += [f"held      {one['name']}: {one['why']} (until {one['until']})" for one in picture["holds"]]
     if picture["reason"]:
         lines.append(f"reason    {picture['reason']}")
     if picture["health"]:
@@ -209,21 +266,23 @@ def _explain_text(gates: list[dict[str, Any]]) -> str:
     from appliance.cli.render import paint, table
 
     words = {True: paint("open", "green"), False: paint("shut", "red")}
-    rows = [(one["name"], words[one["open"]], one["reason"]) for one in gates]
-    return table(("gate", "state", "why"), rows)
+    rows = [(one["name"], words[one["open"]], one["reason"], one.get("opens", "")) for one in gates]
+    return table(("gate", "state", "why", "opens"), rows)
 
 
 def _history_text(entries: list[dict[str, Any]]) -> str:
-    from appliance.cli.render import state, table
+    from appliance.cli.render import size, state, table
 
     if not entries:
         return "nothing was updated yet"
     rows = [
         (one["time"], one["from_version"], one["to_version"], state(one["outcome"]),
+         size(one["size"]) if one.get("size") else "", size(one["fetched"]) if one.get("fetched") else "",
+         f"{one['seconds']:g} s" if one.get("seconds") else "", one.get("by", ""),
          f"{one['reason']}{' (' + str(one['count']) + ' times)' if one['count'] > 1 else ''}")
         for one in entries
     ]  # fmt: skip
-    return table(("time", "from", "to", "outcome", "reason"), rows)
+    return table(("time", "from", "to", "outcome", "size", "fetched", "took", "by", "reason"), rows)
 
 
 def _entry_text(entry: dict[str, Any]) -> str:

@@ -17,13 +17,25 @@ from appliance.host.bundle import Bundle
 from appliance.host.layout import Layout
 from appliance.host.processes import Processes
 from appliance.host.slots import RealSlotCalls
+from appliance.schema import format_duration, parse_duration
 from appliance.update.asking import AskWorker, worker_of
 from appliance.update.course import Course
-from appliance.update.explain import View, explain
-from appliance.update.gatekeeping import Gatekeeper
+from appliance.update.explain import Stands, View, explain
+from appliance.update.gatekeeping import Doorway, Gatekeeper, Shut
 from appliance.update.health import HealthSource
+from appliance.update.holds import make_hold
+from appliance.update.lot import lock_identity
 from appliance.update.memory import Keeper, Memory
-from appliance.update.picture import Gate, HistoryEntry, OfferPicture, UpdatePicture, picture_progress, picture_slots
+from appliance.update.picture import (
+    Gate,
+    HistoryEntry,
+    HoldPicture,
+    OfferPicture,
+    UpdatePicture,
+    picture_progress,
+    picture_slots,
+)
+from appliance.update.policy import format_time
 from appliance.update.product import OURS, Product
 from appliance.update.progress import read_progress
 from appliance.update.record import SlotRecord, other
@@ -33,10 +45,13 @@ from appliance.update.settings import CHANNELS, UpdateSettings, without_secret
 from appliance.update.slots import Slots
 from appliance.update.standing import Ground
 from appliance.update.switched import Switched
+from appliance.update.windows import DAY_SECONDS, open_until
 
 _BUSY = {
     Phase.CLEARING, Phase.WRITING, Phase.VERIFYING, Phase.ARMED, Phase.SWITCHING, Phase.TRIAL, Phase.ROLLING_BACK,
 }  # fmt: skip
+
+_SPREAD_SECONDS = 2.0
 
 
 @dataclass(eq=False)
@@ -69,6 +84,7 @@ class Update:
         product: Product = OURS,
         take_over: Callable[[], Awaitable[None]] | None = None,
         trust_root: str = "",
+        doorway: Doorway | None = None,
     ) -> None:
         self._layout = layout
         self._bundle = bundle
@@ -76,11 +92,19 @@ class Update:
         self._next_check = ""
         self._resting = trio.Event()  # set while it waits for requests or the next check: nothing is under way
         self._product = product
+        memory = Memory(keeper, product.keys)
+        self._gates = Gatekeeper(
+            memory, lambda: self._course.settings,
+            doorway or Doorway(
+                identity=lambda: lock_identity(layout, product), holds_directory=product.holds(layout),
+                ends_machine=product.kind == "os", product=product.name, publish=publish,
+            ),
+        )  # fmt: skip
         self._trust_root = trust_root or layout.trust_root
         downloads = product.directory(layout) + "/download"
         ground = Ground(
-            layout=layout, bundle=bundle, processes=processes, memory=Memory(keeper, product.keys), health=health,
-            switch=switch, publish=publish, product=product, take_over=take_over, gates=Gatekeeper(),
+            layout=layout, bundle=bundle, processes=processes, memory=memory, health=health,
+            switch=switch, publish=publish, product=product, take_over=take_over, gates=self._gates,
             ask_worker=ask_worker or worker_of(layout, bundle, processes, product, trust_root),
             slots=slots or Slots(RealSlotCalls(), product.slots(layout), downloads=downloads),
         )  # fmt: skip
@@ -107,16 +131,21 @@ class Update:
         """Check and fetch; returns when it is here. Raises what went wrong."""
         return await self._ask(Goal(entropy.token(8), "download", version, automatic=False), wait=True)
 
-    async def apply(self, version: str = "", *, force: bool = False, source: str = "") -> UpdatePicture:
+    async def apply(
+        self, version: str = "", *, force: bool = False, source: str = "", now: bool = False
+    ) -> UpdatePicture:
         """Begin to check, fetch, write, switch; returns at once, ``request`` is the id to look for in the history.
 
-        ``source``: a directory or an exported file to take it from, without any network.
+        ``source``: a directory or an exported file to take it from, without any network. ``now``: although the window
+        is shut, or somebody holds updates back.
         """
         if force and not version:
             raise InputError("cannot force an update: say which version")
         if not self._bundle.frozen:
             raise UnavailableError("cannot apply an update: it runs from source, not from a built binary")
-        return await self._ask(Goal(entropy.token(8), "apply", version, force, False, source=source), wait=False)
+        return await self._ask(
+            Goal(entropy.token(8), "apply", version, force, False, source=source, now=now), wait=False
+        )
 
     async def channel(self, channel: str = "", *, allow_downgrade: bool = False) -> UpdatePicture:
         """Take that channel from now on (empty: the settings'), and ask what it offers; returns when it answered.
@@ -150,6 +179,25 @@ class Update:
             raise ConflictError("cannot roll back: the other slot holds no blessed version")
         return await self._ask(Goal(entropy.token(8), "rollback", automatic=False), wait=False)
 
+    async def hold(self, duration: str = "", why: str = "", name: str = "") -> UpdatePicture:
+        """Hold updates back for that long (a day), with a reason that everybody can see; durable when it returns."""
+        seconds = parse_duration(duration) if duration else DAY_SECONDS
+        await self._gates.hold(make_hold(name or "person", why, seconds, self._gates.time_here()))
+        return self.picture()
+
+    async def unhold(self, name: str = "") -> UpdatePicture:
+        """End that hold, or all of people's. Raises NotFoundError."""
+        if not await self._gates.unhold(name):
+            raise NotFoundError(f"cannot unhold: nobody holds updates back{f' as {name}' if name else ''}")
+        self._look_again()
+        return self.picture()
+
+    def _look_again(self) -> None:
+        """A gate may have opened."""
+        if self._course.gates.waiting is not None:
+            with contextlib.suppress(trio.WouldBlock):
+                self._requests_send.send_nowait(_Request(Goal(entropy.token(8))))
+
     async def _ask(self, goal: Goal, *, wait: bool) -> UpdatePicture:
         if goal.verb != "rollback" and (off := self._off_reason(goal.source)):
             raise UnavailableError(f"cannot {goal.verb} an update: {off}")
@@ -170,6 +218,11 @@ class Update:
     async def wait_resting(self) -> None:
         """Until nothing is under way; what a start found to go on with is done then."""
         await self._resting.wait()
+
+    def _stands(self, shut: Shut | None, open_reason: str) -> Stands:
+        if shut is None:
+            return Stands(open_reason=open_reason)
+        return Stands(reason=shut.reason, opens=shut.opens)
 
     def history(self) -> tuple[HistoryEntry, ...]:
         """Newest first."""
@@ -207,6 +260,13 @@ class Update:
             slots=picture_slots(record, course.running, course.slots.describe),
             denied=tuple(version for version, _ in record.denied),
             health=course.proving.missing if course.proving else (),
+            waiting=f"{waiting.gate}: {waiting.reason}" if (waiting := self._gates.waiting) else "",
+            opens=format_time(waiting.opens) if waiting and waiting.opens else "",
+            holds=tuple(
+                HoldPicture(name=one.name, why=one.why, until=format_time(one.until), source=one.source)
+                for one in self._gates.holds()
+            ),
+            product=self._product.name,
             last_check=course.last_check,
             next_check=self._next_check,
             recent=course.memory.entries[:5],
@@ -228,8 +288,32 @@ class Update:
                 on_trial=course.state.phase is Phase.TRIAL, channel=course.channel, clock_problem=course.clock_problem,
                 trial_missing=course.proving.missing if course.proving else (),
                 services_missing=self._services_missing(),
+                **self._gates_stand(),
             )
         )  # fmt: skip
+
+    def _gates_stand(self) -> dict[str, Stands]:
+        gates, settings = self._gates, self._course.settings
+        choice = self._course.choice
+        version = choice.offer.version if choice and choice.offer else ""
+        windows = settings.windows()
+        until = open_until(windows, gates.time_here())
+        lock = (
+            f"{settings.lock.url}, group {settings.lock.group}" if settings.strategy == "lock" else "none is asked for"
+        )
+        grace = f"people on terminals are given {format_duration(gates.grace())}" if gates.grace() else ""
+        return {
+            "hold": self._stands(gates.hold_gate(), "nobody holds updates back"),
+            "window": self._stands(
+                gates.window_gate(), f"open until {format_time(until)}" if until else "no window is waited for"
+            ),
+            "loop": self._stands(gates.loop_gate(), f"at most {settings.switches_a_day} switches a day by itself"),
+            "users": self._stands(
+                gates.users_gate(version),
+                grace or "nobody is waited for",
+            ),
+            "lock": self._stands(gates.lock_gate(), "held by us" if gates.holds_lock else lock),
+        }  # fmt: skip
 
     def _off_reason(self, source: str = "") -> str:
         if not self._course.settings.repository and not source:
@@ -248,6 +332,7 @@ class Update:
         """Go on where we stopped, then serve requests and the clock until ``stopping``."""
         self._course.started = trio.current_time()
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._gates.run)
             nursery.start_soon(self._serve)
             task_status.started()
             await stopping.wait()
@@ -264,9 +349,13 @@ class Update:
             request.error = await self._course.pursue(request.goal)
             request.done.set()
             delay = next_delay(self._course.settings.interval, self._course.failures, entropy.uniform(0, 1))
+            waiting = self._gates.waiting
+            if waiting is not None and waiting.opens is not None:  # hosts that share a window do not begin at once
+                opens = max(0.0, waiting.opens - self._gates.time_here()) + entropy.uniform(0.05, _SPREAD_SECONDS)
+                delay = min(delay, opens)
 
     async def _wait_request(self, delay: float) -> _Request | None:
-        automatic = self._bundle.frozen and not self._off_reason() and self._course.settings.strategy == "immediate"
+        automatic = self._bundle.frozen and not self._off_reason() and self._course.settings.strategy != "manual"
         self._next_check = clock.timestamp(clock.wall_seconds() + delay) if automatic else ""
         self._resting.set()
         with trio.move_on_after(delay if automatic else float("inf")):

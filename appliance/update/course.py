@@ -77,6 +77,7 @@ class Course(Verdict):
         offer = await self._check(goal)
         if offer is None or goal.verb == "check":
             self.state = replace(self.state, phase=Phase.IDLE)
+            await self.gates.settle()
             if goal.verb != "check" and not goal.automatic:
                 await self._record("nothing new", self.choice.reason if self.choice else "")
             return None

@@ -1,4 +1,4 @@
-"""Every gate that can hold an update back, and how it stands. Pure; nobody should have to guess."""
+"""Every gate that can hold an update back, how it stands and when it opens. Pure; nobody should have to guess."""
 
 from __future__ import annotations
 
@@ -8,9 +8,24 @@ from dataclasses import dataclass
 from appliance.schema import format_duration
 from appliance.update.choosing import Choice
 from appliance.update.picture import Gate
+from appliance.update.policy import format_time
 from appliance.update.settings import UpdateSettings, without_secret
 
 ROOM_BYTES_SPARE = 16 << 20
+_RULES = {  # gate -> those of choosing, and what is said when it is open
+    "wave": (("wave",), "no wave is waited for"),
+    "floor": (("floor", "barrier", "dead-end", "minimum"), "no version has to come first"),
+    "paused": (("paused", "yanked"), "nothing is paused or withdrawn"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stands:
+    """How one of the gatekeeper's gates stands; ``reason`` empty: it is open."""
+
+    reason: str = ""
+    opens: float | None = None
+    open_reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +46,11 @@ class View:
     services_missing: Sequence[str]
     channel: str = ""  # the one that counts
     clock_problem: str = ""
+    window: Stands = Stands()
+    lock: Stands = Stands()
+    hold: Stands = Stands()
+    users: Stands = Stands()
+    loop: Stands = Stands()
 
 
 def explain(view: View) -> tuple[Gate, ...]:
@@ -61,14 +81,46 @@ def explain(view: View) -> tuple[Gate, ...]:
         Gate(name="slots", open=not view.slots_problem, reason=view.slots_problem or "both usable"),
         Gate(name="store", open=not view.store_problem, reason=view.store_problem or "answers"),
         Gate(name="channel", open=offer is not None, reason=channel),
-        Gate(name="denied", open=True,
-             reason="never taken again unasked: " + ", ".join(view.denied) if view.denied else "no version is denied"),
-        Gate(name="strategy", open=settings.strategy == "immediate",
-             reason="immediate: checked every " + format_duration(settings.interval)
-             if settings.strategy == "immediate" else "manual: only when a person says update apply"),
+        *(_rule(name, view.choice, gates, said) for name, (gates, said) in _RULES.items()),
+        _denied(view),
+        Gate(name="strategy", open=settings.strategy != "manual", reason=_strategy(settings)),
+        _stands("window", view.window),
+        _stands("hold", view.hold),
+        _stands("loop", view.loop),
+        _stands("users", view.users),
+        _stands("lock", view.lock),
         Gate(name="space", open=view.free_bytes >= needed,
              reason=f"{view.free_bytes >> 20} MiB free, {needed >> 20} MiB needed"),
         Gate(name="services", open=not view.services_missing,
              reason="; ".join(view.services_missing) or "all essential services are ready"),
         Gate(name="health", open=not view.on_trial, reason=health),
     )  # fmt: skip
+
+
+def _rule(name: str, choice: Choice | None, gates: Sequence[str], said: str) -> Gate:
+    """Shut when nothing can be taken, and one of those is why."""
+    held = [one for one in choice.held if one.gate in gates] if choice else []
+    if not held:
+        return Gate(name=name, open=True, reason=said)
+    opens = min((one.opens for one in held if one.opens is not None), default=None)
+    step = choice.offer if choice else None
+    reason = held[0].reason + (f"; {step.version} is taken first" if step is not None and name == "floor" else "")
+    return Gate(name=name, open=step is not None, reason=reason, opens=format_time(opens) if opens else "")
+
+
+def _denied(view: View) -> Gate:
+    held = [one for one in view.choice.held if one.gate == "denied"] if view.choice else []
+    said = "never taken again unasked: " + ", ".join(view.denied) if view.denied else "no version is denied"
+    is_open = not held or (view.choice is not None and view.choice.offer is not None)
+    return Gate(name="denied", open=is_open, reason=said)
+
+
+def _strategy(settings: UpdateSettings) -> str:
+    if settings.strategy == "manual":
+        return "manual: only when a person says update apply"
+    return f"{settings.strategy}: checked every {format_duration(settings.interval)}"
+
+
+def _stands(name: str, stands: Stands) -> Gate:
+    opens = format_time(stands.opens) if stands.reason and stands.opens is not None else ""
+    return Gate(name=name, open=not stands.reason, reason=stands.reason or stands.open_reason, opens=opens)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from appliance.errors import ApplianceError
-from appliance.host import entropy, files
+from appliance.host import clock, entropy, files
+from appliance.host.layout import Layout
+from appliance.update.product import Product
 
 _SIZE_MAX = 256
 
@@ -18,3 +22,12 @@ def host_lot(path: str) -> str:
         return lot
     except ApplianceError:
         return ""
+
+
+def lock_identity(layout: Layout, product: Product) -> str:
+    """As whom this host asks for a lock that others share: never the machine's id itself (machine-id(5))."""
+    told = clock.machine_id() if layout.root == "/" else ""
+    made = hashlib.sha256(f"appliance lock\0{told or host_lot(layout.wave_lot)}\0{layout.root}".encode()).hexdigest()[
+        :32
+    ]
+    return made if not product.is_bundle else f"{made}-{product.name}"

@@ -6,9 +6,9 @@ The store may be down: an update is not begun then, but a trial is still judged,
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from appliance.errors import ApplianceError
 from appliance.update.picture import HistoryEntry
@@ -45,6 +45,18 @@ class Memory:
 
     async def _put(self, name: str, value: bytes) -> None:
         await self._keeper.put(f"{self._prefix}/{name}", value)
+
+    async def read_value(self, name: str) -> dict[str, Any]:
+        """A small thing of somebody's; empty when there is none, or it cannot be read. Raises UnavailableError."""
+        try:
+            value = json.loads(await self._get(name) or b"{}")
+        except ValueError:
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    async def write_value(self, name: str, value: Mapping[str, Any]) -> None:
+        """Durable when it returns. Raises UnavailableError, CorruptError."""
+        await self._put(name, json.dumps(value).encode())
 
     async def load(self) -> Rollout:
         """What was kept. Never raises: what cannot be read is as if nothing had been under way."""

@@ -54,6 +54,10 @@ class Product:
         """Where its worker tells how far it is."""
         return layout.run + (f"/update-progress-{self.name}.json" if self.is_bundle else "/update-progress.json")
 
+    def holds(self, layout: Layout) -> str:
+        """Where units put files that hold updates back."""
+        return layout.run + (f"/update-hold-{self.name}.d" if self.is_bundle else "/update-hold.d")
+
     def fits(self, architecture: str, host: str) -> bool:
         """Whether what was made for that architecture runs on this host."""
         return architecture == host or (self.is_bundle and architecture == ANY_ARCHITECTURE)

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from appliance.host.zones import find_zone
 from appliance.schema import Duration, Size
+from appliance.update.windows import LENGTH_MAX, Window, window_of
 
 CHANNELS = ("alpha", "beta", "stable")
 _SECRET = re.compile(r"://[^/@\s]*@")
@@ -113,6 +115,45 @@ class HealthSettings:
             yield "settle", "must be shorter than deadline"
 
 
+def _zone_problem(value: Any) -> str | None:
+    return (
+        None if find_zone(str(value)) is not None else f'found "{value}", which is no time zone such as "Europe/Berlin"'
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowSettings:
+    """One of ``[[update.window]]``: on those days (none: every day), from ``start`` on for ``length``."""
+
+    days: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "pattern": r"(?i)(mon|tue|wed|thu|fri|sat|sun)(day|sday|nesday|rsday|urday)?",
+            "what": 'a day such as "sat"', "example": '["sat", "sun"]',
+        },
+    )  # fmt: skip
+    start: str = field(metadata={"pattern": r"([01]?\d|2[0-3]):[0-5]\d", "what": 'a time such as "02:00"'})
+    length: Duration = field(metadata={"min": 60.0, "max": LENGTH_MAX})
+    time_zone: str = field(default="", metadata={"check": _zone_problem})  # the host's own
+
+
+def _lock_url_problem(value: Any) -> str | None:
+    if not value or re.fullmatch(r"https?://[^/\s@]+(/\S*)?", str(value)):
+        return None
+    return "must be http(s)://host:port"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockSettings:
+    """``[update.lock]``: a server that speaks FleetLock; ``id`` empty: made from the machine's."""
+
+    url: str = field(default="", metadata={"check": _lock_url_problem})
+    group: str = field(default="default", metadata={"pattern": r"[a-zA-Z0-9.-]+"})
+    id: str = field(default="", metadata={"pattern": r"\S{0,256}"})
+    ca_file: str = field(default="", metadata={"check": _path_problem})
+    timeout: Duration = field(default=30.0, metadata={"min": 0.1, "max": 600.0})
+
+
 @dataclass(frozen=True, kw_only=True)
 class UpdateSettings(ServerSettings):
     """Where new versions come from and when they are taken."""
@@ -120,13 +161,32 @@ class UpdateSettings(ServerSettings):
     repository: str = field(default="", metadata={"check": _repository_problem})
     channel: Literal["alpha", "beta", "stable"] = "stable"
     interval: Duration = field(default=600.0, metadata={"min": 1.0})
-    strategy: Literal["immediate", "manual"] = "immediate"
+    strategy: Literal["immediate", "window", "lock", "manual"] = "immediate"
+    window: tuple[WindowSettings, ...] = ()
+    lock: LockSettings = field(default_factory=LockSettings)
+    switches_a_day: int = field(default=10, metadata={"min": 1, "max": 1000})  # more: only by hand
+    user_grace: Duration | None = field(default=None, metadata={"max": 86400.0})  # unset: 5m where a switch is a reboot
     wariness: float | None = field(default=None, metadata={"min": 0.0, "max": 1.0})  # first 0 ... 1 last in all waves
     health: HealthSettings = field(default_factory=HealthSettings)
     mirror: tuple[MirrorSettings, ...] = ()
     rate_limit: Size = field(default=0, metadata={"check": _rate_problem})  # bytes a second; 0: no limit
     idle_timeout: Duration = field(default=30.0, metadata={"min": 0.1, "max": 3600.0})
     minimum_rate: Size = 1024  # bytes a second, over a minute: a server that is slower is given up
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What the fields contradict among themselves."""
+        yield from super().problems()
+        if self.strategy == "window" and not self.window:
+            yield "strategy", 'found "window", and there is no [[update.window]]'
+        if self.strategy not in ("window", "lock") and self.window:
+            yield "strategy", f'found "{self.strategy}", and windows count only with "window" or "lock"'
+        if self.strategy == "lock" and not self.lock.url:
+            yield "lock.url", 'is missing: strategy = "lock" needs a server that gives the lock'
+
+    def windows(self) -> tuple[Window, ...]:
+        """With their zones as they are now."""
+        made = (window_of(one.days, one.start, one.length, one.time_zone, find_zone) for one in self.window)
+        return tuple(window for window in made if window is not None)
 
 
 def without_secret(text: str) -> str:

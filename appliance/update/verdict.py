@@ -55,6 +55,7 @@ class Verdict(Standing):
         while not self.memory.loaded and trio.current_time() < deadline:
             await trio.sleep(0.2)  # the store starts beside us
             kept = await self.memory.load()
+        await self.gates.remember()
         self.begun = True
         facts = Facts(self.running, self._bundle.trial, self.slots.record)
         what = decide_start(kept, facts)
