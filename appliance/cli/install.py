@@ -19,8 +19,17 @@ INITS = ("systemd", "openrc", "busybox", "sysv", "none")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its own options; uninstall has the same."""
-    parser.epilog = "Examples:\n  appliance install --dry-run\n  appliance install --root /srv/a --name a"
+    parser.epilog = (
+        "Examples:\n  appliance install --dry-run\n  appliance install --root /srv/a --name a\n"
+        "  appliance install --to /dev/nvme0n1 --image appliance-1.2.3.img --provision node7/"
+    )
     add_shared_arguments(parser)
+    whole = parser.add_argument_group("our own OS, onto a whole disk")
+    whole.add_argument("--to", metavar="DISK", help="write it there, read it back; unbootable until all is right")
+    whole.add_argument("--image", metavar="FILE", help="this one (default: what this machine runs)")
+    provision = "appliance.toml, or a directory as /etc/appliance: for its first boot"
+    whole.add_argument("--provision", metavar="PLACE", help=provision)
+    whole.add_argument("--erase", action="store_true", help="give up what the disk holds")
 
 
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +41,12 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it, or print it."""
+    if args.to:
+        from appliance.cli.install_disk import install_disk
+
+        return install_disk(args)
+    if args.image or args.provision or args.erase:
+        raise InputError("cannot install: --image, --provision and --erase go with --to DISK")
     command = [*own_command(), "run"]
     if args.layout.root != "/":
         command += ["--root", args.layout.root]

@@ -14,8 +14,10 @@ from appliance.machine.network_settings import NetworkSettings
 if TYPE_CHECKING:
     from appliance.machine.boot_facts import BootFacts, read_boot_facts
     from appliance.machine.good_start import GoodStart
+    from appliance.machine.installing import Installed, install, parts_of_image, parts_of_machine
     from appliance.machine.machine import Machine
     from appliance.machine.network import InterfacePicture, Network
+    from appliance.machine.provisioning import read_files
     from appliance.machine.scrub import Scrub
     from appliance.machine.starting import Started, start_machine
     from appliance.machine.timekeeping import TimeKeeper
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BootFacts",
     "GoodStart",
+    "Installed",
     "InterfacePicture",
     "Machine",
     "MachineSettings",
@@ -31,14 +34,19 @@ __all__ = [
     "Scrub",
     "Started",
     "TimeKeeper",
+    "install",
+    "parts_of_image",
+    "parts_of_machine",
     "read_boot_facts",
+    "read_files",
     "start_machine",
 ]
 _PLACES = {
     "BootFacts": "boot_facts", "read_boot_facts": "boot_facts", "Machine": "machine", "Network": "network",
     "GoodStart": "good_start", "Scrub": "scrub", "InterfacePicture": "network", "Started": "starting",
     "start_machine": "starting",
-    "TimeKeeper": "timekeeping",
+    "TimeKeeper": "timekeeping", "Installed": "installing", "install": "installing", "parts_of_image": "installing",
+    "parts_of_machine": "installing", "read_files": "provisioning",
 }  # fmt: skip
 
 

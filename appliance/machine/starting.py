@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from appliance.errors import ApplianceError, NotFoundError
 from appliance.host import block_devices, clock, entropy, files, gpt, machine_state, mounts
 from appliance.machine.boot_facts import BootFacts
+from appliance.machine.provisioning import take_left_files
 from appliance.machine.timekeeping import remembered_time
 
 _MOUNTS = (
@@ -88,6 +89,7 @@ def start_machine(facts: BootFacts, *, say: Callable[[str], None], built: float)
     attempt(lambda: mounts.mount("/var/etc/appliance", "/etc/appliance", "", mounts.BIND))
     flags = mounts.NO_SUID | mounts.NO_DEVICES | mounts.NO_EXEC
     attempt(lambda: mounts.mount("", "/etc/appliance", "", mounts.REMOUNT | mounts.BIND | flags))
+    attempt(lambda: _take_provision(facts, started, say))
     started.notes += machine_state.set_sysctl(SYSCTL)
     known, of_what = max((built, "our own build date"), (remembered_time(), "the time of the last run"))
     if clock.wall_seconds() < known:
@@ -136,6 +138,12 @@ def _grow_partition(facts: BootFacts, started: Started) -> None:
         started.notes.append(f"state: grown from {before.size >> 20} to {after.size >> 20} MiB")
     except ApplianceError as exc:  # it works as small as it is
         started.troubles.append(exc.message)
+
+
+def _take_provision(facts: BootFacts, started: Started, say: Callable[[str], None]) -> None:
+    """Never into a state that is only in memory: it would be wiped from the disk, and then gone."""
+    if facts.disk and not started.emergency and (taken := take_left_files(f"/dev/{facts.disk}")):
+        say(f"provisioned by the installer: {', '.join(taken)}")
 
 
 def _give_identity() -> None:

@@ -7,12 +7,14 @@ import os
 import shutil
 import subprocess
 import uuid
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from pack import FOOTER, INTERPRETER, LIBRARIES
 
 from appliance.update.boot_entries import release_text
+from image.disk import STATE_SIZE, make_state
 from image.kernel import Kernel, module_bytes, module_facts
 
 EPOCH = "1700000000"
@@ -64,9 +66,10 @@ def payload_id(binary: bytes) -> str:
 
 
 def build_root(
-    out: Path, *, version: str, binary: Path, staged: Path, kernel: Kernel, modprobe: Path, extra: Path | None = None
-) -> Root:
-    """``extra``: a tree laid over it. Written to ``out``."""
+    out: Path, *, version: str, binary: Path, staged: Path, kernel: Kernel, modprobe: Path, extra: Path | None = None,
+    fast: bool = False,
+) -> Root:  # fmt: skip
+    """``extra``: a tree laid over it. Written to ``out``. ``fast``: not as small as can be."""
     tree = out.with_name(f"{out.name}.tree.{os.getpid()}")
     shutil.rmtree(tree, ignore_errors=True)
     try:
@@ -76,7 +79,7 @@ def build_root(
         for path in (tree, *tree.rglob("*")):
             if not path.is_symlink():
                 path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-        return _seal(tree, out, version)
+        return _seal(tree, out, fast=fast)
     finally:
         shutil.rmtree(tree, ignore_errors=True)
 
@@ -93,8 +96,17 @@ def _fill(tree: Path, version: str, binary: Path, staged: Path, kernel: Kernel, 
     shutil.copy(FSCK, tree / "usr/sbin/e2fsck")
     shutil.copy(binary, tree / "usr/bin/appliance")
     shutil.copy(modprobe, tree / "usr/sbin/modprobe")
+    _pack_fresh_state(tree / "usr/lib/appliance/state.z")
     _unpack(tree, staged, payload_id(binary.read_bytes()), version)
     _copy_modules(tree / "usr/lib/modules" / kernel.release, kernel)
+
+
+def _pack_fresh_state(out: Path) -> None:
+    """For `appliance install --to`, which makes a machine out of what runs, but for its state (machine/installing.py)."""
+    plain = out.with_suffix(".ext4")
+    make_state(plain, STATE_SIZE)
+    out.write_bytes(zlib.compress(plain.read_bytes(), 9))
+    plain.unlink()
 
 
 def os_release(version: str) -> str:
@@ -134,7 +146,7 @@ def _copy_modules(target: Path, kernel: Kernel) -> None:
     (target / "index").write_text("\n".join(lines) + "\n")
 
 
-def _seal(tree: Path, out: Path, version: str) -> Root:
+def _seal(tree: Path, out: Path, *, fast: bool) -> Root:
     contents = hashlib.sha256()
     for path in sorted(tree.rglob("*")):
         what = os.readlink(path).encode() if path.is_symlink() else path.read_bytes() if path.is_file() else b""
@@ -142,8 +154,8 @@ def _seal(tree: Path, out: Path, version: str) -> Root:
     identity = uuid.uuid5(NAMESPACE, contents.hexdigest())
     salt = hashlib.sha256(f"salt {contents.hexdigest()}".encode()).hexdigest()
     out.unlink(missing_ok=True)
-    make = ["mkfs.erofs", "-zlz4hc", "--all-root", f"-T{EPOCH}", "-U", str(identity), "--quiet", out, tree]
-    subprocess.run(make, check=True, capture_output=True)
+    make = ["mkfs.erofs", "-zlz4" if fast else "-zlz4hc", "--all-root", f"-T{EPOCH}", "-U", str(identity), "--quiet"]
+    subprocess.run([*make, out, tree], check=True, capture_output=True)
     size = out.stat().st_size
     assert size % BLOCK == 0
     verity = ["veritysetup", "format", f"--hash-offset={size}", f"--data-blocks={size // BLOCK}", f"--salt={salt}"]
