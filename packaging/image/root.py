@@ -102,7 +102,7 @@ def _fill(tree: Path, version: str, binary: Path, staged: Path, kernel: Kernel, 
 
 
 def _pack_fresh_state(out: Path) -> None:
-    """For `appliance install --to`, which makes a machine out of what runs, but for its state (machine/installing.py)."""
+    """For `appliance install --to` of a machine that has no image but itself (machine/installing.py)."""
     plain = out.with_suffix(".ext4")
     make_state(plain, STATE_SIZE)
     out.write_bytes(zlib.compress(plain.read_bytes(), 9))

@@ -1,4 +1,4 @@
-"""Machines for tests: one image for the whole run, copies of it with files of their own, started with or without loader."""
+"""Machines for tests: one image for the whole run, copies of it with files of their own, with or without the loader."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOUSE = Path(__file__).parents[2]
 sys.path[:0] = [str(HOUSE / "packaging"), str(HOUSE / "packaging/image")]
 WATCHDOG = ("-device", "i6300esb", "-action", "watchdog=reset")
 BUSYBOX = "/var/lib/test/busybox"
-TOKEN = "a-secret-of-the-tests"  # noqa: S105
+TOKEN = "a-secret-of-the-tests"
 SETTINGS = """\
 [status]
 listen = "0.0.0.0:7780"
