@@ -21,6 +21,7 @@ _VERBS = {
     "reload": "read the unit files anew: shows what would start, stop, restart, then does it",
     "cat": "the unit's file",
     "logs": "what the unit wrote",
+    "convert": "turn unit files of systemd into ours; what has no equal becomes a comment",
     "verify": "check unit files, without a daemon; exit code 2 when one is not valid",
     "security": "how exposed units are, and by what, without a daemon",
     "plan": "what a start, stop or restart would do, and in which order; without a daemon, by the files alone",
@@ -42,7 +43,8 @@ _EXAMPLES = """Examples:
   appliance unit reload --dry-run
   appliance unit logs -f -n 20 web
   appliance unit logs --since 1h web
-  appliance unit verify ./web.toml
+  appliance unit verify ./web.toml /lib/systemd/system/nginx.service
+  appliance unit convert --write /lib/systemd/system/nginx.service
   appliance unit plan stop web
   appliance unit enable --now web@1
   appliance unit wait web --for healthy --timeout 30s
@@ -64,6 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         elif name == "run":
             from appliance.cli.unit_run import add_run
 
+        elif name == "convert":
+            from appliance.cli.unit_convert import add_convert
+
+            add_convert(verb)
             add_run(verb)
         elif name == "edit":
             from appliance.cli.unit_edit import add_edit
@@ -107,6 +113,10 @@ def run(args: argparse.Namespace) -> int:
         return run_work(args, _directory(args))
     if verb == "run":
         from appliance.cli.unit_run import run_run
+    if verb == "convert":
+        from appliance.cli.unit_convert import run_convert
+
+        return run_convert(args, _directory(args))
 
         return run_run(args)
     if verb == "edit":

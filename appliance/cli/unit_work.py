@@ -171,9 +171,11 @@ _SAID = {"enable": "enabled", "disable": "disabled", "mask": "masked", "unmask":
 
 
 def _enable_without_daemon(args: argparse.Namespace, directory: str) -> None:
-    from appliance.units import change_enablement, enablement_file, read_unit_files
+    from appliance.units import change_enablement, enabled_with, enablement_file, read_unit_files
 
     names = [name.removesuffix(".service") or name for name in args.names]
+    found = read_unit_files(directory, names)
+    names = enabled_with(found, names, args.verb)
     found = read_unit_files(directory, names)
     for name in names:
         if name not in found.units and name not in found.unreadable and args.verb != "unmask":

@@ -73,7 +73,7 @@ def read_merged(
     """
     data: dict[str, Any] = {}
     findings: list[Finding] = []
-    sources = tuple(Source(one.file, _normalized(one.text)) for one in sources)
+    sources = tuple(_normalized(one) for one in sources)
     for source in sources:
         parsed = _parse(source)
         if isinstance(parsed, Finding):
@@ -105,8 +105,8 @@ def raise_if_bad(document: Document[T]) -> T:
     return document.value
 
 
-def _normalized(text: str) -> str:
-    return text.removeprefix("\ufeff")
+def _normalized(source: Source) -> Source:
+    return Source(source.file, source.text[1:]) if source.text.startswith("\ufeff") else source
 
 
 def _parse(source: Source) -> dict[str, Any] | Finding:
@@ -152,7 +152,7 @@ def merged_data(sources: Sequence[Source]) -> dict[str, Any]:
     """What ``read_merged`` reads of, without looking at it; what does not parse is left out."""
     data: dict[str, Any] = {}
     for source in sources:
-        parsed = _parse(Source(source.file, _normalized(source.text)))
+        parsed = _parse(_normalized(source))
         if not isinstance(parsed, Finding):
             _merge(data, parsed)
     return data

@@ -15,14 +15,20 @@ _LIMITS = (
     "AS", "CORE", "CPU", "DATA", "FSIZE", "LOCKS", "MEMLOCK", "MSGQUEUE", "NICE", "NOFILE", "NPROC", "RSS", "RTPRIO",
     "RTTIME", "SIGPENDING", "STACK",
 )  # fmt: skip
+_NO_FENCE = (
+    "AppArmorProfile",
+    "SELinuxContext",
+    "SmackProcessLabel",
+    "SecureBits",
+)
 _NO_EQUAL = (
-    "AppArmorProfile", "CoredumpFilter", "ExtensionDirectories",
+    "CoredumpFilter", "ExtensionDirectories",
     "ExtensionImages", "ImportCredential", "KeyringMode", "LoadCredential", "LoadCredentialEncrypted",
     "LogExtraFields", "LogFilterPatterns", "LogLevelMax", "LogNamespace", "LogRateLimitBurst",
     "LogRateLimitIntervalSec", "MemoryKSM", "MountAPIVFS", "MountFlags", "MountImages", "NUMAMask", "NUMAPolicy",
     "PAMName", "PassEnvironment", "Personality", "RootEphemeral", "RootHash", "RootHashSignature", "RootImage",
-    "RootImageOptions", "RootImagePolicy", "RootVerity", "SecureBits", "SELinuxContext", "SetCredential",
-    "SetCredentialEncrypted", "SetLoginEnvironment", "SmackProcessLabel", "StandardInputData", "StandardInputText",
+    "RootImageOptions", "RootImagePolicy", "RootVerity", "SetCredential",
+    "SetCredentialEncrypted", "SetLoginEnvironment", "StandardInputData", "StandardInputText",
     "SyslogFacility", "SyslogIdentifier", "SyslogLevel", "SyslogLevelPrefix", "TimerSlackNSec", "TTYColumns",
     "TTYPath", "TTYReset", "TTYRows", "TTYVHangup", "TTYVTDisallocate", "UtmpIdentifier", "UtmpMode",
 )  # fmt: skip
@@ -127,6 +133,7 @@ def _user(key: str) -> Handler:
 
 EXEC: Handlers = {
     **{name: no_equal() for name in _NO_EQUAL},
+    **{name: no_equal("this fence is not put up") for name in _NO_FENCE},
     **_limit_keys(),
     **{f"{name}Directory": _directory for name in _DIRECTORIES},
     **{f"{name}DirectoryMode": into("service", f"{name.lower()}_directory_mode", octal) for name in _DIRECTORIES},

@@ -10,14 +10,25 @@ from appliance.systemd.lines import Assignment
 from appliance.systemd.values import boolean, duration, integer, seconds, size, size_word
 from appliance.systemd.words import split_words
 
+_NO_FENCE = (
+    "DeviceAllow",
+    "DevicePolicy",
+    "IPAddressAllow",
+    "IPAddressDeny",
+    "IPEgressFilterPath",
+    "IPIngressFilterPath",
+    "RestrictNetworkInterfaces",
+    "SocketBindAllow",
+    "SocketBindDeny",
+)
 _NO_EQUAL = (
     "BlockIODeviceWeight", "BlockIOReadBandwidth", "BlockIOWriteBandwidth", "CoredumpReceive", "DefaultMemoryLow",
-    "DefaultMemoryMin", "DelegateSubgroup", "DeviceAllow", "DevicePolicy", "DisableControllers",
-    "IODeviceLatencyTargetSec", "IODeviceWeight", "IPAddressAllow", "IPAddressDeny", "IPEgressFilterPath",
-    "IPIngressFilterPath", "ManagedOOMMemoryPressure", "ManagedOOMMemoryPressureDurationSec",
+    "DefaultMemoryMin", "DelegateSubgroup", "DisableControllers",
+    "IODeviceLatencyTargetSec", "IODeviceWeight",
+    "ManagedOOMMemoryPressure", "ManagedOOMMemoryPressureDurationSec",
     "ManagedOOMMemoryPressureLimit", "ManagedOOMPreference", "ManagedOOMSwap", "MemoryPressureThresholdSec",
-    "MemoryPressureWatch", "MemoryZSwapWriteback", "NetClass", "NFTSet", "RestrictNetworkInterfaces", "Slice",
-    "SocketBindAllow", "SocketBindDeny", "StartupAllowedCPUs", "StartupAllowedMemoryNodes", "StartupBlockIOWeight",
+    "MemoryPressureWatch", "MemoryZSwapWriteback", "NetClass", "NFTSet", "Slice",
+    "StartupAllowedCPUs", "StartupAllowedMemoryNodes", "StartupBlockIOWeight",
     "StartupCPUShares", "StartupCPUWeight", "StartupIOWeight", "StartupMemoryHigh", "StartupMemoryLow",
     "StartupMemoryMax", "StartupMemorySwapMax", "StartupMemoryZSwapMax",
 )  # fmt: skip
@@ -96,6 +107,7 @@ def _io_limit(key: str, base: int) -> Handler:
 RESOURCES: Handlers = {
     **{f"{name}Accounting": _silent for name in _ACCOUNTING},
     **{name: no_equal() for name in _NO_EQUAL},
+    **{name: no_equal("this fence is not put up") for name in _NO_FENCE},
     "MemoryMin": into("resources", "memory_min", size_word),
     "MemoryLow": into("resources", "memory_low", size_word),
     "MemoryHigh": into("resources", "memory_high", size_word),

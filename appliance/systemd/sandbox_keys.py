@@ -28,9 +28,14 @@ _STRICTER: dict[str, tuple[str, dict[str, bool | str]]] = {  # some words of new
     "ProtectSystem": ("read_only_root", {"full": "full", "strict": "strict"}),
     "ProtectHome": ("protect_home", {"read-only": "read-only", "tmpfs": "tmpfs"}),
 }  # fmt: skip
+_NO_FENCE = (
+    "RestrictFileSystems",
+    "PrivatePIDs",
+    "BPFProgram",
+)
 _NO_EQUAL = (
-    "BPFProgram", "IPCNamespacePath", "NetworkNamespacePath", "PrivateBPF", "PrivatePIDs", "RemoveIPC",
-    "RestrictFileSystems", "SystemCallLog", "UserNamespacePath",
+    "IPCNamespacePath", "NetworkNamespacePath", "PrivateBPF", "RemoveIPC",
+    "SystemCallLog", "UserNamespacePath",
 )  # fmt: skip
 _CAPABILITY = re.compile(r"[A-Z_0-9]+")
 
@@ -123,6 +128,7 @@ SANDBOX: Handlers = {
     **{name: into("sandbox", key, boolean) for name, key in _FLAGS.items()},
     **{name: into("sandbox", key, _flag_or(words)) for name, (key, words) in _STRICTER.items()},
     **{name: no_equal() for name in _NO_EQUAL},
+    **{name: no_equal("this fence is not put up") for name in _NO_FENCE},
     "CapabilityBoundingSet": _turnable("capabilities", _capability, empty=[]),
     "AmbientCapabilities": _turnable("ambient_capabilities", _capability),
     "RestrictAddressFamilies": _turnable("restrict_address_families"),

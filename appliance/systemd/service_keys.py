@@ -178,7 +178,7 @@ def finish_service(draft: Draft) -> None:
     draft.tables.setdefault("service", {}).setdefault("stop_timeout", duration(_STOP_SECONDS))
     if draft.get("service", "pid_file") is not None and draft.get("service", "type") != "forking":
         at = draft.places["service.pid_file"]
-        draft.lose(at, "counts only with Type=forking, ignored")
+        draft.lost.append((at, "counts only with Type=forking"))
         draft.unset("service", "pid_file")
     if draft.get("service", "reload") is not None and draft.get("service", "reload_signal") is not None:
         draft.lose(draft.places["service.reload_signal"], "ignored, for there is ExecReload=")

@@ -97,20 +97,18 @@ def _alias(draft: Draft, at: Assignment) -> None:
         draft.extend("install", "alias", good, at)
 
 
-def _condition(name: str, key: str, *, is_assertion: bool) -> Handler:
+def _condition(name: str, key: str, table: str) -> Handler:
     def handle(draft: Draft, at: Assignment) -> None:
         if not at.value:
-            draft.tables.pop("unit.conditions", None)
+            draft.tables.pop(table, None)
             return
         marks = at.value[: len(at.value) - len(at.value.lstrip("|!"))]
         value = at.value.removeprefix(marks).strip()
         if not key:
             draft.lose(at, f"nobody can tell here whether {name} holds: ignored, as if it did")
             return
-        if is_assertion:
-            draft.warn(at, "a unit for which it does not hold is skipped, not failed")
         marks = "|" * ("|" in marks) + "!" * ("!" in marks)
-        draft.extend("unit.conditions", key, [marks + value], at)
+        draft.extend(table, key, [marks + value], at)
 
     return handle
 
@@ -156,9 +154,9 @@ START_LIMIT: Handlers = {
 def _unit() -> dict[str, Handler]:
     keys: dict[str, Handler] = {name: _relation(key) for name, key in _RELATIONS.items()}
     keys |= {name: no_equal() for name in _NO_EQUAL}
-    for kind in ("Condition", "Assert"):
+    for kind, table in (("Condition", "unit.conditions"), ("Assert", "unit.asserts")):
         for name, key in (*_CONDITIONS.items(), *((one, "") for one in _OTHER_CONDITIONS)):
-            keys[kind + name] = _condition(kind + name, key, is_assertion=kind == "Assert")
+            keys[kind + name] = _condition(kind + name, key, table)
     keys |= {"Description": into("unit", "description", _text), "Documentation": note, "SourcePath": note}
     keys |= {"DefaultDependencies": _nothing_by_default}
     return {**keys, **START_LIMIT}

@@ -18,11 +18,13 @@ from appliance.units.pictures import (
     Waited,
 )
 from appliance.units.transaction import Step, Transaction, plan, standings_of
+from appliance.units.systemd_files import converted_text
 from appliance.units.unit_directory import (
     UnitFiles,
     check_unit_text,
     draw_files,
     file_to_edit,
+    enabled_with,
     graph_findings,
     graph_of,
     read_unit_file,
@@ -60,7 +62,9 @@ __all__ = [
     "enablement_file",
     "file_to_edit",
     "graph_findings",
+    "converted_text",
     "graph_of",
+    "enabled_with",
     "parse_unit",
     "plan",
     "read_enablement",

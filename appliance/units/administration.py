@@ -19,7 +19,7 @@ from appliance.units.pictures import Goal, LogLine, Waited
 from appliance.units.register import Register
 from appliance.units.runner import Runner
 from appliance.units.specifiers import template_of
-from appliance.units.unit_directory import check_unit_text, file_to_edit
+from appliance.units.unit_directory import check_unit_text, enabled_with, file_to_edit
 from appliance.units.unit_file import SUFFIX, parse_unit
 from appliance.units.unit_section import plain_name
 
@@ -37,7 +37,7 @@ class Administration:
     async def enable(self, verb: str, names: Sequence[str], *, now: bool = False) -> None:
         """enable, disable, mask, unmask: durable on return. ``now``: start or stop them as well."""
         register = self._register
-        plain = [plain_name(name) for name in names]
+        plain = enabled_with(register.files, [plain_name(name) for name in names], verb)
         for name in plain:
             if name not in register.runners and template_of(name) not in register.files.templates and verb != "unmask":
                 raise register.unknown(name)

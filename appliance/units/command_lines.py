@@ -31,11 +31,13 @@ COMMAND: Mapping[str, Any] = {"min": 1, "split": True, "check": _check_command, 
 
 @dataclass(frozen=True, kw_only=True)
 class CommandTable:
-    """One command, and how it is run; systemd writes these as prefixes: - + ! and, for no ``expand``, a colon."""
+    """One command, and how it is run; systemd writes these as prefixes: - + ! @ and, for no ``expand``, a colon."""
 
     command: tuple[str, ...] = field(metadata=COMMAND)
     ignore_failure: bool = False
-    privileged: bool = False  # as root, whatever user the unit is
+    privileged: bool = False  # as root, whatever user the unit is, and without its fences
+    as_root: bool = False  # as root, within its fences
+    argv0: str | None = None  # another name for the program to see
     expand: bool = False  # $NAME and ${NAME} of the environment, as systemd does
 
 

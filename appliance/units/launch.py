@@ -89,7 +89,10 @@ def command_of(
     line = line or service.lines("command")[0]
     who = who_of(service)
     environment = {**environment_of(service, who, below), **(told or {})}
-    as_us = line.privileged
+    as_us = line.privileged or line.as_root
+    words = () if line.privileged else options
+    if line.argv0 is not None:
+        words = (*words, "--argv0", line.argv0)
     return Command(
         argv=expand_words(line, environment),
         environment=environment,
@@ -100,7 +103,7 @@ def command_of(
         gid=None if as_us else who.gid,
         groups=None if as_us else who.groups,
         umask=int(service.umask, 8),
-        options=() if as_us else options,
+        options=words,
         descriptors=descriptors,
     )
 

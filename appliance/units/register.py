@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import trio
@@ -18,6 +18,7 @@ from appliance.units.pictures import Publish, StateKeeper, UnitsSettings
 from appliance.units.runner import Runner
 from appliance.units.unit_directory import UnitFiles, graph_findings, graph_of, instance_of, link_units
 from appliance.units.unit_file import Unit
+from appliance.units.ties import is_only_named, other_names
 from appliance.units.unit_section import plain_name
 
 _TROUBLES_MAX = 50
@@ -37,6 +38,7 @@ class Register:
     graph: Graph = field(default_factory=lambda: build_graph({}))
     files: UnitFiles = field(default_factory=lambda: UnitFiles({}, frozenset(), ()))
     findings: tuple[Finding, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)  # other names of units
     troubles: deque[Finding] = field(default_factory=lambda: deque(maxlen=_TROUBLES_MAX))
     stopped_by_hand: set[str] = field(default_factory=set)
     enablement: Enablement = field(default_factory=Enablement)
@@ -55,13 +57,14 @@ class Register:
     def link(self) -> None:
         """Make the graph anew, after units came or went or changed."""
         units = {name: runner.unit for name, runner in self.runners.items()}
-        graph = self.graph = link_units(units, self.files.unreadable, self.files.masked)
+        graph = self.graph = link_units(units, self.files.unreadable, self.files.masked, self.enablement.disabled)
+        self.aliases = other_names(units)
         called = {one for edges in (graph.on_failure, graph.on_success) for names in edges.values() for one in names}
         called.update(self.transients, *(unit.calls_on_demand for unit in units.values()))
         for name, runner in self.runners.items():
             runner.standing.lasts = runner.unit.service.type == "oneshot" or runner.unit.stays_when_done
             runner.standing.masked = name in self.enablement.masked
-            only_named = name in called or name in self.files.implied or name in self.passing
+            only_named = is_only_named(runner.unit, called, units) or name in self.files.implied or name in self.passing
             self._set_on_demand(
                 runner,
                 runner.unit.triggers_itself
@@ -76,7 +79,9 @@ class Register:
         """Units of these files that would not start by themselves."""
         graph, wish = graph_of(found), self.enablement
         called = {one for edges in (graph.on_failure, graph.on_success) for names in edges.values() for one in names}
-        called.update(found.implied, *(unit.calls_on_demand for unit in found.units.values()))
+        called.update(*(unit.calls_on_demand for unit in found.units.values()))
+        called = {name for name, unit in found.units.items() if is_only_named(unit, called, found.units)}
+        called |= found.implied
         itself = {name for name, unit in found.units.items() if unit.triggers_itself}
         return frozenset((called - wish.enabled) | itself | wish.disabled | wish.masked)
 
@@ -88,7 +93,8 @@ class Register:
 
     def runner(self, name: str) -> Runner:
         """Raises NotFoundError, InputError (its file is not valid)."""
-        runner = self.runners.get(name) or self.runners.get(plain_name(name))
+        plain = plain_name(name)
+        runner = self.runners.get(name) or self.runners.get(plain) or self.runners.get(self.aliases.get(plain, ""))
         if runner is None:
             raise self.unknown(name)
         return runner

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from appliance.errors import InputError
 
 _ONE = re.compile(r"%(.?)", re.DOTALL)
+_KIND = re.compile(r"\.(timer|socket|path|target)\Z")
 _ESCAPED = re.compile(r"\\x([0-9a-fA-F]{2})")
 FIXED: Mapping[str, str] = {
     "C": "/var/cache", "E": "/etc", "L": "/var/log", "S": "/var/lib", "t": "/run", "T": "/tmp", "V": "/var/tmp",
@@ -28,15 +29,31 @@ HOST = {
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Prefix and instance: ``web`` and ``1`` of ``web@1``."""
-    prefix, _, instance = name.partition("@")
+    """Prefix and instance: ``web`` and ``1`` of ``web@1``, and of ``web@1.timer``, as systemd calls its kinds."""
+    prefix, _, instance = _KIND.sub("", name).partition("@")
     return prefix, instance
 
 
 def template_of(name: str) -> str:
-    """``web@`` of ``web@1``; empty when that is no instance."""
-    prefix, at, instance = name.partition("@")
-    return f"{prefix}@" if at and instance else ""
+    """``web@`` of ``web@1``, ``web@.timer`` of ``web@1.timer``; empty when that is no instance."""
+    prefix, instance = split_name(name)
+    return f"{prefix}@{_ending(name)}" if instance else ""
+
+
+def is_template(name: str) -> bool:
+    """``web@``, ``web@.timer``: of which units are made."""
+    return "@" in name and not split_name(name)[1]
+
+
+def instance_name(template: str, instance: str) -> str:
+    """``web@1`` of ``web@``."""
+    ending = _ending(template)
+    return f"{template.removesuffix(ending)}{instance}{ending}"
+
+
+def _ending(name: str) -> str:
+    found = _KIND.search(name)
+    return found[0] if found else ""
 
 
 def unescape(text: str) -> str:
@@ -52,7 +69,8 @@ def expander(name: str, file: str, host: Mapping[str, str], *, suffix: str = "")
     prefix, instance = split_name(name)
     last = prefix.rpartition("-")[2]
     known = {
-        **FIXED, **host, "n": name + suffix, "N": name, "p": prefix, "P": unescape(prefix), "i": instance,
+        **FIXED, **host, "n": name + suffix, "N": _KIND.sub("", name), "p": prefix, "P": unescape(prefix),
+        "i": instance,
         "I": unescape(instance), "j": last, "J": unescape(last), "f": "/" + unescape(instance or prefix).lstrip("/"),
         "y": file, "Y": file.rpartition("/")[0],
     }  # fmt: skip

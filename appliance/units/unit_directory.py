@@ -9,18 +9,22 @@ from appliance.errors import ApplianceError, NotFoundError
 from appliance.host import files
 from appliance.host.facts import host_facts
 from appliance.schema import Finding, Source, read_merged
+from appliance.systemd import kind_of, unit_of_file
 from appliance.units.drawing import near, to_dot, to_svg
 from appliance.units.graph import Graph, build_graph
+from appliance.units.install_section import InstallSection
 from appliance.units.restart_section import RestartSection
 from appliance.units.run_state import RunState, decode_run_state_untrusted
 from appliance.units.service_section import ServiceSection
-from appliance.units.specifiers import template_of
+from appliance.units.specifiers import instance_name, is_template, template_of
+from appliance.units.systemd_files import parse_systemd_unit, systemd_sources
+from appliance.units.ties import other_names, tied
 from appliance.units.unit_file import SUFFIX, Unit, UnitDocument, parse_unit, unit_name
 from appliance.units.unit_section import RELATIONS
 
 _FILE_BYTES_MAX = 1 << 20
 _INSTANCES_MAX = 10_000  # a template whose instances name more of themselves ends here
-_SYSTEMD = (".service", ".timer", ".socket", ".path", ".target", ".mount")
+_SYSTEMDS_OTHERS = (".mount", ".automount", ".swap", ".slice", ".scope", ".device")
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class UnitFiles:
 
 def read_unit_file(path: str, *, name: str = "") -> tuple[str, Unit | None, tuple[Finding, ...]]:
     """Name, the unit if it is valid, findings. Raises nothing: a file that cannot be read is a finding."""
+    if kind_of(path.rpartition("/")[2]):
+        return _read_systemd_file(path, name)
     name = name or unit_name(path.rpartition("/")[2]) or path.rpartition("/")[2]
     try:
         text = files.read_text(path, size_max=_FILE_BYTES_MAX)
@@ -56,9 +62,27 @@ def read_unit_file(path: str, *, name: str = "") -> tuple[str, Unit | None, tupl
     return parsed.name, parsed.unit, parsed.findings
 
 
+def _read_systemd_file(path: str, name: str) -> tuple[str, Unit | None, tuple[Finding, ...]]:
+    name = name or unit_of_file(path.rpartition("/")[2])
+    try:
+        sources = systemd_sources(path, name)
+        drop_ins = _drop_ins(path.rpartition("/")[0] or ".", name)
+    except ApplianceError as exc:
+        return name, None, (Finding(path, 1, 1, "", exc.message),)
+    parsed = parse_systemd_unit(sources, name=name, drop_ins=drop_ins, host=host_facts())
+    return parsed.name, parsed.unit, parsed.findings
+
+
 def file_to_edit(directory: str, name: str, *, drop_in: bool) -> str:
     """The unit's own file, or the drop-in that ``unit edit`` keeps."""
-    return f"{directory}/{name}{SUFFIX}.d/override{SUFFIX}" if drop_in else f"{directory}/{name}{SUFFIX}"
+    return f"{directory}/{name}{SUFFIX}.d/override{SUFFIX}" if drop_in else _file_of(directory, name)
+
+
+def _file_of(directory: str, name: str) -> str:
+    """Its file, ours unless there is only one of systemd's kind."""
+    ours = f"{directory}/{name}{SUFFIX}"
+    theirs = f"{directory}/{name if kind_of(name) else f'{name}.service'}"
+    return theirs if not files.exists(ours) and files.is_file(theirs) else ours
 
 
 def draw_files(directory: str, names: Sequence[str], *, as_picture: bool) -> str:
@@ -73,14 +97,17 @@ def draw_files(directory: str, names: Sequence[str], *, as_picture: bool) -> str
 
 def check_unit_text(directory: str, name: str, text: str, *, drop_in: bool) -> tuple[Finding, ...]:
     """What would be wrong if that text were the unit's file, or its ``override.toml``."""
-    path = f"{directory}/{name}{SUFFIX}"
-    override = f"{path}.d/override{SUFFIX}"
+    path = _file_of(directory, name)
+    override = f"{directory}/{name}{SUFFIX}.d/override{SUFFIX}"
     try:
         others = [one for one in _drop_ins(directory, name) if one.file != override]
         main = files.read_text(path, size_max=_FILE_BYTES_MAX) if drop_in else text
     except ApplianceError as exc:
         return (Finding(path, 1, 1, "", exc.message),)
     more = sorted((*others, Source(override, text)), key=lambda one: one.file) if drop_in else others
+    if kind_of(path.rpartition("/")[2]):
+        sources = [Source(path, main), *systemd_sources(path, name)[1:]]
+        return parse_systemd_unit(sources, name=name, drop_ins=more, host=host_facts()).findings
     return parse_unit(main, path, name=name, drop_ins=more, host=host_facts()).findings
 
 
@@ -103,6 +130,36 @@ def instance_of(found: UnitFiles, name: str) -> Unit | None:
     return read_unit_file(template.file, name=name)[1] if template is not None and name not in found.masked else None
 
 
+def enabled_with(found: UnitFiles, names: Sequence[str], verb: str) -> list[str]:
+    """Those, by their own names, and what ``[install]`` of each says goes with it; of a template its default instance.
+
+    Mask and unmask are of one name alone.
+    """
+    aliases = other_names(found.units)
+    todo = list(names)
+    done: dict[str, None] = {}
+    for name in todo:
+        name = aliases.get(name, name)
+        install = _install_of(found, name)
+        if install is not None and is_template(name) and install.default_instance is not None:
+            name = instance_name(name, install.default_instance)
+        if name not in done:
+            done[name] = None
+            if install is not None and verb in ("enable", "disable"):
+                todo += [one for one in install.also if _install_of(found, aliases.get(one, one)) is not None]
+    return list(done)
+
+
+def _install_of(found: UnitFiles, name: str) -> InstallSection | None:
+    if name in found.units:
+        return found.units[name].document.install
+    template = found.templates.get(name) or found.templates.get(template_of(name))
+    if template is None:
+        return None
+    unit = read_unit_file(template.file, name=name)[1]
+    return unit.document.install if unit is not None else None
+
+
 def read_unit_files(directory: str, more: Iterable[str] = ()) -> UnitFiles:
     """One bad file never hides the others; a directory that is missing declares nothing.
 
@@ -119,12 +176,15 @@ def read_unit_files(directory: str, more: Iterable[str] = ()) -> UnitFiles:
         return UnitFiles({}, frozenset(), (Finding(directory, 1, 1, "", exc.message),))
     for file_name in names:
         path = f"{directory}/{file_name}"
-        name = unit_name(file_name)
+        name = unit_name(file_name) or (unit_of_file(file_name) if kind_of(file_name) else None)
         if name is None:
-            if file_name.endswith(_SYSTEMD):
-                findings.append(Finding(path, 1, 1, "", "systemd's unit files are not supported yet in this version"))
+            if file_name.endswith(_SYSTEMDS_OTHERS) and not file_name.startswith("."):
+                findings.append(Finding(path, 1, 1, "", "is not read: there are no units of that kind", "warning"))
             continue
         if files.is_directory(path):
+            continue
+        if kind_of(file_name) and f"{name}{SUFFIX}" in names:
+            findings.append(Finding(path, 1, 1, "", f"is not read, for there is {name}{SUFFIX}", "warning"))
             continue
         if files.points_to_dev_null(path):
             masked.add(name)
@@ -133,7 +193,7 @@ def read_unit_files(directory: str, more: Iterable[str] = ()) -> UnitFiles:
         findings += found
         if unit is None:
             unreadable.add(name)
-        elif name.endswith("@"):
+        elif is_template(name):
             templates[name] = Template(path, unit.text, directory)
         else:
             units[name] = unit
@@ -170,10 +230,15 @@ def graph_of(found: UnitFiles) -> Graph:
     return link_units(found.units, found.unreadable, found.masked)
 
 
-def link_units(units: Mapping[str, Unit], unreadable: frozenset[str], masked: frozenset[str] = frozenset()) -> Graph:
-    """The graph of these units."""
+def link_units(
+    units: Mapping[str, Unit],
+    unreadable: frozenset[str],
+    masked: frozenset[str] = frozenset(),
+    disabled: frozenset[str] = frozenset(),
+) -> Graph:
+    """The graph of these units. What would take along a disabled unit does not."""
     return build_graph(
-        {name: unit.document.unit for name, unit in units.items()},
+        tied(units, disabled | masked),
         unreadable,
         targets=frozenset(name for name, unit in units.items() if not unit.has_process),
         masked=masked,

@@ -10,17 +10,20 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
 from appliance.schema import Document, Finding, Source, merged_data, read_merged, to_toml
+from appliance.systemd import kind_of, unit_of_file
 from appliance.units.health_section import HealthSection
+from appliance.units.install_section import InstallSection
 from appliance.units.log_section import LogsSection
 from appliance.units.resource_sections import LimitsSection, ResourcesSection
 from appliance.units.restart_section import RestartSection
 from appliance.units.sandbox_section import SandboxSection
 from appliance.units.service_section import ServiceSection
-from appliance.units.specifiers import expander
+from appliance.units.specifiers import expander, instance_name, is_template
 from appliance.units.trigger_sections import PathSection, SocketSection, TimerSection
 from appliance.units.unit_section import NAME, RELATIONS, WHAT_NAME, UnitSection, plain_name
 
@@ -37,6 +40,21 @@ _OF_A_SERVICE = ("restart", "health", "logs", "resources", "sandbox", "limits")
 
 
 # One of each for all units that set nothing.
+_NO_INSTALL = InstallSection()
+Places = Mapping[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class PlacedSource(Source):
+    """A text that was made of another one, of systemd's kind: where its keys stand in that one, ``original``."""
+
+    places: Places = field(default_factory=dict)
+    original: str = ""
+
+    @cached_property
+    def positions(self) -> Places:
+        """As of every source."""
+        return self.places
 _NO_RESOURCES, _NO_SANDBOX, _NO_LIMITS = ResourcesSection(), SandboxSection(), LimitsSection()
 
 
@@ -44,6 +62,7 @@ _NO_RESOURCES, _NO_SANDBOX, _NO_LIMITS = ResourcesSection(), SandboxSection(), L
 class UnitDocument:
     """A whole unit file."""
 
+    install: InstallSection = _NO_INSTALL
     unit: UnitSection = field(default_factory=UnitSection)
     service: ServiceSection | None = None  # None: a target, or a trigger of another unit
     restart: RestartSection = field(default_factory=RestartSection)
@@ -76,6 +95,7 @@ class Unit:
     document: UnitDocument
     text: str = field(repr=False)
     file: str = ""
+    places: Places | None = field(default=None, repr=False)  # of what the text was made of, if of another one
     drop_ins: tuple[Source, ...] = field(default=(), repr=False)
 
     @property
@@ -86,7 +106,7 @@ class Unit:
     @property
     def sources(self) -> tuple[Source, ...]:
         """The file and its drop-ins."""
-        return (Source(self.file, self.text), *self.drop_ins)
+        return (_source(self.file, self.text, self.places), *self.drop_ins)
 
     @property
     def whole_text(self) -> str:
@@ -149,7 +169,10 @@ class ParsedUnit:
 
 
 def unit_name(file_name: str) -> str | None:
-    """``web`` of ``web.toml``; None of a file that declares no unit (another suffix, or hidden)."""
+    """``web`` of ``web.toml``; None of a file that declares no unit (another suffix, or hidden).
+
+    Files of systemd's kind have their own way here: systemd_files.py.
+    """
     return file_name.removesuffix(SUFFIX) if file_name.endswith(SUFFIX) and not file_name.startswith(".") else None
 
 
@@ -164,18 +187,20 @@ def parse_unit(
     """Read one unit file; ``file`` is its path, for its name and for the findings. Never raises.
 
     ``name``: of the instance, when the file is its template. ``drop_ins``: later texts that change the first.
-    ``host``: what the specifiers of this host stand for, by letter.
+    places: Places | None = None,
+    ``host``: what the specifiers of this host stand for, by letter. ``places``: of a text that was made of another.
     """
     file_name = file.rpartition("/")[2]
-    name = name or unit_name(file_name) or file_name
+    is_systemds = bool(kind_of(file_name))
+    name = name or unit_name(file_name) or (unit_of_file(file_name) if is_systemds else file_name)
     findings: list[Finding] = []
-    sample = f"{name}{SAMPLE}" if name.endswith("@") else name  # a template is read as an instance would be
+    sample = instance_name(name, SAMPLE) if is_template(name) else name  # a template is read as an instance would be
     if not re.fullmatch(NAME, sample):
         message = f'the file name gives the unit the name "{name}", expected {WHAT_NAME}'
         findings.append(Finding(file, 1, 1, "", message))
-    elif unit_name(file_name) is None:
+    elif unit_name(file_name) is None and not is_systemds:
         findings.append(Finding(file, 1, 1, "", f"a unit file is called NAME{SUFFIX}"))
-    sources = (Source(file, text), *drop_ins)
+    sources = (_source(file, text, places), *drop_ins)
     rewrite = expander(sample, file, host) if "%" in "".join(one.text for one in sources) else None
     if rewrite is not None and not _has_specifiers(sample, sources):
         rewrite = None
@@ -190,7 +215,13 @@ def parse_unit(
         findings += _self_references(sample, value.unit, document)
     if value is None or any(one.severity == "error" for one in findings):
         return ParsedUnit(name, None, tuple(sorted(set(findings))))
-    return ParsedUnit(name, Unit(name, value, text, file, tuple(drop_ins)), tuple(findings))
+    return ParsedUnit(name, Unit(name, value, text, file, tuple(drop_ins), places), tuple(findings))
+
+
+def _source(file: str, text: str, places: Places | None) -> Source:
+    return Source(file, text) if places is None else PlacedSource(file, text, places)
+        if value.install is not _NO_INSTALL:
+            value = dataclasses.replace(value, install=_with_plain_installs(value.install))
 
 
 def _has_specifiers(name: str, sources: Sequence[Source]) -> bool:
@@ -239,3 +270,9 @@ def _self_references(name: str, section: UnitSection, document: Document[UnitDoc
 def _with_plain_names(section: UnitSection) -> UnitSection:
     names: dict[str, Any] = {key: tuple(dict.fromkeys(map(plain_name, getattr(section, key)))) for key in RELATIONS}
     return dataclasses.replace(section, **names)
+def _with_plain_installs(section: InstallSection) -> InstallSection:
+    keys = ("wanted_by", "required_by", "upheld_by", "also", "alias")
+    names: dict[str, Any] = {key: tuple(map(plain_name, getattr(section, key))) for key in keys}
+    return dataclasses.replace(section, **names)
+
+

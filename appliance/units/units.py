@@ -250,7 +250,8 @@ class Units:
         path = runner.unit.file if runner is not None else f"{register.directory}/{name}.toml"
         if runner is None and name not in register.files.unreadable:
             raise register.unknown(name)
-        texts = [f"# {one.file}\n{one.text}" for one in (runner.unit.drop_ins if runner is not None else ())]
+        drop_ins = runner.unit.drop_ins if runner is not None else ()
+        texts = [f"# {one.file}\n{getattr(one, 'original', one.text)}" for one in drop_ins]
         return "\n".join([files.read_text(path), *texts])
 
     def graph_text(self, names: Sequence[str] = (), *, as_picture: bool = False) -> str:

@@ -122,7 +122,7 @@ static int read_options(int argc, char **argv, struct options *o)
     const struct { const char *name; const char **place; } known[] = {
         {"--cgroup", &o->cgroup}, {"--output", &o->output}, {"--output-size", &o->output_size},
         {"--directory", &o->directory}, {"--umask", &o->umask}, {"--uid", &o->uid}, {"--gid", &o->gid},
-        {"--groups", &o->groups}, {"--input", &o->input}, {"--pass", &o->pass},
+        {"--groups", &o->groups}, {"--argv0", &o->argv0}, {"--input", &o->input}, {"--pass", &o->pass},
         {"--lenient", &o->lenient}, {"--oom-score-adjust", &o->oom_score_adjust}, {"--nice", &o->nice},
         {"--scheduling", &o->scheduling}, {"--io-scheduling", &o->io_scheduling}, {"--cpus", &o->cpus},
         {"--namespaces", &o->namespaces}, {"--root", &o->root}, {"--bounding", &o->bounding},
@@ -179,12 +179,12 @@ _Noreturn void become_program(int argc, char **argv, int in_cgroup)
         enter_namespaces(o.namespaces);
     if (wants_mounts(&o))
         arrange_mounts(&o);
-    if (o.bounding)
-        drop_bounding(o.bounding);
     if (o.groups)
         set_groups(o.groups);
     if (privileged) /* last of the namespaces: the others are the host's business */
         enter_user_namespace(&o, privileged);
+    if (o.bounding) /* a new user namespace begins with all of them */
+        drop_bounding(o.bounding);
     become(&o);
     if (o.directory && chdir(o.directory) < 0) /* as the user it will be */
         fail("enter directory", o.directory);
@@ -199,8 +199,11 @@ _Noreturn void become_program(int argc, char **argv, int in_cgroup)
     restore_defaults(limits_files(&o));
     if (o.seccomp)
         filter_system_calls(o.seccomp); /* last: it may forbid any of the above */
-    execvp(argv[program], argv + program);
-    fail("execute", argv[program]);
+    const char *path = argv[program];
+    if (o.argv0)
+        argv[program] = (char *)o.argv0;
+    execvp(path, argv + program);
+    fail("execute", path);
 }
 
 int main(int argc, char **argv)

@@ -12,6 +12,7 @@ struct options {
     const char *output;    /* named pipe for 1 and 2 */
     const char *output_size; /* wanted size of that pipe */
     const char *directory; /* working directory */
+    const char *argv0;     /* what the program is told it is called */
     const char *umask;     /* octal */
     const char *uid, *gid; /* numbers */
     const char *groups;    /* numbers with commas, "" for none */

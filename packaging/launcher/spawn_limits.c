@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -18,6 +19,26 @@ static rlim_t limit_value(const char *text)
     return strcmp(text, "infinity") == 0 ? RLIM_INFINITY : number(text, 10, "read limit");
 }
 
+/* As systemd: where we may not go that far (no CAP_SYS_RESOURCE, as in many containers), as far as we may. A limit that
+ * is lower than what we have can always be set, so this never lets a program use more than was wanted. */
+static int set_closest(int which, struct rlimit values, const char *limit)
+{
+    struct rlimit ours;
+    if (setrlimit(which, &values) == 0)
+        return 0;
+    if (errno != EPERM || getrlimit(which, &ours) < 0)
+        return -1;
+    if (values.rlim_max > ours.rlim_max)
+        values.rlim_max = ours.rlim_max;
+    if (values.rlim_cur > values.rlim_max)
+        values.rlim_cur = values.rlim_max;
+    if (setrlimit(which, &values) < 0)
+        return -1;
+    dprintf(STDERR_FILENO, "appliance: limit %s is lowered to %llu: we may not raise it\n", limit,
+            (unsigned long long)values.rlim_max);
+    return 0;
+}
+
 /* RESOURCE:SOFT:HARD, as often as wanted. */
 void set_limits(const struct options *o)
 {
@@ -31,7 +52,7 @@ void set_limits(const struct options *o)
         if (!soft || !rest)
             refuse("read limit", limit);
         struct rlimit values = {limit_value(soft), limit_value(rest)};
-        if (setrlimit((int)number(which, 10, "read limit"), &values) < 0)
+        if (set_closest((int)number(which, 10, "read limit"), values, limit) < 0)
             fail("set limit", limit);
     }
 }
@@ -68,8 +89,12 @@ void set_priorities(const struct options *o)
     unsigned long pair[2];
     if (o->oom_score_adjust) {
         int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-        if (fd < 0 || write(fd, o->oom_score_adjust, strlen(o->oom_score_adjust)) < 0)
-            fail("set oom_score_adjust", o->oom_score_adjust);
+        if (fd < 0 || write(fd, o->oom_score_adjust, strlen(o->oom_score_adjust)) < 0) {
+            if (errno != EACCES && errno != EPERM) /* in a container we may not lower it: as systemd, go on */
+                fail("set oom_score_adjust", o->oom_score_adjust);
+            dprintf(STDERR_FILENO, "appliance: oom_score_adjust stays as it is: we may not set %s\n",
+                    o->oom_score_adjust);
+        }
         close(fd);
     }
     if (o->nice && setpriority(PRIO_PROCESS, 0, (int)signed_number(o->nice, "read nice")) < 0)
