@@ -179,10 +179,9 @@ def _is_listed(args: argparse.Namespace, unit: dict[str, Any]) -> bool:
 def _list_text(answer: dict[str, Any]) -> str:
     from appliance.cli.render import age, state, table
 
-    now = time.time()
     rows = [
         (
-            one["name"], state(one["state"]), age(now - one["since"]), one["pid"], one["restarts"] or "", one["health"],
+            one["name"], state(one["state"]), age(one["seconds"]), one["pid"], one["restarts"] or "", one["health"],
             _remark(one),
         )
         for one in answer["units"]
@@ -229,7 +228,7 @@ def _status_text(unit: dict[str, Any]) -> str:
     facts = {
         "about": unit["description"],
         "file": unit["file"] + (" (changed since the start: unit reload)" if unit["changed"] else ""),
-        "state": f"{state(unit['state'])} for {age(now - unit['since'])}: {clean(unit['reason'])}",
+        "state": f"{state(unit['state'])} for {age(unit['seconds'])}: {clean(unit['reason'])}",
         "wanted": _wanted_text(unit),
         "main pid": f"{unit['pid']}, kept together by {unit['tracking']}" if unit["pid"] else "",
         "step": f"{unit['phase']}, pid {unit['control_pid']}" if unit.get("control_pid") else "",

@@ -282,6 +282,8 @@ class Processes:
         groups: tuple[int, ...] | None = None,
         input: bytes = b"",  # noqa: A002
         cgroup: str | None = None,
+        umask: int | None = None,
+        options: tuple[str, ...] = (),
     ) -> Finished:
         """A short command with its output (the first MiB of each). At the timeout its whole session is killed.
 
@@ -293,7 +295,7 @@ class Processes:
             child = self.spawn(
                 Command(
                     argv=argv, environment=environment or {}, directory=directory, uid=uid, gid=gid, groups=groups,
-                    cgroup=cgroup, standard=(input_read, out_write, err_write),
+                    cgroup=cgroup, standard=(input_read, out_write, err_write), umask=umask, options=options,
                 )
             )  # fmt: skip
         except UnavailableError:

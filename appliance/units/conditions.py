@@ -1,4 +1,6 @@
-"""``[unit.conditions]``: what must be so on the host when a unit's turn comes; else it is skipped, not failed. Pure.
+"""``[unit.conditions]``: what must be so on the host when a unit's turn comes; else it is skipped. Pure.
+
+``[unit.asserts]`` knows the same keys; a unit that one of those does not hold for has failed.
 
 As systemd's: all must hold; ``!`` before a value turns it round; of those with a ``|`` before them one is enough.
 """
@@ -19,7 +21,7 @@ _SIZES: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ConditionsSection:
-    """Lists of values; a unit with one that does not hold is skipped."""
+    """Lists of values that must hold when the unit starts."""
 
     path_exists: tuple[str, ...] = field(default=(), metadata=_PATHS)
     path_exists_glob: tuple[str, ...] = field(default=(), metadata=_PATHS)

@@ -11,8 +11,9 @@ from appliance.units.journal import Journal
 from appliance.units.lifecycle import State
 from appliance.units.register import Register
 from appliance.units.restart_section import RestartSection
+from appliance.units.run_state import RunState
 from appliance.units.runner import Runner
-from appliance.units.unit_directory import instance_of
+from appliance.units.unit_directory import instance_of, unit_of_run_state
 from appliance.units.unit_file import Unit
 from appliance.units.unit_section import UnitSection
 
@@ -50,27 +51,26 @@ class Connections:
             return False
         self._served[name] = _Served(target, call.source, call)
         register.transients.add(name)
-        runner = register.runners[name] = Runner(_unit_for(model, name, call), register.ground)
+        runner = register.runners[name] = Runner(_unit_for(model, name, call.remote), register.ground)
         runner.standing.on_demand = True
         runner.standing.called = f"{call.remote} connected"
         self._mark((name,))
         return True
 
-    def adopt(self, name: str) -> bool:
-        """Whether that unit, which an earlier daemon left running, is one of a connection: then it is ours."""
-        if name in self._served:
-            return True
+    def adopt(self, run: RunState) -> Unit | None:
+        """The unit of a connection that an earlier daemon left running; None: it is none of ours."""
+        name = run.name
         plain, at, _ = name.partition("@")
         wanted = (plain, plain + at)
         units = [runner.unit for runner in self._register.runners.values()] if at else []
         targets = [unit.target_of(one) for unit in units for one in unit.document.socket if one.accept]
         target = next((one for one in targets if one in wanted), None)
         if target is None:
-            return False
-        source = name.rpartition("-")[2].rpartition(":")[0]
-        self._served[name] = _Served(target, source, None)
+            return None
+        remote = name.rpartition("-")[2]
+        self._served[name] = _Served(target, remote.rpartition(":")[0], None)
         self._register.transients.add(name)
-        return True
+        return _unit_for(self._model(target, name) or unit_of_run_state(run), name, remote)
 
     def _model(self, target: str, name: str) -> Unit | None:
         """What it is made from: a unit, or the template of that name."""
@@ -124,10 +124,10 @@ class Connections:
                 served.call = None
 
 
-def _unit_for(model: Unit, name: str, call: Call) -> Unit:
+def _unit_for(model: Unit, name: str, remote: str) -> Unit:
     document = replace(
         model.document,
-        unit=UnitSection(description=f"{model.document.unit.description or model.name}, for {call.remote}"),
+        unit=UnitSection(description=f"{model.document.unit.description or model.name}, for {remote}"),
         restart=RestartSection(policy="no"),
         health=None,
         timer=None,

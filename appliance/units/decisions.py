@@ -22,6 +22,7 @@ class Standing:
     tried: bool = False  # it failed since it was last up: whoever only follows it need not wait any longer
     on_demand: bool = False  # up only while called: it has a trigger, is disabled, an instance, or transient
     disabled: bool = False  # it does not start, and its triggers do not work, unless asked for by name
+    per_connection: bool = False  # it is only what units of connections are made from
     masked: bool = False  # nothing may start it
     called: str = ""  # who wants an on-demand unit up; empty again when it is at rest
     held: str = ""  # why it is down, when that came of a stop of another one that it is part of
@@ -54,7 +55,7 @@ class Decision(enum.Enum):
 def is_asked(name: str, graph: Graph, units: Standings) -> bool:
     """Whether somebody wants it up: always, unless it is on demand."""
     standing = units[name].standing
-    if standing.skipped:
+    if standing.skipped or standing.per_connection:
         return False
     if not standing.on_demand or standing.called:
         return True

@@ -1,22 +1,25 @@
-"""Is it well? One check from outside: an HTTP GET, a TCP connection, or a command that must exit 0."""
+"""Is it well? One check: an HTTP GET, a TCP connection, or a command that must exit 0."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import trio
 
 from appliance.errors import ApplianceError
-from appliance.host.processes import Processes
+from appliance.host.processes import Command, Processes
 from appliance.schema import quote
 from appliance.units.health_section import HealthSection
-from appliance.units.launch import command_of
-from appliance.units.service_section import ServiceSection
 
 _ANSWER_BYTES_MAX = 4096
 _BODY_BYTES_MAX = 1 << 20
 
 
-async def check_health(health: HealthSection, processes: Processes, service: ServiceSection) -> str:
-    """Empty when it is well, else what is wrong. Takes at most ``health.timeout``."""
+async def check_health(health: HealthSection, processes: Processes, command: Callable[[], Command]) -> str:
+    """Empty when it is well, else what is wrong. Takes at most ``health.timeout``.
+
+    ``command``: gives ``health.command`` as one of the unit itself, in its fences.
+    """
     with trio.move_on_after(health.timeout) as scope:
         try:
             if health.http is not None:
@@ -24,7 +27,7 @@ async def check_health(health: HealthSection, processes: Processes, service: Ser
             if health.tcp is not None:
                 await _check_tcp(health.tcp)
                 return ""
-            return await _check_command(health, processes, service)
+            return await _check_command(health.timeout, processes, command)
         except (OSError, trio.BrokenResourceError) as exc:
             return f"cannot reach {health.http or health.tcp}: {exc}"
     assert scope.cancelled_caught
@@ -81,22 +84,21 @@ async def _check_tcp(address: str) -> None:
         pass
 
 
-async def _check_command(health: HealthSection, processes: Processes, service: ServiceSection) -> str:
-    assert health.command is not None
+async def _check_command(timeout: float, processes: Processes, command: Callable[[], Command]) -> str:
     try:
-        as_unit = command_of(service)
+        it = command()
         finished = await processes.run_command(
-            health.command, timeout=health.timeout, environment=as_unit.environment, directory=as_unit.directory,
-            uid=as_unit.uid, gid=as_unit.gid, groups=as_unit.groups,
+            it.argv, timeout=timeout, environment=it.environment, directory=it.directory, uid=it.uid, gid=it.gid,
+            groups=it.groups, cgroup=it.cgroup, umask=it.umask, options=it.options,
         )  # fmt: skip
     except ApplianceError as exc:
         return exc.message
     if finished.timed_out:
-        return f"no answer within {health.timeout:g} s"
+        return f"no answer within {timeout:g} s"
     if finished.exit.clean:
         return ""
     said = (finished.stderr or finished.stdout).decode(errors="replace").strip().rpartition("\n")[2][:200]
-    return f"{health.command[0]} {finished.exit}" + (f": {said}" if said else "")
+    return f"{it.argv[0]} {finished.exit}" + (f": {said}" if said else "")
 
 
 def _split_address(address: str, port: int) -> tuple[str, int]:

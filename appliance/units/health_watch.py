@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 import trio
 
 from appliance.host.processes import Processes
+from appliance.units.command_lines import CommandTable
 from appliance.units.health import check_health
 from appliance.units.life import Life
 from appliance.units.phases import Phase
@@ -40,11 +43,12 @@ class HealthWatch:
     async def _watch(self, runner: Runner, life: Life, scope: trio.CancelScope) -> None:
         health, publish = runner.unit.document.health, self._register.publish
         assert health is not None
+        command = functools.partial(life.spawning.besides, CommandTable(command=health.command or ()))
         failed, soon = 0, min(_FIRST_LOOK_SECONDS, health.interval)
         grace_end = trio.current_time() + (health.start_period or health.interval)
         with scope:
             while True:
-                wrong = await check_health(health, self._processes, life.service)
+                wrong = await check_health(health, self._processes, command)
                 runner.health_reason = wrong
                 unproved = life.phase is Phase.PROVE
                 if wrong and runner.health is None and (unproved or trio.current_time() + soon < grace_end):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import trio
 
 from appliance.errors import ApplianceError, CorruptError, UnavailableError
+from appliance.units.lifecycle import State
 from appliance.units.operations import STOPPED
 from appliance.units.pictures import ReloadPlan
 from appliance.units.register import Register
@@ -47,12 +48,11 @@ class Loading:
             return
         for run in left:
             if run.name not in register.runners:
-                ours = register.is_transient(run.name)
-                unit = instance_of(register.files, run.name) if not ours else None
-                if unit is not None:
+                unit = register.transient_of(run)
+                if unit is None and (unit := instance_of(register.files, run.name)) is not None:
                     register.passing.add(run.name)
                 runner = register.runners[run.name] = Runner(unit or unit_of_run_state(run), register.ground)
-                if unit is None and not ours and run.name not in register.files.unreadable:
+                if unit is None and run.name not in register.files.unreadable:
                     runner.vanished, runner.standing.desired = True, False
         register.link()
         for run in left:
@@ -84,6 +84,16 @@ class Loading:
                 register.stopped_by_hand.add(parts[1])
         for name in register.stopped_by_hand & register.runners.keys():
             register.runners[name].standing.desired = False
+            self._hold_parts(name)
+
+    def _hold_parts(self, whole: str) -> None:
+        """They went down with it. One that is up was started since."""
+        register = self._register
+        for name in register.graph.parts.get(whole, ()):
+            standing = register.runners[name].standing
+            if standing.state is State.STOPPED and not standing.held:
+                standing.held = f"it is part of {whole}, which is stopped"
+                self._hold_parts(name)
 
     def reload(self, *, dry_run: bool) -> ReloadPlan:
         """Read the unit files again, and start, stop, restart what that asks for. Does not wait for the units."""

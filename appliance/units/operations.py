@@ -95,6 +95,8 @@ class Operations:
             await register.wait(runner, lambda: standing.state is State.STOPPED or standing.desired)
             return ""
         await register.wait(runner, lambda: self._has_started(runner))
+        if standing.per_connection:
+            return ""  # its sockets listen now
         if standing.state.is_up or (standing.came_up and standing.state is State.STOPPED) or standing.skipped:
             return ""
         why = why_not(runner.name, register.graph, register.runners) or runner.reason

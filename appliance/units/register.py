@@ -15,6 +15,7 @@ from appliance.units.enablement import Enablement, enablement_file, read_enablem
 from appliance.units.graph import Graph, build_graph
 from appliance.units.ground import Ground
 from appliance.units.pictures import Publish, StateKeeper, UnitsSettings
+from appliance.units.run_state import RunState
 from appliance.units.runner import Runner
 from appliance.units.unit_directory import UnitFiles, graph_findings, graph_of, instance_of, link_units
 from appliance.units.unit_file import Unit
@@ -46,7 +47,7 @@ class Register:
     transients: set[str] = field(default_factory=set)  # units of connections, gone when they are over
     going_down: bool = False
     nursery: trio.Nursery | None = None
-    is_transient: Callable[[str], bool] = lambda name: False  # whether one without a file lives on
+    transient_of: Callable[[RunState], Unit | None] = lambda run: None  # one without a file that lives on
     on_link: Callable[[], None] = lambda: None  # units came, went or changed
 
     @property
@@ -63,6 +64,7 @@ class Register:
         called.update(self.transients, *(unit.calls_on_demand for unit in units.values()))
         for name, runner in self.runners.items():
             runner.standing.lasts = runner.unit.service.type == "oneshot" or runner.unit.stays_when_done
+            runner.standing.per_connection = runner.unit.is_per_connection
             runner.standing.masked = name in self.enablement.masked
             only_named = is_only_named(runner.unit, called, units) or name in self.files.implied or name in self.passing
             self._set_on_demand(

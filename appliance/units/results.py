@@ -19,6 +19,7 @@ class Result(enum.Enum):
 
     SUCCESS = "success"
     CONDITION = "exec-condition"  # its condition did not hold: no failure
+    ASSERT = "assert"  # what its file asserts does not hold
     RESOURCES = "resources"  # it could not be started at all
     PROTOCOL = "protocol"  # it ended without saying that it is ready, or left no process to follow
     TIMEOUT = "timeout"

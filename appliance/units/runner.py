@@ -125,6 +125,12 @@ class Runner:
         self.feed(Event.NEEDS_MET, "starting")
         self.life.begin()
 
+    def refuse(self, reason: str) -> None:
+        """From waiting: it may not start, and that is a failure."""
+        self.digest, self.result = self.unit.digest, Result.ASSERT
+        for event in (Event.NEEDS_MET, Event.ENDING, Event.GAVE_UP):
+            self.feed(event, reason)
+
     def ask_stop(self, reason: str, *, fault: str = "") -> None:
         """Down, by its stop commands and signals. ``fault``: it counts as a failure."""
         if self.life is not None:

@@ -16,6 +16,7 @@ from appliance.units.runner import Runner
 from appliance.units.transaction import called_along
 from appliance.units.unit_directory import named_by
 
+_OF_NO_USE = "nobody needs it any more"
 _AT_REST = (State.STOPPED, State.EXITED, State.FAILED)
 
 
@@ -73,14 +74,18 @@ class Settling:
                 self._let_parts_go(runner.name)
                 runner.begin("in line to start")
             case Decision.GO:
-                conditions = runner.unit.document.unit.conditions
-                if conditions is not None and (why := unmet(conditions, holds)):
+                section = runner.unit.document.unit
+                if why := unmet(section.conditions, holds):
                     runner.standing.skipped, runner.standing.called = why, ""
                     runner.drop(f"skipped: {why}")
+                elif why := unmet(section.asserts, holds):
+                    runner.refuse(f"assertion: {why}")
                 else:
                     runner.start()
             case Decision.STOP | Decision.DROP:
                 why = self.why_down(runner.name)
+                if runner.state is State.EXITED and why == _OF_NO_USE:
+                    why = runner.reason  # it is done
                 if not self._comes_back(runner):
                     runner.standing.called = ""
                 if decision is Decision.STOP:
@@ -134,7 +139,7 @@ class Settling:
             return "restart"
         if not runner.standing.desired:
             return runner.standing.unwanted or "stopped by hand"
-        return why_not(name, register.graph, register.runners) or "nobody needs it any more"
+        return why_not(name, register.graph, register.runners) or _OF_NO_USE
 
     def is_wanted(self, name: str) -> bool:
         """Whether it should be up now."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from appliance.errors import ApplianceError, NotFoundError
 from appliance.host import files, process_self, procfs
 from appliance.host.listening import Call
-from appliance.host.processes import Child
+from appliance.host.processes import Child, Command
 from appliance.host.standard import close_standard, open_connection, open_standard
 from appliance.units.alarms import Alarm
 from appliance.units.command_lines import CommandTable
@@ -55,6 +56,15 @@ class Spawning:
         """One of the commands around it."""
         self._spawn(line, self._life.variables(), (), told)
 
+    def besides(self, line: CommandTable, more: Mapping[str, str] = MappingProxyType({})) -> Command:
+        """That line as a process of this life; nobody reads what it writes. Raises NotFoundError, InputError."""
+        life, ground, unit = self._life, self._life.ground, self._life.owner.unit
+        return command_of(
+            life.service, line, told={"INVOCATION_ID": life.invocation, **more},
+            cgroup=life.group.path if life.group is not None else None, below=ground.below,
+            options=ground.spawn_words(unit.document, ground.private_directory(unit)),
+        )  # fmt: skip
+
     def _spawn(
         self,
         line: CommandTable,
@@ -66,15 +76,10 @@ class Spawning:
         life = self._life
         service, ground = life.service, life.ground
         assert life.group is not None
-        variables = {"INVOCATION_ID": life.invocation, **more}
         if life.voice.notify_address:
-            variables["NOTIFY_SOCKET"] = life.voice.notify_address
+            more = {"NOTIFY_SOCKET": life.voice.notify_address, **more}
         try:
-            command = command_of(
-                service, line, told=variables, cgroup=life.group.path, output=life.voice.output_path,
-                options=ground.spawn_words(life.owner.unit.document, ground.private_directory(life.owner.unit)),
-                descriptors=descriptors, below=ground.below,
-            )  # fmt: skip
+            command = replace(self.besides(line, more), output=life.voice.output_path, descriptors=descriptors)
             if call is not None:
                 error = "journal" if service.standard_error == "inherit" else service.standard_error
                 standard = open_connection(call.fd, error, journal=life.voice.output_path, uid=who_of(service).uid)

@@ -154,6 +154,11 @@ class Unit:
         return f"{plain}@" if getattr(section, "accept", False) else plain
 
     @property
+    def is_per_connection(self) -> bool:
+        """Its sockets make a unit of it for each connection; it never runs itself."""
+        return any(one.accept and self.target_of(one) == self.name for one in self.document.socket)
+
+    @property
     def stays_when_done(self) -> bool:
         """Whether one that was called counts as up when its process has ended well."""
         return bool(getattr(self.service, "remain_after_exit", False))

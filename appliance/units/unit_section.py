@@ -22,7 +22,8 @@ class UnitSection:
     """``[unit]``. Each key means what systemd's of that name means; order comes only of after and before."""
 
     description: str = ""
-    conditions: ConditionsSection | None = None
+    conditions: ConditionsSection | None = None  # one that does not hold: skipped
+    asserts: ConditionsSection | None = None  # one that does not hold: failed
     specifiers: bool | None = None  # whether % stands for something; None: in templates and their instances
     requires: tuple[str, ...] = field(default=(), metadata=_NAMES)
     requisite: tuple[str, ...] = field(default=(), metadata=_NAMES)

@@ -91,7 +91,7 @@ class Units:
             mark=lambda names: self._settling.mark(names),
             host=clock.machine_id(),
         )
-        register.is_transient = self._triggers.connections.adopt
+        register.transient_of = self._triggers.connections.adopt
 
         def turned(runner: Runner) -> None:
             watch.turned(runner)
@@ -213,7 +213,11 @@ class Units:
             called=runner.standing.called if runner.standing.on_demand else "",
             drop_ins=tuple(one.file for one in runner.unit.drop_ins),
         )
-        if runner.state is State.STOPPED and (why := why_not(runner.name, register.graph, register.runners)):
+        if runner.state is not State.STOPPED or not runner.standing.desired:
+            return picture
+        if runner.standing.per_connection:
+            return replace(picture, reason="runs once for each connection")
+        if why := why_not(runner.name, register.graph, register.runners):
             return replace(picture, reason=why)
         return picture
 

@@ -162,7 +162,7 @@ async def test_forking_by_guess_of_the_only_process_that_is_left(stage: Stage, t
         await stage.state(units, "d", "ready")
         pid = units.picture("d").pid
         assert pid is not None
-        assert Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x0010006\0"
+        await stage.until(lambda: Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x0010006\0")  # after its fork
         os.kill(pid, signal.SIGTERM)
         await stage.state(units, "d", "exited")  # a clean signal
 
@@ -172,8 +172,8 @@ async def test_forking_without_a_main_process_lives_as_long_as_anything_of_it(st
     async with stage.running() as units:
         await stage.state(units, "d", "ready")
         assert units.picture("d").pid is None
+        await stage.until(lambda: len(sleepers("10007", "10008")) == 2)  # they have forked, and are not yet sleep
         left = sleepers("10007", "10008")
-        assert len(left) == 2
         kill(left[0])
         await wait_gone(left[0])
         assert units.picture("d").state == "ready"
