@@ -9,6 +9,7 @@ import trio
 
 from appliance.api.access import ControlDoor, StatusDoor
 from appliance.api.event_routes import event_routes
+from appliance.api.log_routes import log_routes
 from appliance.api.openapi import document
 from appliance.api.page import page_routes
 from appliance.api.router import Caller, Reply, Request, Route, Router, json_answer
@@ -36,6 +37,7 @@ def all_routes(subjects: Subjects, requests: Counter[tuple[str, str, str, int]])
     routes += status_routes(subjects, requests)
     routes += page_routes(subjects)
     routes += unit_routes(subjects)
+    routes += log_routes(subjects)
     routes += unit_work_routes(subjects)
     routes += store_routes(subjects)
     routes += update_routes(subjects)

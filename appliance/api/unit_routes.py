@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
-from typing import Any
+from collections.abc import Awaitable, Callable
 
-from appliance.api.router import Answer, Parameter, Reply, Request, Route, Stream, json_answer
-from appliance.api.subjects import Subjects, UnitsSubject
+from appliance.api.router import Answer, Parameter, Reply, Request, Route, json_answer
+from appliance.api.subjects import Subjects
 from appliance.api.unit_work_routes import flag_of, known_only
-from appliance.api.wire import dumps, object_untrusted, plain
-from appliance.errors import InputError
-from appliance.host import clock
-from appliance.schema import parse_duration
-from appliance.units import LogLine, ReloadPlan, UnitPicture
+from appliance.api.wire import object_untrusted, plain
+from appliance.units import ReloadPlan, UnitPicture
 
-LINES_DEFAULT = 100
-LINES_MAX = 1_000_000
-NDJSON = "application/x-ndjson"
 PLAIN = "text/plain; charset=utf-8"
 VERBS: dict[str, tuple[str, str]] = {  # verb in the path -> method of Units, summary
     "start": ("start", "Start a unit, and what it requires"),
@@ -46,9 +38,6 @@ def unit_routes(subjects: Subjects) -> tuple[Route, ...]:
 
     async def file_text(request: Request) -> Reply:
         return Answer(need().file_text(request.names["name"]).encode(), PLAIN)
-
-    async def logs(request: Request) -> Reply:
-        return unit_logs(need(), request)
 
     async def reload_all(request: Request) -> Reply:
         asked = request.json()
@@ -96,21 +85,6 @@ def unit_routes(subjects: Subjects) -> tuple[Route, ...]:
         ),
         Route(
             method="GET",
-            pattern="/v1/units/{name}/logs",
-            handler=logs,
-            summary="What a unit wrote",
-            answer="One JSON object per line; lines of text when text/plain or text/html is accepted",
-            schema=LogLine,
-            content_type=NDJSON,
-            parameters=(
-                *NAME,
-                Parameter("lines", f"At most so many of the last lines (default {LINES_DEFAULT})", "integer"),
-                Parameter("since", 'Only later ones: seconds since 1970, or how long ago, as "10m"'),
-                Parameter("follow", "1: go on with new lines until one side hangs up", "boolean"),
-            ),
-        ),
-        Route(
-            method="GET",
             pattern="/v1/units/{name}/file",
             handler=file_text,
             summary="A unit's file as it stands (it may hold secrets)",
@@ -150,37 +124,3 @@ def unit_routes(subjects: Subjects) -> tuple[Route, ...]:
             for word, (method, summary) in VERBS.items()
         ),
     )
-
-
-def unit_logs(units: UnitsSubject, request: Request) -> Stream:
-    """The stream for one request. Raises InputError, NotFoundError before the first byte."""
-    asked = request.asked()
-    lines = asked.integer("lines", default=LINES_DEFAULT, low=0, high=LINES_MAX)
-    since = parse_since(request.query.get("since", ""), clock.wall_seconds())
-    follow = asked.flag("follow")
-    name = request.names["name"]
-    units.picture(name)
-    source = units.logs(name, lines=lines, since=since, follow=follow)
-    as_text = request.accepts("text/plain", "text/html")
-    return Stream(_told(source, as_text), PLAIN if as_text else NDJSON, endless=follow)
-
-
-def parse_since(text: str, now: float) -> float | None:
-    """Seconds since 1970, or a duration before now. Raises InputError."""
-    if not text:
-        return None
-    try:
-        return float(text) if text[0].isdigit() and text.replace(".", "", 1).isdigit() else now - parse_duration(text)
-    except (InputError, ValueError, OverflowError):
-        wanted = 'seconds since 1970, or how long ago, such as "10m"'
-        raise InputError(f'cannot read since: found "{text[:50]}", expected {wanted}', where="query.since") from None
-
-
-async def _told(source: AsyncIterator[Any], as_text: bool) -> AsyncGenerator[bytes, None]:
-    async with AsyncExitStack() as stack:
-        close = getattr(source, "aclose", None)
-        if close is not None:
-            stack.push_async_callback(close)
-        async for line in source:
-            said = plain(line)
-            yield f"{said['time']} {said['text']}\n".encode(errors="replace") if as_text else dumps(said) + b"\n"

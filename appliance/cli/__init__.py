@@ -22,6 +22,7 @@ NOUNS = {
     "status": "one screen: node, services, units, store, update, problems",
     "top": "the same, live",
     "unit": "list, start, stop, restart units; their logs and files",
+    "logs": "what all units and the kernel wrote, by time",
     "store": "get, put, del, watch keys; backup and restore",
     "etcd": "the store alone, in place of an etcd: its flags, its API",
     "update": "check, download, apply, roll back; explain what it waits for",
@@ -39,7 +40,7 @@ NOUNS = {
 }
 HIDDEN = ("update-worker", "complete")
 _OVERVIEW = (
-    ("See", ("status", "top", "events", "doctor", "support", "version")),
+    ("See", ("status", "top", "logs", "events", "doctor", "support", "version")),
     ("Run", ("run", "install", "uninstall", "reboot", "poweroff", "etcd")),
     ("Work with", ("unit", "store", "update", "config")),
     ("Publish", ("release",)),
@@ -112,7 +113,7 @@ def split_globals(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             words += [word, *rest]
             break
         name, equals, value = word.partition("=")
-        if name not in _VALUED and word in ("-ojson", "-otable"):
+        if name not in _VALUED and word in ("-ojson", "-otable", "-ocat", "-oiso", "-oshort"):
             name, equals, value = "-o", "=", word[2:]
         if name not in _VALUED:
             words.append(word)
@@ -121,9 +122,13 @@ def split_globals(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             value = next(rest, "")
         if not value:
             raise InputError(f"cannot use {name}: it needs a value")
-        if _VALUED[name] == "output" and value not in ("table", "json"):
-            raise InputError(f'cannot use {name} {value}: the output is "table" or "json"')
         options[_VALUED[name]] = value
+    allowed: tuple[str, ...] = ("table", "json")
+    if "logs" in words[:2]:
+        allowed += ("short", "iso", "cat")
+    if (output := options.get("output", "table")) not in allowed:
+        either = " or ".join(f'"{one}"' for one in allowed)
+        raise InputError(f"cannot use -o {output}: the output is {either}")
     return options, words
 
 

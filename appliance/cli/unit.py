@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,8 +19,7 @@ _VERBS = {
     "reset-failed": "forget that units failed, and try them again",
     "reload": "read the unit files anew: shows what would start, stop, restart, then does it",
     "cat": "the unit's file",
-    "logs": "what the unit wrote",
-    "convert": "turn unit files of systemd into ours; what has no equal becomes a comment",
+    "logs": "what units wrote (all: appliance logs)",
     "verify": "check unit files, without a daemon; exit code 2 when one is not valid",
     "security": "how exposed units are, and by what, without a daemon",
     "plan": "what a start, stop or restart would do, and in which order; without a daemon, by the files alone",
@@ -86,7 +84,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             verb.add_argument("names", nargs="+", metavar="NAME")
         elif name == "security":
             verb.add_argument("names", nargs="*", metavar="NAME", help="these in full; without one, all in short")
-        elif name in ("status", "cat", "logs"):
+        elif name == "logs":
+            from appliance.cli.unit_logs import add_logs
+
+            add_logs(verb)
+        elif name in ("status", "cat"):
             verb.add_argument("name", metavar="NAME")
         elif name == "verify":
             verb.add_argument("files", nargs="*", metavar="FILE", help="these, instead of the units directory")
@@ -97,11 +99,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             verb.add_argument("--dry-run", action="store_true", help="only show")
         if name == "list":
             verb.add_argument("--timers", action="store_true", help="when each timer rang last and rings next")
-        if name == "logs":
-            verb.add_argument("-f", "--follow", action="store_true", help="go on with new lines")
-            verb.add_argument("-n", "--lines", type=int, default=100, help="the last so many (100)")
-            verb.add_argument("--all", action="store_true", help="every line that is kept")
-            verb.add_argument("--since", default="", metavar="WHEN", help="a duration ago (10m), or seconds since 1970")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -128,6 +125,10 @@ def run(args: argparse.Namespace) -> int:
 
         return run_top(args)
     if verb == "reset-failed":
+    if verb == "logs":
+        from appliance.cli.unit_logs import run_logs
+
+        return run_logs(args)
         return _ask(args, verb)
     if verb == "security":
         from appliance.cli import unit_security
@@ -138,7 +139,6 @@ def run(args: argparse.Namespace) -> int:
         "status": _status,
         "reload": _reload,
         "cat": _cat,
-        "logs": _logs,
         "verify": _verify,
     }
     return acts[verb](args)
@@ -222,7 +222,7 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _status_text(unit: dict[str, Any]) -> str:
-    from appliance.cli.render import age, clean, size, state
+    from appliance.cli.render import age, clean, state
 
     now = time.time()
     facts = {
@@ -241,7 +241,7 @@ def _status_text(unit: dict[str, Any]) -> str:
         "wants": " ".join(unit["wants"]),
         "after": " ".join(unit["after"]),
         "before": " ".join(unit["before"]),
-        "log lost": f"{size(unit['log_bytes_dropped'])} (disk full?)" if unit["log_bytes_dropped"] else "",
+        "log lost": _lost_text(unit),
     }
     lines = [f"unit {unit['name']}", *(f"  {name + ':':<10} {value}" for name, value in facts.items() if value)]
     if unit["triggers"]:
@@ -267,6 +267,17 @@ def _restarts_text(unit: dict[str, Any]) -> str:
 
 
 def _exit_text(unit: dict[str, Any]) -> str:
+def _lost_text(unit: dict[str, Any]) -> str:
+    from appliance.cli.render import size
+
+    words = []
+    if unit["log_bytes_dropped"]:
+        words.append(f"{size(unit['log_bytes_dropped'])} (disk full?)")
+    if lines := unit.get("log_lines_dropped"):
+        words.append(f"{lines} line{'s' * (lines != 1)} (faster than its rate)")
+    return ", ".join(words)
+
+
     result = (unit.get("exit") or {}).get("result", "success")
     known = result in ("success", "exit-code", "signal", "core-dump")  # the words before say that already
     return f"{unit['last_exit']}{'' if known else f' ({result})'}" if unit["last_exit"] or not known else ""
@@ -347,30 +358,6 @@ def _cat(args: argparse.Namespace) -> int:
 
     text = call(args.layout, "GET", _path(args.name, "/file"), headers={"Accept": "text/plain"})
     show(args, text, str)
-    return 0
-
-
-def _logs(args: argparse.Namespace) -> int:
-    import json
-    from urllib.parse import quote
-
-    from appliance.cli.client import stream
-    from appliance.cli.render import clean
-
-    query = f"lines={1_000_000 if args.all or args.since else max(args.lines, 0)}"
-    query += f"&since={quote(args.since)}" if args.since else ""
-    query += "&follow=1" if args.follow else ""
-    try:
-        for line in stream(args.layout, _path(args.name, f"/logs?{query}"), timeout=None if args.follow else 60.0):
-            if args.output == "json":
-                print(line.decode(errors="replace"))
-            else:
-                said = json.loads(line)
-                print(f"{said['time']} {clean(said['text'])}")
-            if args.follow:
-                sys.stdout.flush()
-    except KeyboardInterrupt:
-        return 0
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from appliance.schema.document import Document, Source, merged_data, raise_if_bad, read, read_merged
 from appliance.schema.findings import Finding, describe, did_you_mean, format_path, quote
+from appliance.schema.moments import parse_moment
 from appliance.schema.plain import to_plain, to_toml
 from appliance.schema.quantities import (
     Duration,
@@ -27,6 +28,7 @@ __all__ = [
     "format_size",
     "merged_data",
     "parse_duration",
+    "parse_moment",
     "parse_size",
     "quote",
     "raise_if_bad",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from appliance.units.enablement import change_enablement, enablement_file, read_enablement
 from appliance.units.graph import Graph, build_graph, start_order
+from appliance.units.log_query import Entry, LogQuery, fields_of, parse_clause, parse_priority
 from appliance.units.pictures import (
     GOALS,
     LogLine,
@@ -33,6 +34,7 @@ from appliance.units.unit_directory import (
 from appliance.units.unit_file import ParsedUnit, Unit, UnitDocument, parse_unit
 
 if TYPE_CHECKING:
+    from appliance.units.log_reading import read_log_files
     from appliance.units.security import assess
     from appliance.units.units import Units
 
@@ -41,6 +43,7 @@ __all__ = [
     "Graph",
     "LogLine",
     "ParsedUnit",
+    "LogQuery",
     "Publish",
     "ReloadPlan",
     "StateKeeper",
@@ -63,13 +66,16 @@ __all__ = [
     "file_to_edit",
     "graph_findings",
     "converted_text",
+    "fields_of",
     "graph_of",
-    "enabled_with",
+    "parse_clause",
+    "parse_priority",
     "parse_unit",
     "plan",
     "read_enablement",
     "read_unit_file",
     "read_unit_files",
+    "read_log_files",
     "standings_of",
     "start_order",
 ]
@@ -83,6 +89,10 @@ def __getattr__(name: str) -> Any:
         return Units
     if name == "assess":
         from appliance.units.security import assess
+    if name == "read_log_files":
+        from appliance.units.log_reading import read_log_files
+
+        return read_log_files
 
         return assess
     raise AttributeError(name)

@@ -11,9 +11,9 @@ from appliance.errors import ConflictError, InputError, UnavailableError
 from appliance.host import clock, entropy, files
 from appliance.schema import Finding, to_toml
 from appliance.units.enablement import change_enablement
-from appliance.units.journal import read_journal
 from appliance.units.lifecycle import State
 from appliance.units.loading import Loading
+from appliance.units.log_following import read_journal
 from appliance.units.operations import Operations
 from appliance.units.pictures import Goal, LogLine, Waited
 from appliance.units.register import Register

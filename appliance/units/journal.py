@@ -1,56 +1,104 @@
-"""The log of one unit: ``current`` and the pieces cut off it, ``00000001.log`` and on, oldest first.
+"""The log of one unit: ``current`` and the pieces cut off it, ``00000001.log`` and on, oldest first; packed once cut.
 
-The unit never waits for it: what a full disk does not take is dropped and counted. No fsync: a power cut may cost the
-last seconds of a log, never a unit's time.
+The unit never waits for it: what a full disk does not take is dropped and counted, as is what comes faster than the
+unit's rate. No fsync: a power cut may cost the last seconds of a log, never a unit's time.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-import trio
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from appliance.errors import ApplianceError
 from appliance.host import clock, files, logfiles
-from appliance.units.log_text import LINE_BYTES_MAX, split_line, stamp_lines
-from appliance.units.pictures import LogLine
+from appliance.units.log_rate import RateGate
+from appliance.units.log_section import Rate
+from appliance.units.log_text import stamp_lines
 
 _FILE_BYTES_MAX = 1 << 20
-_READ_BYTES = 64 << 10
 _CURRENT = "current"
+_PACK_FROM_BYTES = 4 << 10
+
+
+class Growth:
+    """Where those listen who follow logs: one for all journals."""
+
+    def __init__(self) -> None:
+        self.listeners: list[Callable[[str], None]] = []  # told the directory of the journal that grew
+
+
+@dataclass(frozen=True)
+class LogLimits:
+    """How much of a log is kept."""
+
+    size: int  # bytes on disk
+    age: float | None = None  # seconds
+    rate: Rate | None = None
 
 
 class Journal:
     """Appends from one side, any number of readers on the other; they share nothing but the files and a bell."""
 
-    def __init__(self, directory: str, *, limit: int) -> None:
+    __slots__ = (
+        "_age_due", "_column", "_gate", "_limits", "_room_made", "_size", "directory", "dropped", "dropped_lines",
+        "growth", "sequence",
+    )  # fmt: skip
+
+    def __init__(
+        self, directory: str, *, limit: int = 0, limits: LogLimits | None = None, growth: Growth | None = None
+    ) -> None:
         self.directory = directory
-        self.limit = limit
-        self.dropped = 0
+        self.dropped = 0  # bytes that the disk did not take
+        self.dropped_lines = 0  # by the rate
         self.sequence = 0  # the number that ``current`` gets when it is cut; 0: not looked yet
+        self._limits = limits or LogLimits(limit)
+        self._gate: RateGate | None = None  # made when something is written
+        self.growth = growth if growth is not None else Growth()
         self._size = 0
         self._column = -1
         self._room_made = False
-        self._readers = trio.lowlevel.ParkingLot()
+        self._age_due = 0.0
 
     @property
     def current(self) -> str:
         """The file that grows."""
         return f"{self.directory}/{_CURRENT}"
 
+    @property
+    def oldest_seconds(self) -> float | None:
+        """Lines from before that moment are over their age."""
+        return clock.wall_seconds() - self._limits.age if self._limits.age is not None else None
+
+    def keep(self, limits: LogLimits) -> None:
+        """From now on."""
+        if limits.rate != self._limits.rate:
+            self._gate = None
+        self._limits = limits
+
     def append(self, data: bytes) -> None:
         """Write a piece of output, as it came from the pipe. Never raises, never waits for a reader."""
-        self._open()
-        text, column = stamp_lines(data, clock.timestamp(clock.wall_seconds()), self._column)
-        taken = logfiles.append(self.current, text)
-        if taken < len(text):
-            self.dropped += min(len(data), len(text) - taken)
-            self._room_made = False  # look anew, at the end of the file too
-        self._size += taken
-        self._column = column
-        if self._size >= min(_FILE_BYTES_MAX, max(self.limit // 4, 4096)) and column < 0:
-            self._cut()
-        self._readers.unpark_all()
+        if (rate := self._limits.rate) is not None:
+            if self._gate is None:
+                self._gate = RateGate(rate)
+            lost = self._gate.lost_bytes
+            data = self._gate.take(data, clock.monotonic_seconds())
+            if not data:
+                return
+            if lost:  # and now lines pass again
+                self._report()
+        self._write(data, clock.wall_seconds())
+        self._tell()
+
+    def append_at(self, data: bytes, seconds: float) -> None:
+        """As ``append``, of what was said at that time."""
+        self._write(data, seconds)
+        self._tell()
+
+    def settle(self) -> None:
+        """Nothing more comes for now: say what was dropped."""
+        if self._gate is not None and self._gate.lost_bytes:
+            self._report()
+            self._tell()
 
     def sequences(self) -> list[int]:
         """Numbers of the pieces that are there, oldest first."""
@@ -58,11 +106,12 @@ class Journal:
             names = files.list_directory(self.directory)
         except ApplianceError:
             return []
-        return [int(name[:-4]) for name in names if name.endswith(".log") and name[:-4].isdecimal()]
+        stems = {name.removesuffix(logfiles.PACKED) for name in names}
+        return sorted(int(name[:-4]) for name in stems if name.endswith(".log") and name[:-4].isdecimal())
 
     def piece(self, sequence: int) -> str:
-        """The file of that number, whether cut already or not."""
-        return f"{self.directory}/{sequence:08}.log" if sequence < self.next_sequence() else self.current
+        """The file of that number (packed, perhaps), whether cut already or not."""
+        return self._piece(sequence) if sequence < self.next_sequence() else self.current
 
     def next_sequence(self) -> int:
         """As ``sequence``, looked up first if need be."""
@@ -70,9 +119,40 @@ class Journal:
             self.sequence = max(self.sequences(), default=0) + 1
         return self.sequence
 
-    async def wait_grown(self) -> None:
-        """Until something was appended."""
-        await self._readers.park()
+    def _report(self) -> None:
+        assert self._gate is not None
+        self.dropped_lines += self._gate.lost_lines
+        end = b"\n" if self._column >= 0 else b""
+        self._write(end + b"<4>appliance: " + self._gate.report().encode() + b"\n", clock.wall_seconds())
+
+    def _write(self, data: bytes, seconds: float) -> None:
+        self._open()
+        text, column = stamp_lines(data, clock.timestamp(seconds), self._column)
+        piece_max = min(_FILE_BYTES_MAX, max(self._limits.size // 4, 4096))
+        if self._size + len(text) >= piece_max and column >= 0 and (end := text.rfind(b"\n") + 1):
+            self._put(text[:end], len(data))  # an endless line must not keep the file from being cut
+            self._cut()
+            text = text[end:]
+        self._put(text, len(data))
+        self._column = column
+        if self._size >= piece_max and column < 0:
+            self._cut()
+        elif self._limits.age is not None and clock.monotonic_seconds() >= self._age_due:
+            self._forget_old()
+
+    def _put(self, text: bytes, size: int) -> None:
+        taken = logfiles.append(self.current, text)
+        if taken < len(text):
+            self.dropped += min(size, len(text) - taken)
+            self._room_made = False  # look anew, at the end of the file too
+        self._size += taken
+
+    def _tell(self) -> None:
+        for listener in self.growth.listeners:
+            listener(self.directory)
+
+    def _piece(self, sequence: int) -> str:
+        return f"{self.directory}/{sequence:08}.log"
 
     def _open(self) -> None:
         if self._room_made:
@@ -87,105 +167,38 @@ class Journal:
         self._room_made = True
 
     def _cut(self) -> None:
-        if not logfiles.cut(self.current, f"{self.directory}/{self.sequence:08}.log"):
+        path = self._piece(self.sequence)
+        if not logfiles.cut(self.current, path):
             return
+        if self._size >= _PACK_FROM_BYTES:
+            logfiles.pack(path)
         self.sequence += 1
         self._size, self._column = 0, -1
-        total = 0
+        self._trim()
+
+    def _trim(self) -> None:
+        total, oldest = 0, self.oldest_seconds
         for sequence in reversed(self.sequences()):
-            path = f"{self.directory}/{sequence:08}.log"
-            try:
-                total += files.file_stat(path).size
-                if total > self.limit - min(_FILE_BYTES_MAX, self.limit // 4):
-                    files.remove(path)
-            except ApplianceError:
-                continue
+            path = self._piece(sequence)
+            both = (path, path + logfiles.PACKED)
+            for one in both:
+                size, written = logfiles.size_and_time(one)
+                total += size
+                if not written or not (
+                    total > self._limits.size - min(_FILE_BYTES_MAX, self._limits.size // 4)
+                    or (oldest is not None and written < oldest)
+                ):
+                    continue
+                try:
+                    files.remove(one)
+                except ApplianceError:
+                    continue
 
-
-async def read_journal(
-    journal: Journal, *, lines: int | None = None, since: float | None = None, follow: bool = False
-) -> AsyncIterator[LogLine]:
-    """Oldest first. A slow reader holds a file open, nothing else; pieces that are gone by then are missed."""
-    first_time = clock.timestamp(since) if since is not None else ""
-    sequence, offset = _first_position(journal, lines)
-    rest = b""
-    while True:
-        try:
-            reader = logfiles.LogReader(journal.piece(sequence))
-        except ApplianceError:  # trimmed away, or nothing was written yet
-            later = [one for one in journal.sequences() if one > sequence]
-            if later or sequence < journal.next_sequence():
-                sequence, offset, rest = (later[0] if later else journal.next_sequence()), 0, b""
-                continue
-            if not follow:
-                return
-            await journal.wait_grown()
-            continue
-        try:
-            while True:
-                data = reader.read(offset, _READ_BYTES)
-                if data:
-                    offset += len(data)
-                    *whole, rest = (rest + data).split(b"\n")
-                    for line in whole:
-                        time, text = split_line(line)
-                        if time >= first_time:
-                            yield LogLine(time, text)
-                    await trio.lowlevel.checkpoint()
-                elif journal.next_sequence() > sequence:
-                    break  # it was cut: nothing more comes into this one
-                elif follow:
-                    await journal.wait_grown()
-                else:
-                    if rest:
-                        time, text = split_line(rest)
-                        if time >= first_time:
-                            yield LogLine(time, text)
-                    return
-        finally:
-            reader.close()
-        if rest:
-            time, text = split_line(rest)
-            yield LogLine(time, text)
-        sequence, offset, rest = sequence + 1, 0, b""
-
-
-def _first_position(journal: Journal, lines: int | None) -> tuple[int, int]:
-    """The piece and the byte where the last so many lines begin."""
-    sequences = [*journal.sequences(), journal.next_sequence()]
-    if lines is None:
-        return sequences[0], 0
-    wanted = lines
-    sequence = sequences[-1]
-    for sequence in reversed(sequences):
-        try:
-            reader = logfiles.LogReader(journal.piece(sequence))
-        except ApplianceError:
-            continue
-        try:
-            end = reader.size()
-            if wanted <= 0:
-                return sequence, end
-            at = end
-            while at > 0:
-                size = min(_READ_BYTES, at)
-                at -= size
-                data = reader.read(at, size)
-                if at + size == end and data.endswith(b"\n"):
-                    data = data[:-1]  # the last line's own end starts no further line
-                found = data.count(b"\n")
-                if found >= wanted:
-                    place = len(data)
-                    for _ in range(wanted):
-                        place = data.rindex(b"\n", 0, place)
-                    return sequence, at + place + 1
-                wanted -= found
-            wanted -= 1 if end else 0
-            if wanted <= 0:
-                return sequence, 0
-        finally:
-            reader.close()
-    return sequence, 0
-
-
-assert LINE_BYTES_MAX < _READ_BYTES, "a line fits into one read"
+    def _forget_old(self) -> None:
+        """Cut before it is too old in part, so that no more than an eighth over the age stays on the disk."""
+        first = self._age_due == 0.0
+        self._age_due = clock.monotonic_seconds() + (self._limits.age or 0.0) / 8
+        if self._size and self._column < 0 and not first:
+            self._cut()
+        else:
+            self._trim()

@@ -139,6 +139,6 @@ class Loading:
     def _redefine(self, runner: Runner, unit: Unit) -> None:
         register = self._register
         runner.unit = unit
-        runner.journal.limit = unit.document.logs.limit or register.settings.log_limit
+        runner.journal.keep(register.limits_of(unit))
         if runner.vanished:  # it went, and came back before it was down
             runner.vanished, runner.standing.desired = False, unit.name not in register.stopped_by_hand

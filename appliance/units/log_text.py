@@ -1,7 +1,8 @@
 """A unit's raw output into lines with times, and back. Pure.
 
 A line is ``2026-11-22T03:22:11.123Z text``. What comes without a newline is written at once and goes on in the same
-line when the rest comes, so nothing waits in memory: a killed daemon loses no byte. Bytes are kept as they came.
+line when the rest comes, so nothing waits in memory: a killed daemon loses no byte. Bytes are kept as they came. A
+line that is too long is cut; what goes on from the line before has a ``+`` in place of the blank.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import re
 
 STAMP_BYTES = 25  # with the blank
 LINE_BYTES_MAX = 16 << 10
-_STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ")
+_STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z[ +]")
+_PRIORITY = re.compile(rb"<(\d{1,3})>")
+_GOES_ON = 0x2B  # +
 
 
 def stamp_lines(data: bytes, time: str, column: int) -> tuple[bytes, int]:
@@ -22,25 +25,40 @@ def stamp_lines(data: bytes, time: str, column: int) -> tuple[bytes, int]:
     stamp = time.encode() + b" "
     longest = LINE_BYTES_MAX - max(column, 0)
     if len(data) > longest and _has_long_line(data, longest):
-        data, column_at_cut = _cut_long_lines(data, column)
-    else:
-        column_at_cut = -1
+        return _stamp_long_lines(data, stamp, column)
     ends = data.endswith(b"\n")
     body = data[:-1] if ends else data
     text = (stamp if column < 0 else b"") + body.replace(b"\n", b"\n" + stamp) + (b"\n" if ends else b"")
     if ends:
         return text, -1
-    if column_at_cut >= 0:
-        return text, column_at_cut
     newline = data.rfind(b"\n")
     return text, len(data) - newline - 1 if newline >= 0 else max(column, 0) + len(data)
 
 
 def split_line(line: bytes) -> tuple[str, str]:
     """Time and text of a line of the file, without its newline; bytes that are not UTF-8 show as their hex."""
+    time, data = cut_stamp(line)
+    return time, data.decode(errors="backslashreplace")
+
+
+def cut_stamp(line: bytes) -> tuple[str, bytes]:
+    """Time (empty when it has none) and what was written."""
     if _STAMP.match(line):
-        return line[: STAMP_BYTES - 1].decode(), line[STAMP_BYTES:].decode(errors="backslashreplace")
-    return "", line.decode(errors="backslashreplace")
+        return line[: STAMP_BYTES - 1].decode(), line[STAMP_BYTES:]
+    return "", line
+
+
+def goes_on(line: bytes) -> bool:
+    """Whether it is the rest of the line before."""
+    return len(line) >= STAMP_BYTES and line[STAMP_BYTES - 1] == _GOES_ON and _STAMP.match(line) is not None
+
+
+def split_priority(data: bytes) -> tuple[int | None, bytes]:
+    """The level that a line begins with, as sd-daemon(3): ``<3>`` is an error. Facilities are left aside."""
+    found = _PRIORITY.match(data) if data[:1] == b"<" else None
+    if found is None or int(found[1]) > 191:
+        return None, data
+    return int(found[1]) & 7, data[found.end() :]
 
 
 def _has_long_line(data: bytes, first_max: int) -> bool:
@@ -53,17 +71,24 @@ def _has_long_line(data: bytes, first_max: int) -> bool:
     return False
 
 
-def _cut_long_lines(data: bytes, column: int) -> tuple[bytes, int]:
+def _stamp_long_lines(data: bytes, stamp: bytes, column: int) -> tuple[bytes, int]:
+    cut = b"\n" + stamp[:-1] + b"+"
     pieces: list[bytes] = []
-    column = max(column, 0)
     for line in _split_keeping_ends(data):
-        rest = line
-        while len(rest.removesuffix(b"\n")) > LINE_BYTES_MAX - column:
-            pieces += (rest[: LINE_BYTES_MAX - column], b"\n")
+        if column < 0:
+            pieces.append(stamp)
+            column = 0
+        ends = line.endswith(b"\n")
+        rest = line[:-1] if ends else line
+        while len(rest) > LINE_BYTES_MAX - column:
+            pieces += (rest[: LINE_BYTES_MAX - column], cut)
             rest = rest[LINE_BYTES_MAX - column :]
             column = 0
         pieces.append(rest)
-        column = 0 if rest.endswith(b"\n") else column + len(rest)
+        column += len(rest)
+        if ends:
+            pieces.append(b"\n")
+            column = -1
     return b"".join(pieces), column
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from appliance.schema import Finding, Size
+from appliance.schema import Duration, Finding, Size
+from appliance.units.log_section import RATE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +15,10 @@ class UnitsSettings:
     """``[units]`` of the settings."""
 
     directory: str | None = None  # None: the layout's
-    log_limit: Size = 16 << 20  # of a unit that says nothing in [logs]
+    log_limit: Size = 16 << 20  # of a unit that says nothing in [logs], as are the next two
+    log_age: Duration | None = field(default=None, metadata={"min": 60.0})
+    log_rate: str = field(default="100000/10s", metadata=RATE)
+    kernel_log: bool = True  # keep what the kernel says, as the log of "kernel"
 
 
 class StateKeeper(Protocol):
@@ -110,6 +114,7 @@ class UnitPicture:
     after: tuple[str, ...]
     before: tuple[str, ...]
     log_bytes_dropped: int
+    log_lines_dropped: int = 0  # written faster than the unit's rate
     last_lines: tuple[str, ...] = ()  # of its log, when it is flapping or failed
     history: tuple[UnitMoment, ...]
     triggers: tuple[TriggerPicture, ...] = ()
@@ -160,3 +165,5 @@ class LogLine:
 
     time: str
     text: str
+    unit: str = ""
+    priority: int | None = None  # 0 to 7, of a line that began with "<3>" (sd-daemon(3))

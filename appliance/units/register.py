@@ -14,6 +14,7 @@ from appliance.schema import Finding
 from appliance.units.enablement import Enablement, enablement_file, read_enablement
 from appliance.units.graph import Graph, build_graph
 from appliance.units.ground import Ground
+from appliance.units.journal import LogLimits
 from appliance.units.pictures import Publish, StateKeeper, UnitsSettings
 from appliance.units.run_state import RunState
 from appliance.units.runner import Runner
@@ -48,6 +49,7 @@ class Register:
     going_down: bool = False
     nursery: trio.Nursery | None = None
     transient_of: Callable[[RunState], Unit | None] = lambda run: None  # one without a file that lives on
+    limits_of: Callable[[Unit], LogLimits] = field(init=False)  # how much of a unit's log is kept
     on_link: Callable[[], None] = lambda: None  # units came, went or changed
 
     @property

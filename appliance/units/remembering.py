@@ -121,6 +121,7 @@ def picture_of(runner: Runner) -> UnitPicture:
         after=section.after,
         before=section.before,
         log_bytes_dropped=runner.journal.dropped,
+        log_lines_dropped=runner.journal.dropped_lines,
         last_lines=last_lines(runner.journal) if flapping or runner.state is State.FAILED else (),
         history=tuple(runner.history),
     )

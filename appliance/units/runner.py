@@ -218,6 +218,7 @@ class Runner:
         """Nothing of its life is left."""
         life = self.life
         assert life is not None
+        self.journal.settle()
         self.last, self.last_exit, self.result = life.last, life.last_exit, life.result
         if life.asked or not self.ground.is_wanted(self.name):
             words = [word for word in (life.fault, life.last_exit) if word and word not in self.reason]

@@ -32,7 +32,6 @@ SAMPLE = "instance"  # the instance as which a template is checked
 NOT_YET = frozenset(
     {
         "container", "placement",
-        "logs.rate", "logs.age",
     }
 )  # fmt: skip
 _STANDS_ALONE = frozenset({"unit", "container", "timer", "socket", "path"})  # a file with one of them declares a unit

@@ -27,9 +27,9 @@ from appliance.units.dynamic_users import DynamicUsers
 from appliance.units.fences import Fences
 from appliance.units.ground import Ground
 from appliance.units.health_watch import HealthWatch
-from appliance.units.journal import Journal, read_journal
 from appliance.units.lifecycle import State
 from appliance.units.loading import Loading
+from appliance.units.log_query import Entry, LogQuery
 from appliance.units.operations import Operations
 from appliance.units.pictures import (
     Goal,
@@ -47,7 +47,7 @@ from appliance.units.settling import Settling
 from appliance.units.timers import Clocks
 from appliance.units.transaction import Transaction, Verb
 from appliance.units.triggers import Triggers
-from appliance.units.unit_file import Unit
+from appliance.units.unit_logs import UnitLogs
 from appliance.units.unit_section import plain_name
 
 
@@ -93,6 +93,8 @@ class Units:
         )
         register.transient_of = self._triggers.connections.adopt
 
+        self._logs = UnitLogs(self._layout, self._settings, register, self._triggers.connections.journal_of)
+        register.limits_of = self._logs.limits_of
         def turned(runner: Runner) -> None:
             watch.turned(runner)
             self._triggers.turned(runner)
@@ -108,7 +110,7 @@ class Units:
             cgroups=None,
             alarms=self._alarms,
             run_directory=self._layout.run_units,
-            journal=self._journal_of,
+            journal=self._logs.journal_of,
             boot_id=clock.boot_id(),
             is_wanted=self._settling.is_wanted,
             on_turn=self._settling.on_turn,
@@ -134,14 +136,6 @@ class Units:
         wall = WallClock(self._processes.poller)
         return Clocks(wall=wall, alarms=self._alarms, boot_id=clock.boot_id())
 
-    def _journal_of(self, unit: Unit) -> Journal:
-        if (shared := self._triggers.connections.journal_of(unit.name)) is not None:
-            return shared
-        limit = unit.document.logs.limit
-        return Journal(
-            f"{self._layout.journal}/{unit.name}", limit=limit if limit is not None else self._settings.log_limit
-        )
-
     # -- the service ------------------------------------------------------------------------------------------------
 
     async def run(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -162,6 +156,7 @@ class Units:
                 self._triggers.begin()
                 self._settling.mark(register.runners)
                 nursery.start_soon(self._settling.run)
+                self._alarms.after(_KERNEL_LOG_SECONDS, lambda: self._logs.begin(self._processes.poller))
                 task_status.started()
                 await stopping.wait()
                 if not self._detached:
@@ -178,6 +173,7 @@ class Units:
         finally:
             self._triggers.end(detached=self._detached or not stopping.is_set())
             register.nursery = None
+            self._logs.end()
             self._processes.wait_spawned()  # so that the next supervisor is told of every process
             for runner in register.runners.values():
                 runner.release()
@@ -274,7 +270,16 @@ class Units:
         self, name: str, *, lines: int | None = None, since: float | None = None, follow: bool = False
     ) -> AsyncIterator[LogLine]:
         """Its output, oldest first; ``since`` in seconds since 1970. Raises NotFoundError at once."""
-        return read_journal(self._register.runner(name).journal, lines=lines, since=since, follow=follow)
+        return self._logs.lines(name, lines=lines, since=since, follow=follow)
+
+    def search_logs(
+        self, names: Sequence[str], query: LogQuery, *, kernel: bool = False
+    ) -> AsyncGenerator[list[Entry], None]:
+        """Lines of several units (patterns; none: of all) by time, a few at once. Raises NotFoundError at once.
+
+        ``kernel``: the kernel's too. An empty list tells, once, that what follows is new.
+        """
+        return self._logs.search(names, query, kernel=kernel)
 
     # -- asking -----------------------------------------------------------------------------------------------------
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from appliance.schema import Finding
 from appliance.store import Event as StoreEvent
 from appliance.store import EventKind, KeyValue, PutResult, Range, RangeResult, StoreStatus, WatchBatch
 from appliance.supervisor import EventBus, Moment, ServicePicture
-from appliance.units import LogLine, ReloadPlan, Step, Transaction, UnitPicture, Waited
+from appliance.units import Entry, LogLine, LogQuery, ReloadPlan, Step, Transaction, UnitPicture, Waited
 
 STARTED = 1_790_000_000.0
 
@@ -153,6 +153,18 @@ class SimUnits:
                 await self.more.wait()
         finally:
             self.following -= follow
+
+    def search_logs(
+        self, names: Sequence[str], query: LogQuery, *, kernel: bool = False
+    ) -> AsyncGenerator[list[Entry], None]:
+        name = names[0] if names else "web"
+        self.picture(name)
+        return self._search(name, query)
+
+    async def _search(self, name: str, query: LogQuery) -> AsyncGenerator[list[Entry], None]:
+        async with aclosing(self.logs(name, lines=query.lines, follow=query.follow)) as lines:  # type: ignore[type-var]
+            async for line in lines:
+                yield [Entry(line.time, name, line.text.encode())]
 
 
 class SimStore:

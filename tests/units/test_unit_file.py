@@ -99,7 +99,12 @@ BROKEN = [
     (GOOD + '[health]\ntcp = "a:1"\nthreshold = 0\n', "5:1: health.threshold: found the integer 0, expected at least 1 and at most 1000"),
     (GOOD + '[logs]\nlimit = "1K"\n', "4:1: logs.limit: found 1K, expected at least 64K"),
     (GOOD + '[logs]\nlimit = "lots"\n', '4:1: logs.limit: found "lots", expected a size such as '),
-    (GOOD + '[logs]\nrate = "1/s"\n', f"4:1: logs.rate: {NOT_YET}"),
+    (
+        GOOD + '[logs]\nrate = "fast"\n',
+        '4:1: logs.rate: found "fast", expected lines per time, such as "1000/10s", or "unlimited"',
+    ),
+    (GOOD + '[logs]\nrate = "0/10s"\n', '4:1: logs.rate: found "0/10s", expected lines per time, such as '),
+    (GOOD + '[logs]\nage = "1s"\n', '4:1: logs.age: found 1s, expected at least 1m'),
     ("[service\n", "1:9: not TOML: "),
     ("[service]\ncommand = sleep\n", '2:11: not TOML: invalid value; a string needs quotes: "sleep"'),
 ]  # fmt: skip
