@@ -21,6 +21,7 @@ _VERBS = {
     "cat": "the unit's file",
     "logs": "what units wrote (all: appliance logs)",
     "verify": "check unit files, without a daemon; exit code 2 when one is not valid",
+    "convert": "turn unit files of systemd into ours; what has no equal becomes a comment",
     "security": "how exposed units are, and by what, without a daemon",
     "plan": "what a start, stop or restart would do, and in which order; without a daemon, by the files alone",
     "enable": "let units start by themselves; --now starts them",
@@ -64,11 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         elif name == "run":
             from appliance.cli.unit_run import add_run
 
+            add_run(verb)
         elif name == "convert":
             from appliance.cli.unit_convert import add_convert
 
             add_convert(verb)
-            add_run(verb)
         elif name == "edit":
             from appliance.cli.unit_edit import add_edit
 
@@ -110,12 +111,12 @@ def run(args: argparse.Namespace) -> int:
         return run_work(args, _directory(args))
     if verb == "run":
         from appliance.cli.unit_run import run_run
+
+        return run_run(args)
     if verb == "convert":
         from appliance.cli.unit_convert import run_convert
 
         return run_convert(args, _directory(args))
-
-        return run_run(args)
     if verb == "edit":
         from appliance.cli.unit_edit import run_edit
 
@@ -124,11 +125,11 @@ def run(args: argparse.Namespace) -> int:
         from appliance.cli.unit_top import run_top
 
         return run_top(args)
-    if verb == "reset-failed":
     if verb == "logs":
         from appliance.cli.unit_logs import run_logs
 
         return run_logs(args)
+    if verb == "reset-failed":
         return _ask(args, verb)
     if verb == "security":
         from appliance.cli import unit_security
@@ -266,7 +267,6 @@ def _restarts_text(unit: dict[str, Any]) -> str:
     return f"{unit['restarts'] or ''}{lately}".strip()
 
 
-def _exit_text(unit: dict[str, Any]) -> str:
 def _lost_text(unit: dict[str, Any]) -> str:
     from appliance.cli.render import size
 
@@ -278,6 +278,7 @@ def _lost_text(unit: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
+def _exit_text(unit: dict[str, Any]) -> str:
     result = (unit.get("exit") or {}).get("result", "success")
     known = result in ("success", "exit-code", "signal", "core-dump")  # the words before say that already
     return f"{unit['last_exit']}{'' if known else f' ({result})'}" if unit["last_exit"] or not known else ""

@@ -18,14 +18,14 @@ from appliance.units.pictures import (
     UnitsSettings,
     Waited,
 )
-from appliance.units.transaction import Step, Transaction, plan, standings_of
 from appliance.units.systemd_files import converted_text
+from appliance.units.transaction import Step, Transaction, plan, standings_of
 from appliance.units.unit_directory import (
     UnitFiles,
     check_unit_text,
     draw_files,
-    file_to_edit,
     enabled_with,
+    file_to_edit,
     graph_findings,
     graph_of,
     read_unit_file,
@@ -40,10 +40,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GOALS",
+    "Entry",
     "Graph",
     "LogLine",
-    "ParsedUnit",
     "LogQuery",
+    "ParsedUnit",
     "Publish",
     "ReloadPlan",
     "StateKeeper",
@@ -61,21 +62,22 @@ __all__ = [
     "build_graph",
     "change_enablement",
     "check_unit_text",
+    "converted_text",
     "draw_files",
+    "enabled_with",
     "enablement_file",
+    "fields_of",
     "file_to_edit",
     "graph_findings",
-    "converted_text",
-    "fields_of",
     "graph_of",
     "parse_clause",
     "parse_priority",
     "parse_unit",
     "plan",
     "read_enablement",
+    "read_log_files",
     "read_unit_file",
     "read_unit_files",
-    "read_log_files",
     "standings_of",
     "start_order",
 ]
@@ -87,12 +89,12 @@ def __getattr__(name: str) -> Any:
         from appliance.units.units import Units
 
         return Units
-    if name == "assess":
-        from appliance.units.security import assess
     if name == "read_log_files":
         from appliance.units.log_reading import read_log_files
 
         return read_log_files
+    if name == "assess":
+        from appliance.units.security import assess
 
         return assess
     raise AttributeError(name)

@@ -18,9 +18,9 @@ from appliance.units.journal import LogLimits
 from appliance.units.pictures import Publish, StateKeeper, UnitsSettings
 from appliance.units.run_state import RunState
 from appliance.units.runner import Runner
+from appliance.units.ties import is_only_named, other_names
 from appliance.units.unit_directory import UnitFiles, graph_findings, graph_of, instance_of, link_units
 from appliance.units.unit_file import Unit
-from appliance.units.ties import is_only_named, other_names
 from appliance.units.unit_section import plain_name
 
 _TROUBLES_MAX = 50
@@ -38,9 +38,9 @@ class Register:
     ground: Ground = field(init=False)  # set once, by whoever made this one
     runners: dict[str, Runner] = field(default_factory=dict)
     graph: Graph = field(default_factory=lambda: build_graph({}))
+    aliases: Mapping[str, str] = field(default_factory=dict)  # other names of units
     files: UnitFiles = field(default_factory=lambda: UnitFiles({}, frozenset(), ()))
     findings: tuple[Finding, ...] = ()
-    aliases: Mapping[str, str] = field(default_factory=dict)  # other names of units
     troubles: deque[Finding] = field(default_factory=lambda: deque(maxlen=_TROUBLES_MAX))
     stopped_by_hand: set[str] = field(default_factory=set)
     enablement: Enablement = field(default_factory=Enablement)

@@ -39,6 +39,7 @@ _OF_A_SERVICE = ("restart", "health", "logs", "resources", "sandbox", "limits")
 
 
 # One of each for all units that set nothing.
+_NO_RESOURCES, _NO_SANDBOX, _NO_LIMITS = ResourcesSection(), SandboxSection(), LimitsSection()
 _NO_INSTALL = InstallSection()
 Places = Mapping[str, tuple[int, int]]
 
@@ -54,15 +55,14 @@ class PlacedSource(Source):
     def positions(self) -> Places:
         """As of every source."""
         return self.places
-_NO_RESOURCES, _NO_SANDBOX, _NO_LIMITS = ResourcesSection(), SandboxSection(), LimitsSection()
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnitDocument:
     """A whole unit file."""
 
-    install: InstallSection = _NO_INSTALL
     unit: UnitSection = field(default_factory=UnitSection)
+    install: InstallSection = _NO_INSTALL
     service: ServiceSection | None = None  # None: a target, or a trigger of another unit
     restart: RestartSection = field(default_factory=RestartSection)
     health: HealthSection | None = None
@@ -94,8 +94,8 @@ class Unit:
     document: UnitDocument
     text: str = field(repr=False)
     file: str = ""
-    places: Places | None = field(default=None, repr=False)  # of what the text was made of, if of another one
     drop_ins: tuple[Source, ...] = field(default=(), repr=False)
+    places: Places | None = field(default=None, repr=False)  # of what the text was made of, if of another one
 
     @property
     def digest(self) -> str:
@@ -187,11 +187,11 @@ def parse_unit(
     name: str = "",
     drop_ins: Sequence[Source] = (),
     host: Mapping[str, str] = MappingProxyType({}),
+    places: Places | None = None,
 ) -> ParsedUnit:
     """Read one unit file; ``file`` is its path, for its name and for the findings. Never raises.
 
     ``name``: of the instance, when the file is its template. ``drop_ins``: later texts that change the first.
-    places: Places | None = None,
     ``host``: what the specifiers of this host stand for, by letter. ``places``: of a text that was made of another.
     """
     file_name = file.rpartition("/")[2]
@@ -216,6 +216,8 @@ def parse_unit(
         findings += _starts_nothing(name, document)
     if value is not None:
         value = dataclasses.replace(value, unit=_with_plain_names(value.unit))
+        if value.install is not _NO_INSTALL:
+            value = dataclasses.replace(value, install=_with_plain_installs(value.install))
         findings += _self_references(sample, value.unit, document)
     if value is None or any(one.severity == "error" for one in findings):
         return ParsedUnit(name, None, tuple(sorted(set(findings))))
@@ -224,8 +226,6 @@ def parse_unit(
 
 def _source(file: str, text: str, places: Places | None) -> Source:
     return Source(file, text) if places is None else PlacedSource(file, text, places)
-        if value.install is not _NO_INSTALL:
-            value = dataclasses.replace(value, install=_with_plain_installs(value.install))
 
 
 def _has_specifiers(name: str, sources: Sequence[Source]) -> bool:
@@ -271,12 +271,12 @@ def _self_references(name: str, section: UnitSection, document: Document[UnitDoc
             yield Finding(*document.place(f"unit.{key}"), f"unit.{key}", f'names the unit itself, "{name}"')
 
 
-def _with_plain_names(section: UnitSection) -> UnitSection:
-    names: dict[str, Any] = {key: tuple(dict.fromkeys(map(plain_name, getattr(section, key)))) for key in RELATIONS}
-    return dataclasses.replace(section, **names)
 def _with_plain_installs(section: InstallSection) -> InstallSection:
     keys = ("wanted_by", "required_by", "upheld_by", "also", "alias")
     names: dict[str, Any] = {key: tuple(map(plain_name, getattr(section, key))) for key in keys}
     return dataclasses.replace(section, **names)
 
 
+def _with_plain_names(section: UnitSection) -> UnitSection:
+    names: dict[str, Any] = {key: tuple(dict.fromkeys(map(plain_name, getattr(section, key)))) for key in RELATIONS}
+    return dataclasses.replace(section, **names)

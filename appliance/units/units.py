@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -50,6 +50,8 @@ from appliance.units.triggers import Triggers
 from appliance.units.unit_logs import UnitLogs
 from appliance.units.unit_section import plain_name
 
+_KERNEL_LOG_SECONDS = 1.0  # first things first
+
 
 class Units:
     """``run`` is the service. Every other method may be called at any time from any task of the same trio loop."""
@@ -91,10 +93,10 @@ class Units:
             mark=lambda names: self._settling.mark(names),
             host=clock.machine_id(),
         )
-        register.transient_of = self._triggers.connections.adopt
-
         self._logs = UnitLogs(self._layout, self._settings, register, self._triggers.connections.journal_of)
         register.limits_of = self._logs.limits_of
+        register.transient_of = self._triggers.connections.adopt
+
         def turned(runner: Runner) -> None:
             watch.turned(runner)
             self._triggers.turned(runner)
@@ -154,9 +156,9 @@ class Units:
                 self._loading.adopt()
                 await self._loading.recall()
                 self._triggers.begin()
+                self._alarms.after(_KERNEL_LOG_SECONDS, lambda: self._logs.begin(self._processes.poller))
                 self._settling.mark(register.runners)
                 nursery.start_soon(self._settling.run)
-                self._alarms.after(_KERNEL_LOG_SECONDS, lambda: self._logs.begin(self._processes.poller))
                 task_status.started()
                 await stopping.wait()
                 if not self._detached:
@@ -171,9 +173,9 @@ class Units:
                     runner.force()
             raise
         finally:
+            self._logs.end()
             self._triggers.end(detached=self._detached or not stopping.is_set())
             register.nursery = None
-            self._logs.end()
             self._processes.wait_spawned()  # so that the next supervisor is told of every process
             for runner in register.runners.values():
                 runner.release()
