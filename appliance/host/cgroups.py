@@ -109,6 +109,8 @@ class Cgroup:
         "delegate" is no file: its value, UID:GID:CONTROLLERS, says whose the group becomes.
         Raises UnavailableError or InputError at the first that is refused.
         """
+        if not values:
+            return
         given = [word for name, value in values if name == "delegate" for word in value.split(":")[2].split(",")]
         wanted = frozenset([*(name.partition(".")[0] for name, _ in values), *given]) & controllers.CONTROLLERS
         mount = _mount_point()

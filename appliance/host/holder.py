@@ -2,7 +2,8 @@
 
 It is started at the first ``put`` and costs nothing before. After a kill -9, a crash or a change of version the next
 daemon finds it by its socket, and in it everything as it was. All calls are short and blocking, as between a program
-and the kernel.
+and the kernel, but for ``put_soon`` and ``drop_soon``: what they send is done though we be killed at once, and nobody
+waits for the answer.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import os
 import socket
 import struct
+from collections import deque
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -21,6 +23,7 @@ from appliance.host.sockets import unix_address
 _ANSWER_SECONDS_MAX = 10.0
 _LISTENER_FD = 3
 _BYTES_MAX = 8192
+_OWED_MAX = 64  # answers: more of them could fill its buffer, and then it would wait for us, and we for it
 
 
 class Holder:
@@ -32,6 +35,39 @@ class Holder:
         self._program = program
         self._poller = poller
         self._socket: socket.socket | None = None
+        self._owed: deque[Callable[[int], None]] = deque()  # who is told of answers that are still to come
+
+    def put_soon(self, key: str, name: str, fd: int, failed: Callable[[UnavailableError], None]) -> None:
+        """As ``put``, of a key under which nothing is held yet; ``failed`` is called, perhaps later, if it must be."""
+        try:
+            if self._socket is None and not self._find():
+                self._start()
+            self._send(b"P", key, name, fd)
+        except UnavailableError:
+            try:
+                self.put(key, name, fd)
+            except UnavailableError as exc:
+                failed(exc)
+            return
+
+        def told(answer: int) -> None:
+            if answer < 0:
+                message = f"cannot hold descriptor {name} of {key}: {os.strerror(-answer)}"
+                failed(UnavailableError(message, where=self.path))
+
+        self._owed.append(told)
+
+    def drop_soon(self, key: str) -> None:
+        """As ``drop``. Raises UnavailableError when it cannot even be asked."""
+        if self._socket is None and not self._find():
+            return
+        self._send(b"D", key, "")
+
+        def told(left: int) -> None:
+            if left == 0 and not self._owed:
+                self.close()  # nobody calls and nothing is held: it ends
+
+        self._owed.append(told)
 
     def put(self, key: str, name: str, fd: int) -> None:
         """Hold a copy. The same open file under the same key and name is held once. Raises UnavailableError."""
@@ -96,6 +132,7 @@ class Holder:
             self._poller.remove(self._socket.fileno())
             self._socket.close()
             self._socket = None
+        self._owed.clear()
 
     def _find(self) -> bool:
         """The one that an earlier daemon, or we, left running."""
@@ -115,7 +152,7 @@ class Holder:
     def _take_up(self, raw: socket.socket) -> None:
         raw.settimeout(_ANSWER_SECONDS_MAX)
         self._socket = raw
-        self._poller.add(raw.fileno(), self._hung_up)
+        self._poller.add(raw.fileno(), self._readable)
 
     def _start(self) -> None:
         try:
@@ -134,24 +171,58 @@ class Holder:
         if not self._find():
             raise UnavailableError("cannot start the holder: it does not answer", where=self.path)
 
+    def _readable(self) -> None:
+        """Answers that nobody waits for; else it is gone: it says nothing unasked."""
+        if not self._owed:
+            self._hung_up()
+            return
+        with contextlib.suppress(UnavailableError):
+            self._take_owed(socket.MSG_DONTWAIT)
+
+    def _take_owed(self, flags: int = 0) -> None:
+        while self._owed and self._socket is not None:
+            try:
+                data = self._socket.recv(4, flags)
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                self._fail(exc)
+            if len(data) != 4:
+                self._fail(ConnectionResetError(0, "it is gone"))
+            told = self._owed.popleft()
+            told(struct.unpack("=i", data)[0])
+
     def _hung_up(self) -> None:
-        """Between calls it has nothing to say: it is gone. Whoever has copies puts them in again."""
+        """It is gone. Whoever has copies puts them in again."""
         self.close()
         for callback in self.on_lost:
             callback()
 
     def _ask(self, letter: bytes, key: str = "", name: str = "", fd: int | None = None) -> int:
+        self._take_owed()
+        if self._socket is None and not self._find():  # the last of these answers was that it holds nothing
+            if letter == b"P":
+                self._start()
+            else:
+                return 0
+        self._send(letter, key, name, fd)
+        data, _ = self._receive()
+        if len(data) != 4:
+            self._fail(OSError(0, "it said nothing that we understand"))
+        answer: int = struct.unpack("=i", data)[0]
+        return answer
+
+    def _send(self, letter: bytes, key: str, name: str, fd: int | None = None) -> None:
+        if len(self._owed) >= _OWED_MAX:
+            self._take_owed()
+            if self._socket is None:
+                raise UnavailableError("cannot talk to the holder: it has just let go of all", where=self.path)
         assert self._socket is not None
         words = b"\0".join((letter + os.fsencode(key), os.fsencode(name), b""))
         try:
             socket.send_fds(self._socket, [words], [] if fd is None else [fd])
         except OSError as exc:
             self._fail(exc)
-        data, _ = self._receive()
-        if len(data) != 4:
-            self._fail(OSError(0, "it said nothing that we understand"))
-        answer: int = struct.unpack("=i", data)[0]
-        return answer
 
     def _receive(self) -> tuple[bytes, list[int]]:
         assert self._socket is not None

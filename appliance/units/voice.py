@@ -76,10 +76,10 @@ class Voice:
         self._held.add(kind)
         if adopted:
             return  # it is held already: any open end keeps what is in the pipe
-        try:
-            holder.put(f"{kind}/{self._name}", kind, fd)
-        except ApplianceError as exc:
-            self._ground.on_trouble(self._name, f"{exc.message}; were we killed now, the last lines could be lost")
+        holder.put_soon(f"{kind}/{self._name}", kind, fd, self._not_held)
+
+    def _not_held(self, exc: ApplianceError) -> None:
+        self._ground.on_trouble(self._name, f"{exc.message}; were we killed now, the last lines could be lost")
 
     def _let_go(self, kind: str) -> None:
         holder = self._ground.holder
@@ -87,7 +87,7 @@ class Voice:
             return
         self._held.discard(kind)
         try:
-            holder.drop(f"{kind}/{self._name}")
+            holder.drop_soon(f"{kind}/{self._name}")
         except ApplianceError as exc:
             self._ground.on_trouble(self._name, exc.message)
 
