@@ -34,7 +34,7 @@ from appliance.store import Store
 from appliance.supervisor import EventBus, Restart, Service, State, Subscription, Supervisor
 from appliance.telling import differences, say, tell_fault
 from appliance.units import Units
-from appliance.update import Product, Update
+from appliance.update import Bundles, Product, Update
 
 if TYPE_CHECKING:
     from appliance.own_image import OwnImage
@@ -182,6 +182,10 @@ class Node:
             slots=machine.own.slots if machine is not None else None,
             product=Product(kind="os" if machine is not None else "binary"),
         )
+        self.bundles = Bundles(
+            layout=layout, settings=lambda: self.settings.update.bundle, bundle=bundle, processes=self.processes,
+            keeper=keeper, units=self.units, publish=self.publish,
+        )  # fmt: skip
         self.etcd = EtcdApi(
             self.store,
             identity_of(self.settings.node.name, client_urls=(f"unix://{layout.etcd_socket}",)),
@@ -210,6 +214,7 @@ class Node:
                 stop_grace=UNITS_GRACE_SECONDS,
             ),
             Service(name="update", main=self.update.run, needs=needs_processes, start_timeout=120.0),
+            Service(name="bundles", main=self.bundles.run, needs=frozenset({"units"}), essential=False),
             Service(name="api-control", main=lambda **life: self.api.control(**life), restart=patient),
             Service(name="api-status", main=lambda **life: self.api.status(**life), restart=patient, essential=False),
             *([] if self.external else [etcdapi]),
@@ -241,6 +246,7 @@ class Node:
             look_at_store=face.look if face else None,
             attach=(lambda operations: None) if self.external else self.etcd.attach,
             update=self.update,
+            bundle=self.bundles.of,
             findings=lambda: self.latest.findings,
             reload=self.reload,
             shutdown=lambda: self.end(Goal.STOP, "shutdown was asked for"),
@@ -335,6 +341,7 @@ class Node:
         self.publish("settings", file, state="loaded", reason="; ".join(changed) or "nothing changed")
         if old.update != self.settings.update:
             self.update.reconfigure(self.settings.update)
+            self.bundles.reconfigure()
         if self.machine is not None:
             self.machine.apply(self.layout, self.loaded, old)
         self.store.retain(self.settings.store.retention())

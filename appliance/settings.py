@@ -17,7 +17,7 @@ from appliance.host.sockets import parse_address
 from appliance.machine import MachineSettings, NetworkSettings
 from appliance.schema import Document, Duration, Finding, Size, Source, read_merged, to_plain
 from appliance.units import UnitsSettings
-from appliance.update import UpdateSettings
+from appliance.update import UpdateSection
 
 if TYPE_CHECKING:
     from appliance.etcdapi import Listen
@@ -171,7 +171,7 @@ class Settings:
     node: NodeSettings = field(default_factory=NodeSettings)
     status: StatusSettings = field(default_factory=StatusSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
-    update: UpdateSettings = field(default_factory=UpdateSettings)
+    update: UpdateSection = field(default_factory=UpdateSection)
     units: UnitsSettings = field(default_factory=UnitsSettings)
     network: NetworkSettings = field(default_factory=NetworkSettings)
     machine: MachineSettings = field(default_factory=MachineSettings)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import getpass
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from appliance import release
@@ -77,12 +78,38 @@ def _init(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _add(args: argparse.Namespace) -> dict[str, Any]:
-    from appliance.update import Product, waves_to_json
+    from appliance.update import waves_to_json
 
     waves = waves_to_json(_waves(args))
     rules = {**({"waves": waves} if waves else {}), **({"barrier": True} if args.barrier else {})}
+    file = os.path.abspath(args.file)
+    if args.kind == "bundle":
+        with _packed_tree(args.directory, file) as archive:
+            return _stage(args, archive, rules)
+    return _stage(args, file, rules)
+
+
+@contextlib.contextmanager
+def _packed_tree(repository: str, directory: str) -> Iterator[str]:
+    """The tree as one file, for as long as the block lasts."""
+    from appliance.host import files, trees
+
+    if not os.path.isdir(directory):
+        raise InputError(f"cannot add {directory}: a bundle is added from its directory", where=directory)
+    release.load(repository)
+    archive = f"{repository}/.bundle-{os.getpid()}"
+    try:
+        trees.write_tree(directory, archive)
+        yield archive
+    finally:
+        files.remove(archive)
+
+
+def _stage(args: argparse.Namespace, file: str, rules: dict[str, Any]) -> dict[str, Any]:
+    from appliance.update import Product
+
     added = release.stage_file(
-        args.directory, os.path.abspath(args.file), channel=args.channel, architecture=args.architecture,
+        args.directory, file, channel=args.channel, architecture=args.architecture,
         version=args.release_version, floor=args.floor, notes=args.notes, rules=rules, dry_run=args.dry_run,
         packed=args.packed, product=Product(args.product, args.kind),
     )  # fmt: skip

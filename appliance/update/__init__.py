@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from appliance.update.agent import Update
+    from appliance.update.bundles import Bundles
     from appliance.update.choosing import Choice, Held, choose
     from appliance.update.health import HealthSource
     from appliance.update.offer import Offer, newest_first, parse_offer, target_path
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     )
     from appliance.update.product import KINDS, OURS, PRODUCT, Kind, Product, name_problem
     from appliance.update.record import SlotEntry, SlotRecord, format_copy, parse_copy, read_record
-    from appliance.update.settings import HealthCheck, HealthSettings, UpdateSettings
+    from appliance.update.settings import BundleSettings, HealthCheck, HealthSettings, UpdateSection, UpdateSettings
     from appliance.update.transport import parse_transport
     from appliance.update.trust import Repository
     from appliance.update.version import Version, parse_version
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "Update": "agent",
+    "Bundles": "bundles",
+    "BundleSettings": "settings",
+    "UpdateSection": "settings",
     "Choice": "choosing",
     "Held": "choosing",
     "choose": "choosing",
@@ -97,6 +101,8 @@ __all__ = [
     "OURS",
     "POLICY_FIELD",
     "PRODUCT",
+    "BundleSettings",
+    "Bundles",
     "Choice",
     "Footer",
     "Gate",
@@ -117,6 +123,7 @@ __all__ = [
     "Task",
     "Update",
     "UpdatePicture",
+    "UpdateSection",
     "UpdateSettings",
     "Version",
     "Wave",

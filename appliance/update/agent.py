@@ -43,7 +43,7 @@ from appliance.update.rollout import Goal, Phase
 from appliance.update.schedule import first_delay, next_delay
 from appliance.update.settings import CHANNELS, UpdateSettings, without_secret
 from appliance.update.slots import Slots
-from appliance.update.standing import Ground
+from appliance.update.standing import NO_VERSION, Ground
 from appliance.update.switched import Switched
 from appliance.update.windows import DAY_SECONDS, open_until
 
@@ -141,7 +141,7 @@ class Update:
         """
         if force and not version:
             raise InputError("cannot force an update: say which version")
-        if not self._bundle.frozen:
+        if not self._bundle.frozen and not self._product.is_bundle:
             raise UnavailableError("cannot apply an update: it runs from source, not from a built binary")
         return await self._ask(
             Goal(entropy.token(8), "apply", version, force, False, source=source, now=now), wait=False
@@ -243,7 +243,7 @@ class Update:
             enabled=not off,
             reason=off or course.last_error or course.slots_problem or said,
             state=state.phase.value if course.begun else "starting",
-            version=course.version,
+            version="" if course.version == NO_VERSION else course.version,
             slot=course.running or "none",
             trial=state.phase is Phase.TRIAL,
             repository=without_secret(settings.repository),
@@ -355,7 +355,8 @@ class Update:
                 delay = min(delay, opens)
 
     async def _wait_request(self, delay: float) -> _Request | None:
-        automatic = self._bundle.frozen and not self._off_reason() and self._course.settings.strategy != "manual"
+        frozen = self._bundle.frozen or self._product.is_bundle
+        automatic = frozen and not self._off_reason() and self._course.settings.strategy != "manual"
         self._next_check = clock.timestamp(clock.wall_seconds() + delay) if automatic else ""
         self._resting.set()
         with trio.move_on_after(delay if automatic else float("inf")):

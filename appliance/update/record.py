@@ -86,6 +86,11 @@ class SlotRecord:
         record = replace(self, deadline=deadline, denied=allowed)
         return record._with(slot, SlotEntry(version, sha256, PRIORITY_TRIAL, tries, False))._next()
 
+    def spent(self, slot: SlotName) -> SlotRecord:
+        """One try less: a start begins."""
+        entry = self.entry(slot)
+        return self._with(slot, replace(entry, tries=max(0, entry.tries - 1)))._next()
+
     def blessed_as(self, slot: SlotName) -> SlotRecord:
         """The slot proved itself; the other one stays as the fallback."""
         old = self.entry(other(slot))

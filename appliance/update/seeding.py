@@ -26,7 +26,7 @@ class Place:
 
 async def find_place(slots: Slots, bundle: Bundle, memory: Memory) -> Place:
     """Never raises: without slots the appliance runs, and only cannot update itself."""
-    if not bundle.frozen:
+    if not bundle.frozen and not slots.beside:
         return Place(None, "it runs from source, not from a built binary")
     running: SlotName | None = None
     try:

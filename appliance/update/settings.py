@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from appliance.host.zones import find_zone
 from appliance.schema import Duration, Size
+from appliance.update.product import name_problem
 from appliance.update.windows import LENGTH_MAX, Window, window_of
 
 CHANNELS = ("alpha", "beta", "stable")
@@ -187,6 +188,36 @@ class UpdateSettings(ServerSettings):
         """With their zones as they are now."""
         made = (window_of(one.days, one.start, one.length, one.time_zone, find_zone) for one in self.window)
         return tuple(window for window in made if window is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleSettings(UpdateSettings):
+    """One of ``[[update.bundle]]``: a tree of the user's, below ``/var/lib/appliance/bundles/NAME/current``."""
+
+    name: str = field(metadata={"check": lambda value: name_problem(str(value), "bundle")})
+    units: tuple[str, ...] = ()  # restarted after a switch, and well if it is to stay
+    trust_root: str = field(default="", metadata={"check": _path_problem})  # the host's own
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What the fields contradict among themselves."""
+        yield from super().problems()
+        if not self.repository:
+            yield "repository", "is missing: where does the bundle come from?"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateSection(UpdateSettings):
+    """``[update]``: ours, and the users' bundles."""
+
+    bundle: tuple[BundleSettings, ...] = ()
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What the fields contradict among themselves."""
+        yield from super().problems()
+        names = [one.name for one in self.bundle]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                yield f"bundle[{number}].name", f'found "{name}" a second time'
 
 
 def without_secret(text: str) -> str:

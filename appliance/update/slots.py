@@ -54,6 +54,8 @@ class Slot(Protocol):
 class Slots:
     """The record and both slots. ``record`` is what the disk holds, as far as we know. Synchronous."""
 
+    beside = False  # whether a switch leaves this process as it is: then no launcher is needed
+
     def __init__(self, calls: SlotCalls, directory: str, *, downloads: str = "") -> None:
         """``downloads``: what lies below it is ours alone, and need not be copied."""
         self._calls = calls
@@ -86,6 +88,9 @@ class Slots:
     def running_slot(self, bundle: Bundle) -> SlotName | None:
         """The slot that runs; None: we are a file that a person dropped, and no slot holds us yet."""
         return "a" if bundle.slot == "a" else "b" if bundle.slot == "b" else None
+
+    def spend(self, slot: SlotName) -> None:
+        """A start begins: the launcher, or the boot loader, has counted it."""
 
     def is_download(self, path: str) -> bool:
         """Whether nobody but us has that file."""

@@ -136,7 +136,7 @@ class Standing:
         state, now = self.state, clock.wall_seconds()
         entry = HistoryEntry(
             id=state.goal.id, time=clock.timestamp(now),
-            from_version=state.from_version or self.version,
+            from_version="" if (since := state.from_version or self.version) == NO_VERSION else since,
             to_version=state.offer.version if state.offer else state.goal.version,
             outcome=outcome, reason=reason, kind=kind,
             size=state.offer.length if state.offer and state.offer.path else 0, fetched=state.fetched,

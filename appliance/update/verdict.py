@@ -34,15 +34,16 @@ class Verdict(Standing):
     async def _leave(self) -> None:
         """Become what the slots say. Comes back only for a bundle, which is taken over beside us."""
         take_over = self._ground.take_over
-        while take_over is None:
+        while True:
             try:
-                await self._ground.switch()
-            except ApplianceError as exc:  # settings that would keep any version from starting
+                await (take_over or self._ground.switch)()
+            except ApplianceError as exc:  # settings that would keep any version from starting, or a full disk
                 self.last_error = exc.message
                 await trio.sleep(_SWITCH_RETRY_SECONDS)
-            else:
-                await trio.sleep_forever()  # the app is replacing this process
-        await take_over()
+                continue
+            if take_over is not None:
+                break
+            await trio.sleep_forever()  # the app is replacing this process
         self.running = self.slots.running_slot(self._bundle)
 
     # --- after a start ---
@@ -83,8 +84,8 @@ class Verdict(Standing):
                 await self.pursue(replace(goal, onward=False))
             case Next.PROVE:
                 assert running is not None
-                if kept.phase is Phase.SWITCHING and self._ground.take_over is not None:
-                    await self._ground.take_over()  # we were killed before all of it was taken over
+                if self.slots.beside and not await self._prove_again(running, kept):
+                    return
                 await self._prove(running)
             case Next.BLESSED:
                 assert running is not None
@@ -111,6 +112,20 @@ class Verdict(Standing):
             case Next.CONDEMN_SELF:
                 assert running is not None
                 await self._go_back(running)
+
+    async def _prove_again(self, running: SlotName, kept: Rollout) -> bool:
+        """A bundle's trial that we did not live through; False: it was the last one."""
+        entry = (self.slots.record or SlotRecord()).entry(running)
+        if not entry.tries and kept.phase is not Phase.SWITCHING:
+            self.state = self._as_if(Phase.SWITCHING, running, kept)
+            await self._enter_anyway(Phase.ROLLING_BACK, reason=f"{entry.version} used up its trials: we died in each")
+            await self._go_back(running)
+            return False
+        if kept.phase is not Phase.TRIAL and self._ground.take_over is not None:
+            await self._ground.take_over()  # we were killed before all of it was taken over
+        else:
+            await trio.to_thread.run_sync(self.slots.spend, running)
+        return True
 
     def _as_if(self, phase: Phase, slot: SlotName, kept: Rollout) -> Rollout:
         """The state of that slot's trial, from what was kept if it is about that, else from the record alone."""

@@ -76,6 +76,8 @@ def _work(task: Task) -> dict[str, Any]:
             if offer.path == task.path:
                 progress = Progress(tell=keeper(product.progress(layout)))
                 seeds = seeds_of(product, layout)
+                if product.is_bundle:
+                    closing.callback(files.remove, place + "/seed")
                 file = download(
                     repository, offer, place + "/download", parent=parent_pid, seeds=seeds, progress=progress
                 )
