@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from appliance.errors import CorruptError
+from appliance.errors import CorruptError, UnavailableError
 from appliance.host.bundle import Bundle
 from appliance.update import UpdateSettings
 from appliance.update.offer import download_path
@@ -101,9 +101,12 @@ class PowerMachine(Machine):
             return name, False
         writes = record.spend(name)
         assert writes, "the launcher cannot spend a try"
-        for at, copy in writes:
-            calls.write_at(f"{slots}/record", at, copy)
-            calls.sync(f"{slots}/record")
+        try:
+            for at, copy in writes:
+                calls.write_at(f"{slots}/record", at, copy)
+                calls.sync(f"{slots}/record")
+        except UnavailableError:
+            return record.pick(exists, may_try=False), False
         return name, True
 
     def _bundle(self, slot: str, trial: bool, version: str) -> Bundle:

@@ -47,6 +47,9 @@ class SimSlotCalls:
         """``freeze``: at the cut the disk stays as it is, what is synced apart from what is not."""
         self.rng = random.Random(seed)
         self.freeze = freeze
+        self.broken_from = 0  # from this call on every one fails, and says so
+        self.broken = "No space left on device"
+        self.unreadable = ""  # reading this file from the disk fails
         self.cut_at = cut_at
         self.fail_at = fail_at
         self.calls = 0
@@ -63,6 +66,8 @@ class SimSlotCalls:
             raise PowerLost(f"at call {self.calls}: {what}")
         if self.calls == self.fail_at:
             raise UnavailableError(f"cannot write {what}: No space left on device")
+        if self.broken_from and self.calls >= self.broken_from:
+            raise UnavailableError(f"cannot write {what}: {self.broken}")
 
     def lose_power(self) -> None:
         for file in {id(thing): thing for thing in (*self.names.values(), *self._durable.values())}.values():
@@ -106,6 +111,9 @@ class SimSlotCalls:
 
     def pieces(self, path: str, *, from_disk: bool = False) -> Iterator[bytes]:
         data = self._file(path).now()
+        if from_disk and path == self.unreadable:
+            yield data[:1000]
+            raise UnavailableError(f"cannot read {path}: Input/output error")
         for start in range(0, len(data), 1000):
             yield data[start : start + 1000]
 
