@@ -55,7 +55,7 @@ def build_program(name: str) -> Path:
     return out
 
 
-def build_initrd(kernel: Kernel, init: bytes) -> bytes:
+def build_initrd(kernel: Kernel, init: bytes, *, fast: bool = False) -> bytes:
     """zstd, as the kernel unpacks it fastest."""
     archive = Cpio()
     for directory in ("dev", "proc", "sys", "run", "sysroot", "mnt", "modules"):
@@ -69,21 +69,32 @@ def build_initrd(kernel: Kernel, init: bytes) -> bytes:
         archive.file(f"modules/{order[-1]}", module)
     archive.file("modules/order", ("\n".join(order) + "\n").encode())
     archive.file("init", init, 0o755)
-    packed = subprocess.run(["zstd", "-q", "-19", "-T1", "-c"], input=archive.finish(), capture_output=True, check=True)
-    return packed.stdout
+    command = ["zstd", "-q", "-3" if fast else "-19", "-T1", "-c"]
+    return subprocess.run(command, input=archive.finish(), capture_output=True, check=True).stdout
 
 
 def build_parts(
     out: Path, *, version: str, binary: Path, staged: Path, extra: Path | None = None, init: bytes | None = None,
-    arguments: str = "",
+    arguments: str = "", fast: bool = False,
 ) -> Parts:  # fmt: skip
-    """Root and kernel image of a version; ``out``: the root's file. ``extra``, ``init``, ``arguments``: for tests."""
+    """Root and kernel image of a version; ``out``: the root's file. ``extra``, ``init``, ``arguments``: for tests.
+
+    ``fast``: not as small as can be.
+    """
     kernel = fetch_kernel(HOUSE / ".build/kernel")
     root = build_root(
         out, version=version, binary=binary, staged=staged, kernel=kernel, modprobe=build_program("modprobe"),
-        extra=extra,
+        extra=extra, fast=fast,
     )  # fmt: skip
-    initrd = build_initrd(kernel, init or build_program("init").read_bytes())
+    return build_uki_of(root, version=version, init=init, arguments=arguments, fast=fast)
+
+
+def build_uki_of(
+    root: Root, *, version: str, init: bytes | None = None, arguments: str = "", fast: bool = False
+) -> Parts:
+    """The kernel image that starts this root."""
+    kernel = fetch_kernel(HOUSE / ".build/kernel")
+    initrd = build_initrd(kernel, init or build_program("init").read_bytes(), fast=fast)
     own = f"appliance.watchdog={WATCHDOG_SECONDS} appliance.version={version}"
     command_line = f"{COMMAND_LINE} {own} {root.arguments()} {arguments}".strip()
     sections = {

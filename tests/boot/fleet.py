@@ -1,0 +1,193 @@
+"""Versions of our own OS, published as a publisher would, and one machine that takes them over HTTP."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import re
+import shutil
+import subprocess
+import threading
+import urllib.request
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from appliance.host import block_devices
+from tests.boot.guest import HOUSE, SETTINGS, TOKEN, WATCHDOG, unit
+from tests.boot.vm import VM
+
+BINARY = HOUSE / "dist/appliance"
+MARK = "usr/share/test/part-of-it"  # what a unit needs of the root: the unhealthy version lacks it
+UPDATES = """\
+{status}
+[update]
+repository = "http://10.0.2.2:{port}/"
+interval = "2s"
+[update.health]
+settle = "2s"
+deadline = "25s"
+"""
+# Both were there before any update: one is well as long as the root has what it needs, the other keeps a key.
+UNITS = {
+    "/etc/appliance/units/web.toml": unit(f"test -e /{MARK} && exec sleep 100000", kind="exec"),
+    "/etc/appliance/units/note.toml": unit(
+        "A=/usr/bin/appliance; K=$($A store get /test/kept --value-only); "
+        "[ -n \"$K\" ] || $A store put /test/kept first; echo \"KEPT ${K:-nothing} in $($A version)\" > /dev/console",
+    ),
+}  # fmt: skip
+
+
+class RangeHandler(http.server.SimpleHTTPRequestHandler):
+    """As a web server does: with Range, which python's own lacks."""
+
+    sent = 0
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *words: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        path = self.translate_path(self.path)
+        if not os.path.isfile(path):
+            return self.send_error(404)
+        size, found = os.path.getsize(path), re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        start, end = (int(found[1]), min(int(found[2] or size), size - 1)) if found else (0, size - 1)
+        self.send_response(206 if found else 200)
+        if found:
+            self.send_header("Content-Range", f"bytes {start}-{end}/{size}")
+        self.send_header("Content-Length", str(end - start + 1))
+        self.end_headers()
+        with open(path, "rb") as file, suppress(ConnectionError):
+            file.seek(start)
+            left = end - start + 1
+            while left and (piece := file.read(min(left, 1 << 18))):
+                self.wfile.write(piece)
+                RangeHandler.sent += len(piece)
+                left -= len(piece)
+        return None
+
+
+@dataclass
+class Fleet:
+    """What publishers have. ``parts``: of each version that was built."""
+
+    work: Path
+    port: int = 0
+    parts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def repository(self) -> Path:
+        return self.work / "repository"
+
+    def begin(self) -> Fleet:
+        """An empty repository, served."""
+        self._release("init", self.repository, "--root-keys", "1", "--threshold", "1")
+        root = str(self.repository)
+
+        class Handler(RangeHandler):
+            def __init__(self, *args: Any) -> None:
+                super().__init__(*args, directory=root)
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def end(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def build(
+        self, version: str, *, marked: bool = True, init: bytes | None = None, root_of: str = "", arguments: str = ""
+    ) -> Any:
+        """``marked``: with what the unit web needs. ``root_of``: another kernel image over that version's root."""
+        from image.build import build_parts, build_uki_of  # type: ignore[import-not-found]
+
+        if root_of:
+            root = self.parts[root_of].root
+            self.parts[version] = build_uki_of(root, version=version, init=init, arguments=arguments, fast=True)
+            return self.parts[version]
+        extra = self.work / f"extra-{version}"
+        (extra / "usr/share/test").mkdir(parents=True)
+        if marked:
+            (extra / MARK).write_text("here\n")
+        self.parts[version] = build_parts(
+            self.work / f"root-{version}", version=version, binary=BINARY, staged=HOUSE / ".build/staged",
+            extra=extra, init=init, arguments=arguments, fast=True,
+        )  # fmt: skip
+        return self.parts[version]
+
+    def publish(self, version: str) -> None:
+        """Every machine that asks from now on takes it."""
+        from image.build import write_payload
+
+        payload = self.work / f"{version}.os"
+        write_payload(payload, self.parts[version])
+        self._release("add", self.repository, payload, "--channel", "stable", "--kind", "os")
+        self._release("publish", self.repository)
+        payload.unlink()
+
+    def disk(self, out: Path, version: str, megabytes: int = 700) -> Path:
+        """A machine as it is delivered: that version, our settings, trust root, units."""
+        from image.disk import build_disk
+
+        from tests.boot.guest import Image, make_disk
+
+        parts, image = self.parts[version], self.work / f"{version}.img"
+        if not image.exists():
+            build_disk(image, root=parts.root.file, uki=parts.uki, entry=f"appliance_{version}.good+3.efi")
+        files = {
+            "/etc/appliance/appliance.toml": UPDATES.format(status=SETTINGS, port=self.port),
+            "/etc/appliance/trust/root.json": (self.repository / "metadata/1.root.json").read_text(),
+            **UNITS,
+        }  # fmt: skip
+        whole = Image(image, parts.kernel, image, parts.command_line, parts)
+        return make_disk(whole, out, files, megabytes=megabytes)
+
+    def _release(self, verb: str, *words: object) -> None:
+        command: list[object] = [BINARY, "release", verb, *words]
+        if verb in ("init", "publish"):
+            command += ["--keys", self.work / "keys"]
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+        assert done.returncode == 0, f"release {verb}: {done.stderr}{done.stdout}"
+
+
+def boot_entries(disk: Path) -> list[str]:
+    """As the ESP says right now, read from outside."""
+    esp = block_devices.read_table(str(disk)).find("esp")
+    assert esp is not None
+    listed = subprocess.run(
+        ["mdir", "-b", "-i", f"{disk}@@{esp.start}", "::EFI/Linux"], capture_output=True, text=True
+    ).stdout.split()
+    return sorted(os.path.basename(name) for name in listed if ".efi" in name)
+
+
+def ask(port: int, path: str) -> Any:
+    """The status endpoint of the machine."""
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Bearer {TOKEN}"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.loads(answer.read())
+
+
+def power_on(disk: Path, work: Path, port: int = 0, drive: list[str] | None = None) -> VM:
+    """Firmware, boot loader, all of it."""
+    vm = VM(
+        None if drive else disk, work, name=disk.stem, forwards={port: 7780} if port else {}, extra=WATCHDOG,
+        drive=drive,
+    )  # fmt: skip
+    return vm.start()
+
+
+def copy_disk(source: Path, out: Path) -> Path:
+    """Sparse."""
+    subprocess.run(["cp", "--sparse=always", source, out], check=True)
+    return out
+
+
+def forget(*paths: Path) -> None:
+    for path in paths:
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

@@ -1,0 +1,153 @@
+"""The life of one machine of our own image, on the real built binary: updates that go well and those that do not.
+
+One disk through all of it. What was there before, a unit and a key of the store, is there at the end.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.boot.fleet import BINARY, Fleet, boot_entries, power_on
+from tests.boot.vm import CODE, VM
+
+pytestmark = [
+    pytest.mark.boot,
+    pytest.mark.skipif(not shutil.which("qemu-system-x86_64") or not CODE.exists(), reason="needs QEMU and OVMF"),
+    pytest.mark.skipif(not BINARY.exists(), reason="needs dist/appliance: ./build.sh"),
+]
+LONG = 400.0  # of a machine without KVM beside others
+DYING = "int main(void) { return 1; }"
+
+
+@pytest.fixture(scope="module")
+def work() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="boot-story-") as place:
+        yield Path(place)
+
+
+@pytest.fixture(scope="module")
+def fleet(work: Path) -> Iterator[Fleet]:
+    fleet = Fleet(work).begin()
+    yield fleet
+    fleet.end()
+
+
+@pytest.fixture(scope="module")
+def machine(fleet: Fleet, work: Path) -> Iterator[VM]:
+    fleet.build("1.0.0")
+    vm = power_on(fleet.disk(work / "machine.img", "1.0.0"), work)
+    yield vm
+    if vm.is_on:
+        vm.cut_power()
+    vm.log.close()
+
+
+def entries(vm: VM) -> list[str]:
+    assert vm.disk is not None
+    return boot_entries(vm.disk)
+
+
+def compiled(work: Path, name: str, source: str) -> bytes:
+    """A static /init."""
+    (work / f"{name}.c").write_text(source)
+    subprocess.run(["gcc", "-static", "-O1", "-o", work / name, work / f"{name}.c"], check=True)
+    return (work / name).read_bytes()
+
+
+def wait_version(vm: VM, version: str) -> None:
+    """Until that version is up, and its units, with what was in the store."""
+    vm.wait(rf"appliance: version {re.escape(version)}, slot", LONG)
+    vm.wait(r" ready; status page", LONG)
+
+
+def test_the_first_boot(machine: VM) -> None:
+    wait_version(machine, "1.0.0")
+    machine.wait(r"KEPT nothing in appliance 1\.0\.0", LONG)
+
+
+def test_an_update_over_http_is_blessed(machine: VM, fleet: Fleet) -> None:
+    fleet.build("2.0.0")
+    fleet.publish("2.0.0")
+    machine.wait("update switching", LONG)
+    machine.wait(r"appliance: version 2\.0\.0, slot b", LONG)
+    assert entries(machine) == ["appliance_1.0.0.good+3.efi", "appliance_2.0.0+2-1.efi"]
+    machine.wait(r" ready; status page", LONG)
+    machine.wait(r"update blessed: version=2\.0\.0", LONG)
+    assert entries(machine) == ["appliance_1.0.0.good+3.efi", "appliance_2.0.0.good+3.efi"]
+
+
+def test_a_plain_restart_stays(machine: VM) -> None:
+    machine.ask("system_reset")  # as a push of the button: nothing was told to stop
+    wait_version(machine, "2.0.0")
+    machine.wait(r"KEPT first in appliance 2\.0\.0", LONG)
+
+
+def test_a_version_that_dies_at_once_has_three_tries(machine: VM, fleet: Fleet, work: Path) -> None:
+    fleet.build("3.0.0", root_of="2.0.0", init=compiled(work, "dying", DYING))
+    before = machine.resets()
+    fleet.publish("3.0.0")
+    machine.wait("update switching", LONG)
+    for left in (2, 1, 0):
+        machine.wait("Kernel panic", LONG)
+        assert f"appliance_3.0.0+{left}-{3 - left}.efi" in entries(machine)
+    wait_version(machine, "2.0.0")
+    assert machine.resets() - before == 4
+    machine.wait(r"update rolled back: version=3\.0\.0 \(3\.0\.0 used up its 3 starts", LONG)
+    machine.wait(r"KEPT first in appliance 2\.0\.0", LONG)
+
+
+def test_a_version_that_is_not_well_is_gone_back_from(machine: VM, fleet: Fleet) -> None:
+    fleet.build("4.0.0", marked=False)
+    fleet.publish("4.0.0")
+    machine.wait("update switching", LONG)
+    wait_version(machine, "4.0.0")
+    wait_version(machine, "2.0.0")
+    machine.wait(r"update rolled back: version=4\.0\.0 \(.*unit web, healthy before", LONG)
+
+
+def test_a_version_that_hangs_is_reset_by_the_watchdog(machine: VM, fleet: Fleet) -> None:
+    fleet.build("5.0.0", root_of="2.0.0", arguments="appliance.watchdog=10 appliance.test=hang")
+    fleet.publish("5.0.0")
+    machine.wait("update switching", LONG)
+    before = machine.count("WATCHDOG")
+    wait_version(machine, "2.0.0")
+    assert machine.count("WATCHDOG") - before == 3
+    machine.wait(r"update rolled back: version=5\.0\.0", LONG)
+    machine.wait(r"KEPT first in appliance 2\.0\.0", LONG)
+
+
+def test_the_disk_is_whole_at_the_end(machine: VM, work: Path) -> None:
+    from appliance.host import block_devices
+
+    assert machine.disk is not None
+    machine.ask("system_powerdown")
+    machine.wait_off(LONG)
+    table = block_devices.read_table(str(machine.disk))
+    for name, command in (("esp", ["fsck.vfat", "-n"]), ("state", ["e2fsck", "-fn"])):
+        partition = table.find(name)
+        assert partition is not None
+        part = work / f"{name}.part"
+        with machine.disk.open("rb") as disk, part.open("wb") as out:
+            disk.seek(partition.start)
+            shutil.copyfileobj(_Limited(disk, partition.size), out, 1 << 20)
+        checked = subprocess.run([*command, part], capture_output=True, text=True)
+        assert checked.returncode == 0, f"{name}: {checked.stdout}{checked.stderr}"
+
+
+class _Limited:
+    """So many bytes of a file."""
+
+    def __init__(self, file: object, left: int) -> None:
+        self._file, self._left = file, left
+
+    def read(self, size: int) -> bytes:
+        data: bytes = self._file.read(min(size, self._left))  # type: ignore[attr-defined]
+        self._left -= len(data)
+        return data
