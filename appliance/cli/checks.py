@@ -57,6 +57,7 @@ def _all(layout: Layout, config_file: str | None) -> Iterator[tuple[str, Callabl
     yield "clock", _clock
     yield "open files", _open_files
     yield "init", _init
+    yield "hardening", _hardening
 
 
 def _kernel() -> Iterator[Check]:
@@ -280,3 +281,9 @@ def _init() -> Iterator[Check]:
     from appliance.cli.service_file import init_of_this_host
 
     yield Check("init", "ok", init_of_this_host())
+
+
+def _hardening() -> Iterator[Check]:
+    from appliance.cli.hardening import hardening  # it has its Check from here
+
+    yield from hardening()

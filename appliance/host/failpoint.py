@@ -54,4 +54,6 @@ def reach(name: str) -> None:
             return
     if _whole and _whole == os.getppid():
         os.kill(_whole, signal.SIGKILL)
+    if os.getpid() == 1:
+        os._exit(137)  # which no signal ends: the kernel panics
     os.kill(os.getpid(), signal.SIGKILL)

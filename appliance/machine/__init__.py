@@ -14,6 +14,7 @@ from appliance.machine.network_settings import NetworkSettings
 if TYPE_CHECKING:
     from appliance.machine.boot_facts import BootFacts, read_boot_facts
     from appliance.machine.good_start import GoodStart
+    from appliance.machine.hardening import MOUNTS, SYSCTL
     from appliance.machine.installing import Installed, install, parts_of_image, parts_of_machine
     from appliance.machine.machine import Machine
     from appliance.machine.network import InterfacePicture, Network
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from appliance.machine.timekeeping import TimeKeeper
 
 __all__ = [
+    "MOUNTS",
+    "SYSCTL",
     "BootFacts",
     "GoodStart",
     "Installed",
@@ -47,6 +50,7 @@ _PLACES = {
     "start_machine": "starting",
     "TimeKeeper": "timekeeping", "Installed": "installing", "install": "installing", "parts_of_image": "installing",
     "parts_of_machine": "installing", "read_files": "provisioning",
+    "MOUNTS": "hardening", "SYSCTL": "hardening",
 }  # fmt: skip
 
 

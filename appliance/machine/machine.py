@@ -7,7 +7,7 @@ from collections.abc import Callable
 import trio
 
 from appliance.errors import UnavailableError
-from appliance.host import kernel_modules, power
+from appliance.host import failpoint, kernel_modules, power
 from appliance.host.power import End
 from appliance.machine.network import Network
 from appliance.machine.starting import Started
@@ -71,6 +71,7 @@ class Machine:
         while not stopping.is_set():
             with trio.move_on_after(watchdog.timeout_seconds / _FEEDS_PER_TIMEOUT):
                 await stopping.wait()
+            failpoint.reach("watchdog-fed")
             watchdog.feed()
 
     async def _watch_button(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from appliance.errors import ApplianceError, NotFoundError
 from appliance.host import block_devices, clock, entropy, files, gpt, machine_state, mounts
 from appliance.machine.boot_facts import BootFacts
+from appliance.machine.hardening import SYSCTL
 from appliance.machine.provisioning import take_left_files
 from appliance.machine.timekeeping import remembered_time
 
@@ -26,29 +27,6 @@ _MOUNTS = (
 )
 _STATE = "/var"
 _KEPT = ("/var/etc/appliance", "/var/lib/appliance/identity", "/var/cache", "/var/log", "/var/tmp")
-# The kernel's own hardening switches (Documentation/admin-guide/sysctl); nothing here breaks a service or a container.
-SYSCTL = {
-    "kernel.kptr_restrict": "2",
-    "kernel.dmesg_restrict": "1",
-    "kernel.unprivileged_bpf_disabled": "1",
-    "kernel.yama.ptrace_scope": "1",
-    "kernel.sysrq": "0",
-    "kernel.kexec_load_disabled": "1",
-    "kernel.panic": "-1",
-    "kernel.panic_on_oops": "1",
-    "net.core.bpf_jit_harden": "2",
-    "net.ipv4.conf.all.rp_filter": "2",
-    "net.ipv4.conf.all.accept_redirects": "0",
-    "net.ipv4.conf.all.send_redirects": "0",
-    "net.ipv4.tcp_syncookies": "1",
-    "net.ipv6.conf.all.accept_redirects": "0",
-    "fs.protected_hardlinks": "1",
-    "fs.protected_symlinks": "1",
-    "fs.protected_fifos": "2",
-    "fs.protected_regular": "2",
-    "fs.suid_dumpable": "0",
-    "vm.mmap_min_addr": "65536",
-}
 
 
 @dataclass
