@@ -117,9 +117,12 @@ class _Watch:
         self.stream.call.send(head + b"".join(piece))
 
     async def wait_for_room(self) -> None:
-        """Until the client has read."""
-        while self.stream.call.backlog >= BACKLOG_MAX:
-            await self.stream.room.wait()
+        """Until the client has read. One wakes the next: of thousands only as many as there is room for."""
+        try:
+            while self.stream.call.backlog >= BACKLOG_MAX:
+                await self.stream.room.park()
+        finally:  # when it was cancelled, too: it may have been the one that was woken
+            self.stream.room.unpark()
 
     def compacted(self, revision: int) -> None:
         """Over: what it wants is gone."""
@@ -143,7 +146,7 @@ class _Stream:
     def __init__(self, service: WatchService, call: Call) -> None:
         self._service = service
         self.call = call
-        self.room = trio.Event()
+        self.room = trio.lowlevel.ParkingLot()
         self._watches: dict[int, _Watch] = {}
         self._next_id = 0
         call.start()
@@ -254,9 +257,8 @@ class _Stream:
             watch = self.forget(watch_id)
             if watch is not None:
                 self._service.feeds.remove(watch)
-        self.room.set()
+        self.room.unpark_all()
 
     def drained(self) -> None:
         """The client has read all."""
-        self.room.set()
-        self.room = trio.Event()
+        self.room.unpark()

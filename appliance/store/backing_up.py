@@ -44,10 +44,10 @@ def backup_chunks(tree: Tree) -> Iterator[bytes]:
     count = size = 0
     packed: list[bytes] = [frames.encode_record(COMPACT, b"", b"", compacted)] if compacted else []
     for record in _records(tree, revision, compacted, end):
-        if record is not None:
+        if record:
             packed.append(record)
             size += len(record)
-        elif size >= _CHUNK_BYTES:
+        elif record is None and size >= _CHUNK_BYTES:
             sequence, count = sequence + 1, count + len(packed)
             yield frames.encode_frame(b"".join(packed), sequence, salt)
             packed, size = [], 0
@@ -60,7 +60,7 @@ def backup_chunks(tree: Tree) -> Iterator[bytes]:
 
 
 def _records(tree: Tree, revision: int, compacted: int, end: int) -> Iterator[bytes | None]:
-    """Records; None after whole revisions only, where a frame may end."""
+    """Records; an empty one now and then, to pause; None after whole revisions only, where a frame may end."""
     yield from [frames.encode_record(FACT, name, value, 0) for name, value in tree.facts.items()]
     yield None
     if compacted:
@@ -76,7 +76,9 @@ def _records(tree: Tree, revision: int, compacted: int, end: int) -> Iterator[by
         for at, body in log.frames_from(segment, offset):
             if frames.location(number, at) >= end:
                 return
-            for _, record in frames.decode_records(body):
+            for looked, (_, record) in enumerate(frames.decode_records(body), 1):
+                if not looked % _SLICE:
+                    yield b""  # a batch may have had a hundred thousand
                 if record.kind in (PUT, DELETE, DELETE_RANGE) and compacted <= record.mod <= revision:
                     yield _without_prev(record)
             yield None

@@ -147,7 +147,11 @@ class Tree:
             self.tombstones.append(RangeTombstone(mod, key, value))
             batch.undo.append((TOMBSTONE, b"", mod))
             drops[batch.segment] = drops.get(batch.segment, 0) + 1
-            for marked in self.index.mark_dead(key, value):
+            for marked in filter(None, self.index.mark_dead(key, value)):
+                first, last = min(marked) >> OFFSET_BITS, max(marked) >> OFFSET_BITS
+                if first == last:  # as a rule; half a million need not be counted one by one
+                    drops[first] = drops.get(first, 0) + len(marked)
+                    continue
                 for number, count in Counter([entry >> OFFSET_BITS for entry in marked]).items():
                     drops[number] = drops.get(number, 0) + count
         elif kind == FACT:

@@ -25,6 +25,7 @@ from appliance.store.frames import (
     SEGMENT_HEADER_SIZE,
     Record,
 )  # fmt: skip
+from appliance.store.ranges import Ranges
 from appliance.store.results import Event, EventKind, KeyValue, WatchBatch
 from appliance.store.rules import FROM_KEY, in_range
 from appliance.store.tree import Tree
@@ -141,7 +142,7 @@ class WatchHub:
         self.tree: Tree | None = None
         self.closed_because = "the store is not open"
         self._of_key: dict[bytes, set[Watcher]] = {}
-        self._of_range: set[Watcher] = set()
+        self._of_range: Ranges[Watcher] = Ranges()
 
     def __len__(self) -> int:
         """How many there are."""
@@ -150,13 +151,15 @@ class WatchHub:
     def add(self, watcher: Watcher) -> None:
         """From now on it gets what it asked for."""
         if watcher.range_end:
-            self._of_range.add(watcher)
+            self._of_range.add(watcher.key, watcher.range_end, watcher)
         else:
             self._of_key.setdefault(watcher.key, set()).add(watcher)
 
     def remove(self, watcher: Watcher) -> None:
         """Forget it."""
-        self._of_range.discard(watcher)
+        if watcher.range_end:
+            self._of_range.discard(watcher.key, watcher.range_end, watcher)
+            return
         same = self._of_key.get(watcher.key)
         if same is not None:
             same.discard(watcher)
@@ -178,7 +181,6 @@ class WatchHub:
         if not self._of_range and not self._of_key:
             return
         found: dict[Watcher, list[Event]] = {}
-        ranges = [watcher for watcher in self._of_range if watcher.synced]
         for part in parts:
             record = frames.decode_record(part)
             assert record is not None
@@ -189,7 +191,7 @@ class WatchHub:
                 continue
             if record.kind not in (PUT, DELETE):
                 continue
-            wanting = [w for w in ranges if in_range(record.key, w.key, w.range_end)]
+            wanting = self._of_range.at(record.key)
             wanting += self._of_key.get(record.key, ())
             wanting = [w for w in wanting if w.synced and record.mod >= w.next_revision]
             if wanting:

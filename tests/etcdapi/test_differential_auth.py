@@ -71,14 +71,20 @@ class AuthChooser(Chooser):
     def compare(self) -> pb.Compare:
         return forward(super().compare())
 
+    def put(self, *, in_txn: bool = False) -> pb.PutRequest:
+        request = super().put(in_txn=in_txn)
+        if in_txn:
+            request.prev_kv = False  # there an etcd shows it to those who may not read, too
+        return request
+
     def txn(self, depth: int = 1) -> pb.TxnRequest:
         return super().txn(2)  # not nested: the etcd of 3.4.23 asks no permission for what is inside
 
     def watch(self) -> pb.WatchRequest:
         request = super().watch()
-        forward(request.create_request)
         if request.create_request.range_end == b"\0":
             request.create_request.range_end = b"b"  # an etcd asks only for the first key's permission, we for all
+        forward(request.create_request)
         return request
 
     def auth(self) -> tuple[str, Message]:
@@ -90,7 +96,8 @@ class AuthChooser(Chooser):
                 ("Auth/RoleGet", pb.AuthRoleGetRequest(role=role)),
             ]
             return self.pick(looks)
-        key, end = self.pick(KEYS[1:]), self.pick(ENDS)
+        key = self.pick(KEYS[1:])
+        end = ENDS[KEYS.index(key) % len(ENDS)]  # one for each: else an etcd may keep two permissions of one range
         if end not in (b"", b"\0") and key >= end:
             end = b""
         permission = auth_pb2.Permission(permType=self.random.randrange(3), key=key, range_end=end)

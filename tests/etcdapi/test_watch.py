@@ -153,3 +153,36 @@ async def test_leases_expire_and_take_their_keys(tmp_path: Path) -> None:
             await client.ask("KV/Put", put, rpc_pb2.PutResponse)
         assert refused.value.args == (5, "etcdserver: requested lease not found")
         assert trio.current_time() > 0
+
+
+@pytest.mark.slow
+async def test_thousands_that_lag_behind_one_client_are_woken_as_it_reads(tmp_path: Path) -> None:
+    """As many as there is room for, not all of them each time: else each reading costs thousands of wake-ups."""
+    async with watching(tmp_path) as (client, stream, store, _):
+        value = b"v" * 50_000
+        for number in range(3):
+            await store.put(b"k%d" % number, value)
+        count = 600  # different ranges, each from the past: 90 MB in all, by a window of 64 KB
+        for number in range(count):
+            await client.say(
+                stream,
+                rpc_pb2.WatchRequest(
+                    create_request=CREATE(key=b"k", range_end=b"l%d" % number, start_revision=1, watch_id=number + 1)
+                ),
+            )
+        waits = 0
+        park = trio.lowlevel.ParkingLot.park
+
+        async def counted(lot: trio.lowlevel.ParkingLot) -> None:
+            nonlocal waits
+            waits += 1
+            await park(lot)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(trio.lowlevel.ParkingLot, "park", counted)
+            left = {number + 1: 3 for number in range(count)}
+            while any(left.values()):
+                answer = await client.hear(stream, ANSWER)
+                left[answer.watch_id] -= len(answer.events)
+        assert set(left.values()) == {0}
+        assert waits < 3 * count, waits
