@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -50,7 +51,7 @@ class Console:
         except* ApplianceError:  # the line is gone; the others stay
             pass
         finally:
-            with trio.move_on_after(1) as scope:
+            with trio.move_on_after(1) as scope, contextlib.suppress(ApplianceError):
                 scope.shield = True
                 await view.leave()
             terminal.close()

@@ -40,11 +40,16 @@ static const char *next_line(const char *at, char *line, size_t size) {
     return at + length + (at[length] == '\n');
 }
 
-static bool insert(const char *file) {
+// Of these each makes an interface when it is loaded, which nobody asked for and which has the name that somebody wants.
+static const char *options_for(const char *name) {
+    return !strcmp(name, "bonding") ? "max_bonds=0" : !strcmp(name, "dummy") ? "numdummies=0" : "";
+}
+
+static bool insert(const char *name, const char *file) {
     char path[PATH_MAX];
     snprintf(path, sizeof path, "%s/%s", directory, file);
     int fd = open(path, O_RDONLY | O_CLOEXEC), flags = strstr(file, ".ko.") ? COMPRESSED : 0;
-    bool done = fd >= 0 && (!syscall(SYS_finit_module, fd, "", flags) || errno == EEXIST);
+    bool done = fd >= 0 && (!syscall(SYS_finit_module, fd, options_for(name), flags) || errno == EEXIST);
     if (fd >= 0)
         close(fd);
     return done;
@@ -62,7 +67,7 @@ static bool load(const char *name, int depth) {
         while ((need = strsep(&rest, ",")))
             if (*need)
                 load(need, depth + 1);
-        return insert(file);
+        return insert(name, file);
     }
     return false;
 }
