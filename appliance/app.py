@@ -34,7 +34,7 @@ from appliance.store import Store
 from appliance.supervisor import EventBus, Restart, Service, State, Subscription, Supervisor
 from appliance.telling import differences, say, tell_fault
 from appliance.units import Units
-from appliance.update import Bundles, Product, Update
+from appliance.update import Bundles, Product, Update, go_back, settle
 
 if TYPE_CHECKING:
     from appliance.own_image import OwnImage
@@ -108,6 +108,7 @@ def take_machine() -> OwnImage | None:
 def _become_launcher(bundle: Bundle, layout: Layout, notifier: Notifier) -> None:
     """Does not return, unless nothing could be started. The lock goes with the exec, not before."""
     notifier.give_back()
+    go_back(layout, version=bundle.version, say=say)
     try:
         host_bundle.exec_launcher(bundle, sys.argv[1:], layout.slots + "/current/appliance")
     except CorruptError as error:
@@ -156,11 +157,11 @@ class Node:
         self._end_asked = trio.Event()
         self._hangup = trio.Event()
         self._reloading = trio.Lock()
-
         self.bus = EventBus()
         self.processes = Processes(bundle.spawn_program)
         kept = self.settings.store
-        self.store = Store(FileDisk(layout.store), publish=self.publish, retention=kept.retention(), quota=kept.quota)
+        data = settle(layout, version=bundle.version, trial=bundle.trial, say=say)
+        self.store = Store(FileDisk(data), publish=self.publish, retention=kept.retention(), quota=kept.quota)
         self.external = self.settings.store.external_store()  # in its place, when that is wanted
         keeper = StoreKeeper(self.external or Embedded(self.store), lambda: self.supervisor.wait_outcome("store"))
         self.units = Units(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 
+SCHEMA = 1  # of the data; a new number comes with a migration (update/migrations.py)
+
 
 def version() -> str:
     """As released, for example "1.0.0"."""

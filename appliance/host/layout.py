@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from appliance.version import SCHEMA
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -43,7 +45,7 @@ class Layout:
     @property
     def store(self) -> str:
         """The store's log segments and checkpoint."""
-        return self.state + "/store"
+        return self.state + ("/store" if SCHEMA == 1 else f"/data-{SCHEMA}/store")
 
     @property
     def slots(self) -> str:

@@ -6,15 +6,19 @@ Regular files, directories and symbolic links; nothing else.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import shutil
 import stat
-import tarfile
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from appliance.errors import InputError, UntrustedError
 from appliance.host.files import sync_directory, translate
+
+if TYPE_CHECKING:  # 2 MB, and only when a bundle is there
+    import tarfile
 
 _PIECE = 1 << 20
 _BLOCK = 512
@@ -40,6 +44,8 @@ def _names(directory: str, below: str) -> Iterator[str]:
 
 
 def _entry(path: str, name: str) -> Iterator[bytes]:
+    import tarfile
+
     about = os.lstat(path)
     info = tarfile.TarInfo(name)
     info.mode = stat.S_IMODE(about.st_mode) & 0o777
@@ -92,6 +98,8 @@ def unpack_tree(file: str, directory: str) -> None:
 
     Raises UntrustedError: a name leads out of it. What the file holds otherwise is proved by ``measure_tree``.
     """
+    import tarfile
+
     made = {""}
     try:
         os.mkdir(directory, 0o755)
@@ -155,3 +163,42 @@ def link_target(path: str) -> str:
         return os.readlink(path)
     except OSError:
         return ""
+
+
+def copy_tree(source: str, target: str) -> None:
+    """Files, directories and links with their modes. Not synced."""
+    try:
+        shutil.copytree(source, target, symlinks=True)
+    except OSError as exc:  # shutil.Error is one
+        raise translate(exc, "copy to", target) from exc
+
+
+def sync_tree(directory: str) -> None:
+    """Everything in it durable, names too."""
+    try:
+        for folder, _, names in os.walk(directory):
+            for name in names:
+                fd = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+            sync_directory(folder)
+    except OSError as exc:
+        raise translate(exc, "sync", directory) from exc
+
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+def exchange(one: str, other: str) -> None:
+    """Each gets the other's name, at one instant (renameat2(2)); durable when it returns."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), other)
+        for path in {os.path.dirname(one), os.path.dirname(other)}:
+            sync_directory(path)
+    except OSError as exc:
+        raise translate(exc, "exchange", other) from exc

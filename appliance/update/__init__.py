@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from appliance.update.agent import Update
     from appliance.update.bundles import Bundles
     from appliance.update.choosing import Choice, Held, choose
+    from appliance.update.data_schema import go_back, settle
     from appliance.update.health import HealthSource
     from appliance.update.offer import Offer, newest_first, parse_offer, target_path
     from appliance.update.os_payload import HEADER_SIZE, decode_header
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "Update": "agent",
+    "settle": "data_schema",
+    "go_back": "data_schema",
     "Bundles": "bundles",
     "BundleSettings": "settings",
     "UpdateSection": "settings",
@@ -132,6 +135,7 @@ __all__ = [
     "download",
     "format_copy",
     "format_time",
+    "go_back",
     "name_problem",
     "newest_first",
     "parse_copy",
@@ -144,6 +148,7 @@ __all__ = [
     "parse_waves",
     "policy_to_json",
     "read_record",
+    "settle",
     "target_path",
     "waves_to_json",
     "with_policy",

@@ -14,6 +14,7 @@ from appliance.errors import ApplianceError, ConflictError, InputError, NotYetEr
 from appliance.host import clock, files
 from appliance.host.slots import disk_bytes
 from appliance.update.choosing import Choice, choose, choose_asked
+from appliance.update.data_schema import ask_back
 from appliance.update.explain import ROOM_BYTES_SPARE
 from appliance.update.lot import host_lot
 from appliance.update.offer import Offer, download_path, parse_offer
@@ -176,5 +177,7 @@ class Course(Verdict):
         self.state = Rollout(
             goal=goal, offer=offer, slot=running, from_version=mine.version, began=clock.wall_seconds()
         )  # fmt: skip
+        if not self.product.is_bundle:
+            ask_back(self._layout)
         await self._enter(Phase.ROLLING_BACK, reason="a person asked for it")
         await self._go_back(running)
