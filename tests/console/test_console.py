@@ -18,7 +18,7 @@ from appliance.console.screen import changed, fit, whole
 from appliance.errors import ConflictError
 from appliance.supervisor import EventBus
 
-PASSWORD = "open sesame"  # noqa: S105
+PASSWORD = "open sesame"
 SECRET = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z]|[78])")
 
@@ -47,7 +47,7 @@ def test_rows_tell_what_matters() -> None:
     )))  # fmt: skip
     for text in (
         "Appliance 1.2.3 on box7", "eth0 10.0.0.2/24", "a: 1.2.3 (running, good); b: empty",
-        "NOT READY: store is backoff: disk full", "1 up of 2, 1 FAILED: db", "EMERGENCY", "2:1: x", "unit db: exit code 3",
+        "NOT READY: store is backoff: disk full", "1 up of 2, 1 FAILED: db", "EMERGENCY", "2:1: x", "db: exit code 3",
     ):  # fmt: skip
         assert text in rows
 

@@ -60,6 +60,9 @@ async def main(work: Path, scene: str) -> None:
                 run("ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}-far")
         else:
             server = start_dnsmasq(work, far)
+            # Asked before it listens, it would be asked again after 4, 8, 16 s: on a busy host that is the whole time.
+            asked = Path(f"/proc/{peer.pid}/net/udp")
+            await until(lambda: ":0043 " in asked.read_text(), "dnsmasq listens")
         stopping = trio.Event()
         holder = [settings]
 

@@ -1,4 +1,4 @@
-"""SNTP against a real server on loopback that is right, wrong, evil or silent; the time that outlives a dead battery."""
+"""SNTP against a server on loopback that is right, wrong, evil or silent; the time that outlives a dead battery."""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ from appliance.machine import install, parts_of_image
 from appliance.machine.provisioning import AT, SIZE_MAX, decode, encode, take_left_files
 
 MIB = 1 << 20
-LAYOUT = (("esp", gpt.ESP, 3 * MIB), ("root-a", gpt.ROOT, 4 * MIB), ("root-b", gpt.ROOT, 4 * MIB), ("state", gpt.STATE, 0))
+SLOTS = (("root-a", gpt.ROOT, 4 * MIB), ("root-b", gpt.ROOT, 4 * MIB))
+LAYOUT = (("esp", gpt.ESP, 3 * MIB), *SLOTS, ("state", gpt.STATE, 0))
 PROVISION = {"appliance.toml": (0o600, b"[node]\nname = 'x'\n"), "units/web.toml": (0o644, b"# web\n")}
 
 
