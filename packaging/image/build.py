@@ -6,8 +6,9 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 HOUSE = Path(__file__).resolve().parents[2]
@@ -18,7 +19,7 @@ from pack import source_version  # noqa: E402
 from appliance.update.boot_entries import GOOD_TRIES, BootEntry, entry_version  # noqa: E402
 from appliance.update.os_payload import OsHeader  # noqa: E402
 from image.cpio import Cpio  # noqa: E402
-from image.disk import build_disk  # noqa: E402
+from image.disk import LOADER, build_disk  # noqa: E402
 from image.kernel import Kernel, fetch_kernel, load_order  # noqa: E402
 from image.root import Root, build_root, os_release  # noqa: E402
 from image.uki import build_uki  # noqa: E402
@@ -107,6 +108,16 @@ def build_uki_of(
     return Parts(version, root, uki, initrd, kernel.image, command_line)
 
 
+def sign(program: bytes, key: Path, certificate: Path) -> bytes:
+    """An EFI program, with a key that the firmware was told to trust (db). Debian's shim is not needed then."""
+    with tempfile.TemporaryDirectory() as place:
+        plain, signed = Path(place) / "plain", Path(place) / "signed"
+        plain.write_bytes(program)
+        command = ["sbsign", "--key", key, "--cert", certificate, "--output", signed, plain]
+        subprocess.run(command, check=True, capture_output=True)
+        return signed.read_bytes()
+
+
 def write_payload(out: Path, parts: Parts) -> None:
     """What a machine of ours takes as an update (appliance/update/os_payload.py)."""
     root = parts.root.file.read_bytes()
@@ -124,18 +135,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HOUSE / "dist")
     parser.add_argument("--binary", type=Path, default=HOUSE / "dist/appliance")
     parser.add_argument("--staged", type=Path, default=HOUSE / ".build/staged")
+    parser.add_argument("--sign-key", type=Path, help="sign loader and kernel image for Secure Boot, with --sign-cert")
+    parser.add_argument("--sign-cert", type=Path)
     parser.add_argument("--arguments", default="", help="more words for the kernel's command line")
     args = parser.parse_args()
     started = time.monotonic()
     args.out.mkdir(parents=True, exist_ok=True)
     BUILD.mkdir(parents=True, exist_ok=True)
     root = BUILD / f"root-{args.version}"
-    parts = build_parts(
-        root, version=args.version, binary=args.binary, staged=args.staged, arguments=args.arguments
-    )
+    parts = build_parts(root, version=args.version, binary=args.binary, staged=args.staged, arguments=args.arguments)
+    loader = None
+    if args.sign_key:
+        parts = replace(parts, uki=sign(parts.uki, args.sign_key, args.sign_cert))
+        loader = sign(LOADER.read_bytes(), args.sign_key, args.sign_cert)
     name = f"appliance-{args.version}"
     entry = BootEntry(entry_version(args.version), good=True, left=GOOD_TRIES).name
-    build_disk(args.out / f"{name}.img", root=root, uki=parts.uki, entry=entry)
+    build_disk(args.out / f"{name}.img", root=root, uki=parts.uki, entry=entry, loader=loader)
     write_payload(args.out / f"{name}.os", parts)
     (args.out / f"{name}.efi").write_bytes(parts.uki)
     (args.out / f"{name}.initrd").write_bytes(parts.initrd)
