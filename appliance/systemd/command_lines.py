@@ -53,21 +53,29 @@ def as_toml(lines: list[Line]) -> list[Any]:
     return [line.table() for line in lines]
 
 
-def read_commands(value: str) -> tuple[list[Line], str]:
-    """The commands of one assignment, and the first escape that is none. Raises InputError."""
+def read_commands(value: str) -> tuple[list[Line], list[str]]:
+    """The commands of one assignment, and what is odd about them. Raises InputError."""
     words = Words(value)
     found: list[Line] = []
+    odd: list[str] = []
     while not words.is_over:
         if words.is_next(";"):
             words.take(1)
             continue
-        line = _read_command(words)
-        if line is not None:
+        line, wrong = _read_command(words)
+        if not wrong:
             found.append(line)
-    return found, words.strange
+        elif line.ignore_failure:
+            odd.append(f"{wrong}; ignored")
+        else:
+            raise InputError(wrong)
+    if words.strange:
+        odd.append(f"{words.strange} is no escape, and left as it is")
+    return found, odd
 
 
-def _read_command(words: Words) -> Line | None:
+def _read_command(words: Words) -> tuple[Line, str]:
+    """And what is wrong with its program."""
     first = words.next_word()
     prefixes, program = _cut_prefixes(first)
     arguments: list[str] = []
@@ -86,12 +94,7 @@ def _read_command(words: Words) -> Line | None:
         if not arguments:
             raise InputError(f"found {quote(first)}, but no name for the program follows it")
         argv0 = arguments.pop(0)
-    wrong = _program_problem(program)
-    if wrong and ignore:
-        return None
-    if wrong:
-        raise InputError(wrong)
-    return Line(
+    line = Line(
         words=(program, *arguments),
         ignore_failure=ignore,
         privileged="+" in prefixes,
@@ -99,6 +102,7 @@ def _read_command(words: Words) -> Line | None:
         expand=":" not in prefixes,
         argv0=argv0,
     )
+    return line, _program_problem(program)
 
 
 def _cut_prefixes(word: str) -> tuple[str, str]:

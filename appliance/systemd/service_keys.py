@@ -35,12 +35,12 @@ def _command(key: str) -> Handler:
             draft.unset("service", key)
             return
         try:
-            found, strange = read_commands(at.value)
+            found, odd = read_commands(at.value)
         except InputError as error:
             draft.findings.append(at.finding(error.message, is_error=True))
             return
-        if strange:
-            draft.warn(at, f"{strange} is no escape, and left as it is")
+        for words in odd:
+            draft.warn(at, words)
         for line in found:
             draft.places[f"service.{key}[{len(lines)}]"] = at
             lines.append(line)
