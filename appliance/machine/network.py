@@ -73,8 +73,8 @@ class Network:
     async def run(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None]) -> None:
         """Ready once what can be set without asking anybody is set; addresses by DHCP come when they come."""
         self._interfaces.clear()
-        async with trio.open_nursery() as nursery:
-            with rtnetlink.link_changes() as told:
+        with rtnetlink.link_changes() as told:  # closed only when nobody waits for it any more
+            async with trio.open_nursery() as nursery:
                 self._look(nursery)
                 nursery.start_soon(self._watch, told, nursery)
                 task_status.started()
