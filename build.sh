@@ -15,6 +15,7 @@ TO_TEST="busybox-static qemu-system-x86 ovmf systemd clang libclang-rt-14-dev ch
 TO_IMAGE="systemd-boot-efi mtools dosfstools erofs-utils e2fsprogs e2fsck-static cryptsetup-bin fdisk zstd binutils ca-certificates sbsigntool"
 TO_BENCH="golang-go golang-etcd-server-dev"
 
+SLOW_MINUTES=22 # after that boot and soak tests are skipped, and say so: the whole stays below half an hour
 OF_THE_FILE="tests/binary tests/app tests/launcher tests/clients"
 
 # Installs the Debian packages that are missing.
@@ -82,7 +83,7 @@ tests() {
 # What drives the built file beside the rest, then the machines in QEMU, which want both cores. Summaries come last.
 all_tests() {
     local code=0 log=.build/tests-of-the-file.log skipped="" part
-    export PYTHONPATH=.
+    export PYTHONPATH=. TESTS_SLOW_UNTIL=$(($(date +%s) + SLOW_MINUTES * 60))
     for part in $OF_THE_FILE tests/boot; do skipped="$skipped --ignore=$part"; done
     # shellcheck disable=SC2086
     $VENV/bin/python -m pytest $OF_THE_FILE >$log 2>&1 &
