@@ -176,10 +176,20 @@ def ask(port: int, path: str) -> Any:
 def power_on(disk: Path, work: Path, port: int = 0, drive: list[str] | None = None) -> VM:
     """Firmware, boot loader, all of it."""
     vm = VM(
-        None if drive else disk, work, name=disk.stem, forwards={port: 7780} if port else {}, extra=WATCHDOG,
+        disk, work, name=disk.stem, forwards={port: 7780} if port else {}, extra=WATCHDOG,
         drive=drive,
     )  # fmt: skip
     return vm.start()
+
+
+def logged_drive(disk: Path, log: Path) -> list[str]:
+    """Every write and flush of the guest goes to ``log`` too (write_log reads it)."""
+    return [
+        "-blockdev", f"driver=file,node-name=f0,filename={disk}",
+        "-blockdev", f"driver=file,node-name=l0,filename={log}",
+        "-blockdev", "driver=blklogwrites,node-name=d0,file=f0,log=l0,log-sector-size=512",
+        "-device", "virtio-blk-pci,drive=d0,bootindex=0,write-cache=on",
+    ]  # fmt: skip
 
 
 def copy_disk(source: Path, out: Path) -> Path:

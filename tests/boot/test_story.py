@@ -5,6 +5,7 @@ One disk through all of it. What was there before, a unit and a key of the store
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import subprocess
@@ -14,14 +15,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.boot.fleet import BINARY, Fleet, boot_entries, power_on
+from appliance.host import block_devices
+from tests.boot.fleet import BINARY, Fleet, boot_entries, copy_disk, logged_drive, power_on
+from tests.boot.replay import Replay, Version
 from tests.boot.vm import CODE, VM
+from tests.boot.write_log import read_log
 
 pytestmark = [
     pytest.mark.boot,
     pytest.mark.skipif(not shutil.which("qemu-system-x86_64") or not CODE.exists(), reason="needs QEMU and OVMF"),
     pytest.mark.skipif(not BINARY.exists(), reason="needs dist/appliance: ./build.sh"),
 ]
+STATES = 150
 LONG = 400.0  # of a machine without KVM beside others
 DYING = "int main(void) { return 1; }"
 
@@ -42,7 +47,11 @@ def fleet(work: Path) -> Iterator[Fleet]:
 @pytest.fixture(scope="module")
 def machine(fleet: Fleet, work: Path) -> Iterator[VM]:
     fleet.build("1.0.0")
-    vm = power_on(fleet.disk(work / "machine.img", "1.0.0"), work)
+    disk, log = fleet.disk(work / "machine.img", "1.0.0"), work / "writes"
+    copy_disk(disk, work / "before.img")
+    with log.open("wb") as file:
+        file.truncate(1 << 30)
+    vm = power_on(disk, work, drive=logged_drive(disk, log))  # up to the first blessing
     yield vm
     if vm.is_on:
         vm.cut_power()
@@ -83,8 +92,32 @@ def test_an_update_over_http_is_blessed(machine: VM, fleet: Fleet) -> None:
     assert entries(machine) == ["appliance_1.0.0.good+3.efi", "appliance_2.0.0.good+3.efi"]
 
 
-def test_a_plain_restart_stays(machine: VM) -> None:
-    machine.ask("system_reset")  # as a push of the button: nothing was told to stop
+def test_power_may_go_at_any_write(machine: VM, fleet: Fleet, work: Path) -> None:
+    machine.cut_power()
+    table = block_devices.read_table(str(work / "before.img"))
+    esp, slot_a, slot_b = (table.find(name) for name in ("esp", "root-a", "root-b"))
+    assert esp is not None
+    assert slot_a is not None
+    assert slot_b is not None
+    entries = read_log(work / "writes")
+    assert not [one for one in entries if one.data and slot_a.start <= one.at < slot_a.end], "it wrote where it runs"
+    versions = {
+        version: Version(hashlib.sha256(parts.uki).hexdigest(), parts.root.file.read_bytes())
+        for version, parts in fleet.parts.items()
+    }  # fmt: skip
+    replay = Replay(work / "before.img", esp, slot_b, versions, "1.0.0", work / "esp.scratch")
+    count = replay.run(entries, most=STATES)
+    print(f"{len(entries)} writes, {count} states: {dict(replay.started)}")
+    assert not replay.bad, f"{len(replay.bad)} of {count}: {replay.bad[:5]}"
+    assert count > STATES // 3
+    assert {name.split("+")[0] for name in replay.started} >= {"appliance_1.0.0.good", "appliance_2.0.0"}
+    for name in ("writes", "before.img", "esp.scratch"):
+        (work / name).unlink()
+
+
+def test_it_stays_when_power_comes_back(machine: VM) -> None:
+    machine.drive = None
+    machine.start()
     wait_version(machine, "2.0.0")
     machine.wait(r"KEPT first in appliance 2\.0\.0", LONG)
 
@@ -124,8 +157,6 @@ def test_a_version_that_hangs_is_reset_by_the_watchdog(machine: VM, fleet: Fleet
 
 
 def test_the_disk_is_whole_at_the_end(machine: VM, work: Path) -> None:
-    from appliance.host import block_devices
-
     assert machine.disk is not None
     machine.ask("system_powerdown")
     machine.wait_off(LONG)
