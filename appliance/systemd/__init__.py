@@ -1,7 +1,9 @@
 """Unit files of systemd, read as they are and turned into ours. Pure."""
 
-from appliance.systemd.conversion import Converted, commented, convert
-from appliance.systemd.lines import Assignment
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from appliance.systemd.names import (
     NOT_REACHED,
     REACHED,
@@ -11,6 +13,10 @@ from appliance.systemd.names import (
     kind_of,
     unit_of_file,
 )
+
+if TYPE_CHECKING:
+    from appliance.systemd.conversion import Converted, commented, convert
+    from appliance.systemd.lines import Assignment
 
 __all__ = [
     "NOT_REACHED",
@@ -25,3 +31,16 @@ __all__ = [
     "kind_of",
     "unit_of_file",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """On first use: who has no such files loads no tables of directives."""
+    if name in ("Converted", "commented", "convert"):
+        from appliance.systemd import conversion
+
+        return getattr(conversion, name)
+    if name == "Assignment":
+        from appliance.systemd.lines import Assignment
+
+        return Assignment
+    raise AttributeError(name)

@@ -10,12 +10,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from appliance.host import files
 from appliance.schema import Finding, Source, to_toml
-from appliance.systemd import Assignment, Converted, convert, drop_in_directories, kind_of, unit_of_file
+from appliance.systemd import drop_in_directories, kind_of, unit_of_file
 from appliance.units.unit_file import SAMPLE, ParsedUnit, PlacedSource, parse_unit
+
+if TYPE_CHECKING:
+    from appliance.systemd import Assignment, Converted
 
 _FILE_BYTES_MAX = 1 << 20
 _STEP = re.compile(r'([A-Za-z0-9_-]+|"(?:[^"\\\\]|\\\\.)*")|\[(\d+)\]')
@@ -53,6 +56,8 @@ def parse_systemd_unit(
     host: Mapping[str, str] = MappingProxyType({}),
 ) -> ParsedUnit:
     """``drop_ins``: of our own kind, which change what was read. Never raises."""
+    from appliance.systemd import convert
+
     file = sources[0].file
     file_name = file.rpartition("/")[2]
     name = name or unit_of_file(file_name)
@@ -79,7 +84,7 @@ def parse_systemd_unit(
 def converted_text(path: str) -> tuple[str, str, tuple[Finding, ...]]:
     """For ``unit convert``: name of the unit, its file as TOML with comments, findings. Raises ApplianceError."""
     from appliance.host.facts import host_facts
-    from appliance.systemd import commented
+    from appliance.systemd import commented, convert
 
     sources = systemd_sources(path)
     file_name = path.rpartition("/")[2]
