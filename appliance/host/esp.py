@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
+from collections import Counter
 from collections.abc import Iterator
 
 from appliance.errors import ApplianceError, UnavailableError
@@ -16,20 +18,33 @@ _ATTRIBUTES = b"\x07\0\0\0"  # kept over restarts, readable before and after the
 _FLAGS = mounts.NO_SUID | mounts.NO_DEVICES | mounts.NO_EXEC
 
 
+_users: Counter[str] = Counter()
+_changing = threading.Lock()
+
+
 @contextlib.contextmanager
 def mounted(device: str, target: str) -> Iterator[str]:
-    """The directory; an empty ``device`` means that it is one already (tests). Raises UnavailableError."""
-    if not device or mounts.mounted_at(target) is not None:
+    """The directory, until the last who uses it is done. An empty ``device`` means that it is one already (tests).
+
+    Raises UnavailableError.
+    """
+    if not device:
         yield target
         return
-    os.makedirs(target, exist_ok=True)
-    mounts.mount(device, target, "vfat", _FLAGS, "umask=077,errors=remount-ro")
+    with _changing:
+        if not _users[target] and mounts.mounted_at(target) is None:
+            os.makedirs(target, exist_ok=True)
+            mounts.mount(device, target, "vfat", _FLAGS, "umask=077,errors=remount-ro")
+        _users[target] += 1
     try:
         yield target
     finally:
-        os.sync()
-        with contextlib.suppress(ApplianceError):
-            mounts.unmount(target)
+        with _changing:
+            _users[target] -= 1
+            if not _users[target]:
+                os.sync()
+                with contextlib.suppress(ApplianceError):
+                    mounts.unmount(target)
 
 
 def loader_variable(name: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -173,7 +174,7 @@ class Reading:
 
     def __init__(self, fd: int, path: str) -> None:
         self._fd, self.path = fd, path
-        self.size = os.fstat(fd).st_size
+        self.size = os.lseek(fd, 0, os.SEEK_END)  # of a partition, too
 
     def at(self, offset: int, size: int) -> bytes:
         """That many bytes, fewer only at the end. Raises UnavailableError: the disk cannot be read."""
@@ -249,9 +250,13 @@ def reading(path: str) -> Iterator[Reading]:
 
 
 def file_size(path: str) -> int:
-    """0 when it is missing."""
+    """0 when it is missing. Of a partition, too."""
     try:
-        return os.stat(path).st_size
+        found = os.stat(path)
+        if not stat.S_ISBLK(found.st_mode):
+            return found.st_size
+        with open(path, "rb", buffering=0) as file:
+            return file.seek(0, os.SEEK_END)
     except OSError:
         return 0
 

@@ -126,7 +126,8 @@ class Course(Verdict):
         have = min(offer.length, disk_bytes(download_path(directory, offer) + ".partial"))
         self._need_room(self.product.directory(self._layout), offer.length * 2 - have)
         files.remove(self.product.progress(self._layout))
-        answer = await self._ground.ask_worker(self._settings_here(), "download", offer.path)
+        with self.slots.lent():
+            answer = await self._ground.ask_worker(self._settings_here(), "download", offer.path)
         file = download_path(directory, offer)
         if answer.get("file") != file:
             raise InputError(f"cannot use the download: the worker names {answer.get('file')!r}, not {file}")

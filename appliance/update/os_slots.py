@@ -32,10 +32,19 @@ from appliance.update.slots import Slots
 from appliance.update.version import parse_version
 
 _PIECE = 1 << 20
-_MOUNT_POINT = "/boot"
+MOUNT_POINT = "/boot"
+RUNNING_ROOT = "/dev/mapper/root"
 UNKNOWN = "0" * 64  # in place of the sha256 of a payload that never was here: the image as it was written to the disk
 _ROOT_HASH = re.compile(rb"\broothash=([0-9a-f]{64})\b")
 _HEAD_BYTES = 512 << 10  # of a kernel image: its command line is among the first of its sections
+
+
+def seeds_of_os() -> list[str]:
+    """The root that runs, as dm-verity vouches for it, and the kernel images of both slots, while they are lent."""
+    directory = f"{MOUNT_POINT}/{DIRECTORY}"
+    if not files.is_directory(directory):
+        return [RUNNING_ROOT]
+    return [RUNNING_ROOT, *(f"{directory}/{one.name}" for one in parse_entries(files.list_directory(directory)))]
 
 
 class OsSlots(Slots):
@@ -50,7 +59,7 @@ class OsSlots(Slots):
         running_entry: str,
         devices: dict[SlotName, str],
         esp_device: str,
-        mount_point: str = _MOUNT_POINT,
+        mount_point: str = MOUNT_POINT,
         start_once: Callable[[str], None] = lambda name: esp.set_loader_variable("LoaderEntryOneShot", name),
     ) -> None:
         super().__init__(calls, directory)
@@ -136,6 +145,14 @@ class OsSlots(Slots):
         """Whether the slot has an entry that may start; what its partition holds, the initramfs proves."""
         record = self.load() or SlotRecord()
         return record.entry(name).blessed
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        """While the worker looks for what it need not fetch."""
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(ApplianceError):
+                held.enter_context(self._entries())
+            yield
 
     def describe(self, name: SlotName) -> tuple[str, str]:
         """The file name of its boot entry, and the hash of the root that its kernel image asks for."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from appliance.errors import ApplianceError
 from appliance.host import files, trees
 from appliance.host.layout import Layout
+from appliance.update.os_slots import seeds_of_os
 from appliance.update.product import Product
 
 
@@ -20,4 +21,6 @@ def seeds_of(product: Product, layout: Layout) -> list[str]:
             files.remove(seed)
             return []
         return [seed]
+    if product.kind == "os":
+        return seeds_of_os()
     return [f"{product.slots(layout)}/{slot}/appliance" for slot in ("a", "b")]
