@@ -45,10 +45,10 @@ def run_run(args: argparse.Namespace) -> int:
     try:
         for line in stream(args.layout, "/v1/unit-runs", method="POST", body=body, timeout=None):
             said = json.loads(line)
-            if "unit" in said:
+            if isinstance(said.get("unit"), dict):  # a line says which unit it is of, too
                 name = said["unit"]["name"]
                 print(f"running as unit {name}", file=sys.stderr)
-            elif "ended" in said:
+            elif isinstance(said.get("ended"), dict):
                 return _code(said["ended"])
             elif args.output == "json":
                 print(line.decode(errors="replace"), flush=True)
