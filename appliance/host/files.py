@@ -167,6 +167,14 @@ def is_directory(path: str) -> bool:
     return os.path.isdir(path)
 
 
+def link_target(path: str) -> str:
+    """What the link says; empty of what is none."""
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
 def points_to_dev_null(path: str) -> bool:
     """Whether it is a link to /dev/null: the field's way to mask a fragment or a unit."""
     return os.path.islink(path) and os.path.realpath(path) == "/dev/null"

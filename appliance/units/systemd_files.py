@@ -34,6 +34,7 @@ def systemd_sources(path: str, name: str = "") -> list[Source]:
 
     As in systemd they are in the order of their own names, whichever directory they lie in; of two of one name the
     one in the more specific directory counts, and one that is a link to /dev/null takes all of that name away.
+    ``web.service.wants`` and ``web.service.requires`` are directories of names.
     """
     directory, _, file_name = path.rpartition("/")
     directory = directory or "."
@@ -45,7 +46,13 @@ def systemd_sources(path: str, name: str = "") -> list[Source]:
             if drop_in.endswith(".conf") and not drop_in.startswith("."):
                 found[drop_in] = f"{directory}/{below}/{drop_in}"
     more = [found[one] for one in sorted(found) if not files.points_to_dev_null(found[one])]
-    return [Source(one, files.read_text(one, size_max=_FILE_BYTES_MAX)) for one in (path, *more)]
+    sources = [Source(one, files.read_text(one, size_max=_FILE_BYTES_MAX)) for one in (path, *more)]
+    for key in ("Wants", "Requires"):
+        below = f"{directory}/{real}.{key.lower()}"
+        names = [one for one in files.list_directory(below) if kind_of(one)]
+        if names:
+            sources.append(Source(below, f"[Unit]\n{key}={' '.join(names)}\n"))
+    return sources
 
 
 def parse_systemd_unit(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from appliance.errors import ApplianceError, NotFoundError
 from appliance.host import files
@@ -170,6 +170,7 @@ def read_unit_files(directory: str, more: Iterable[str] = ()) -> UnitFiles:
     masked: set[str] = set()
     templates: dict[str, Template] = {}
     findings: list[Finding] = []
+    links: dict[str, str] = {}
     try:
         names = files.list_directory(directory)
     except ApplianceError as exc:
@@ -189,6 +190,9 @@ def read_unit_files(directory: str, more: Iterable[str] = ()) -> UnitFiles:
         if files.points_to_dev_null(path):
             masked.add(name)
             continue
+        if (known_as := _link_within(path, name, names)) is not None:
+            links[name] = known_as
+            continue
         _, unit, found = read_unit_file(path)
         findings += found
         if unit is None:
@@ -197,9 +201,27 @@ def read_unit_files(directory: str, more: Iterable[str] = ()) -> UnitFiles:
             templates[name] = Template(path, unit.text, directory)
         else:
             units[name] = unit
+    for alias, name in links.items():
+        if name in units:
+            units[name] = _also_called(units[name], alias)
     whole = UnitFiles(units, frozenset(unreadable), (), templates, frozenset(masked))
     implied = _imply(whole, units, more)
     return UnitFiles(units, whole.unreadable, tuple(findings), templates, whole.masked, frozenset(implied))
+
+
+def _link_within(path: str, name: str, names: Sequence[str]) -> str | None:
+    """The unit of which a link in the same directory is another name; an instance of a template is one of its own."""
+    target = files.link_target(path).removeprefix("./")
+    if target not in names:
+        return None
+    other = unit_name(target) or (unit_of_file(target) if kind_of(target) else None)
+    return other if other not in (None, name, template_of(name)) else None
+
+
+def _also_called(unit: Unit, alias: str) -> Unit:
+    install = unit.document.install
+    named = replace(install, alias=(*install.alias, alias)) if alias not in install.alias else install
+    return replace(unit, document=replace(unit.document, install=named))
 
 
 def _imply(found: UnitFiles, units: dict[str, Unit], more: Iterable[str]) -> set[str]:

@@ -98,7 +98,8 @@ class UnitLogs:
 
     def journal(self, name: str) -> Journal:
         """Also of a unit whose file is gone, as long as its log is there. Raises NotFoundError."""
-        runner = self._register.runners.get(name) or self._register.runners.get(plain_name(name))
+        runners, plain = self._register.runners, plain_name(name)
+        runner = runners.get(name) or runners.get(plain) or runners.get(self._register.aliases.get(plain, ""))
         if runner is not None:
             return runner.journal
         if name == KERNEL:

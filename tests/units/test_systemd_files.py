@@ -249,8 +249,12 @@ def test_a_directory_of_both_kinds(tmp_path: Path) -> None:
         "part.service": "[Service]\nExecStart=/bin/f\n[Install]\nWantedBy=all.target\n",
     })  # fmt: skip
     os.symlink("/dev/null", tmp_path / "masked.service")
+    (tmp_path / "web.service.wants").mkdir()
+    os.symlink("web.service", tmp_path / "weber.service")
+    os.symlink("getty@.service", tmp_path / "getty@tty3.service")
+    os.symlink("../getty@.service", tmp_path / "web.service.wants" / "getty@tty3.service")
     found = read_unit_files(str(tmp_path))
-    assert sorted(found.units) == ["all.target", "db", "getty@tty2", "old", "part", "web", "web.socket"]
+    assert sorted(found.units) == ["all.target", "db", "getty@tty2", "getty@tty3", "old", "part", "web", "web.socket"]
     assert found.units["old"].service.command == ("/bin/d",)
     assert found.masked == {"masked"}
     assert sorted(str(one).removeprefix(f"{tmp_path}/") for one in found.findings) == [
@@ -263,9 +267,11 @@ def test_a_directory_of_both_kinds(tmp_path: Path) -> None:
     graph = graph_of(found)
     assert not graph.refused  # targets that every host has are up
     assert graph.requires["web"] == ("db",)
+    assert graph.wants["web"] == ("getty@tty3",)
     assert graph.after["web"] == ("db",)  # sql is another name of it
-    assert graph.wants["all.target"] == ("getty@tty2", "part")
+    assert graph.wants["all.target"] == ("getty@tty2", "getty@tty3", "part")
     assert enabled_with(found, ["www"], "enable") == ["web", "web.socket"]
+    assert enabled_with(found, ["weber"], "mask") == ["web"]
     assert enabled_with(found, ["getty@"], "enable") == ["getty@tty1"]
     assert enabled_with(found, ["www"], "mask") == ["web"]
 

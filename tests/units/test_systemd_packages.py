@@ -106,7 +106,7 @@ async def greeting(port: int) -> bytes:
 async def up(stage: Stage, units: Units, name: str) -> int:
     await stage.state(units, name, "ready", "failed")
     picture = units.picture(name)
-    lines = [line.text async for line in units.logs(picture.name)]
+    lines = [line.text async for line in units.logs(name)]
     assert picture.state == "ready", (picture.reason, lines[-20:], units.problems())
     return picture.pid
 
