@@ -9,6 +9,7 @@ from typing import Any
 import trio
 
 from appliance.errors import UnavailableError
+from appliance.host import files
 from appliance.host.bundle import Bundle, command_of_ours
 from appliance.host.failpoint import passed_on
 from appliance.host.layout import Layout
@@ -59,8 +60,12 @@ async def _ask(
     argv, environment = command_of_ours(
         bundle, "--root", layout.root, "update-worker", verb, *words
     )  # fmt: skip
+    from appliance.units import fences_of_child  # it takes tables of system calls along, for the first time only
+
+    files.make_directory(layout.update)
     finished = await processes.run_command(
-        argv, timeout=_SECONDS[verb], environment={**network_environment(), **environment, **passed_on()},
+        argv, options=fences_of_child(layout.update), timeout=_SECONDS[verb],
+        environment={**network_environment(), **environment, **passed_on()},
         input=format_transport(transport_of(settings)).encode(),  # not in argv: it may hold a password
     )  # fmt: skip
     if finished.timed_out:

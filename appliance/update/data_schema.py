@@ -50,8 +50,8 @@ def settle(
     before = [one for one in here if one < schema]
     if not before:
         raise ConflictError(
-            f"cannot start: the data here is of schema {min(here)}, and version {version} knows {schema} at most; start "
-            "a newer version",
+            f"cannot start: the data here is of schema {min(here)}, version {version} knows {schema} at most; start a "
+            "newer one",
             where=layout.state,
         )
     say(f"data of schema {before[-1]} is copied and migrated to {schema}")

@@ -167,7 +167,7 @@ class Gatekeeper:
     def window_gate(self) -> Shut | None:
         """No window is open."""
         settings, now = self._settings(), self.time_here()
-        if settings.strategy not in ("window", "lock") or not settings.window:
+        if settings.strategy == "manual" or not settings.window:
             return None
         windows = settings.windows()
         if open_until(windows, now) is not None:

@@ -179,8 +179,6 @@ class UpdateSettings(ServerSettings):
         yield from super().problems()
         if self.strategy == "window" and not self.window:
             yield "strategy", 'found "window", and there is no [[update.window]]'
-        if self.strategy not in ("window", "lock") and self.window:
-            yield "strategy", f'found "{self.strategy}", and windows count only with "window" or "lock"'
         if self.strategy == "lock" and not self.lock.url:
             yield "lock.url", 'is missing: strategy = "lock" needs a server that gives the lock'
 

@@ -75,7 +75,7 @@ OFFERS = 'write "127.0.0.1:7780", "[::1]:7780" or "localhost:7780", or "off"'
         ('[update]\ninterval = "1ms"', "2:1: update.interval: found 1ms, expected at least 1s"),
         (
             "[update]\nstrategy = true",
-            '2:1: update.strategy: found the boolean true, expected "immediate" or "manual"',
+            '2:1: update.strategy: found the boolean true, expected "immediate", "window", "lock" or "manual"',
         ),
         ("update = 3", "1:1: update: found the integer 3, expected a table"),
         ("[[update]]", "1:3: update: found a list of 1, expected a table"),
