@@ -36,6 +36,7 @@ class Holder:
         self._poller = poller
         self._socket: socket.socket | None = None
         self._owed: deque[Callable[[int], None]] = deque()  # who is told of answers that are still to come
+        self._known: set[str] | None = None  # keys under which there may be something; None: not asked yet
 
     def put_soon(self, key: str, name: str, fd: int, failed: Callable[[UnavailableError], None]) -> None:
         """As ``put``, of a key under which nothing is held yet; ``failed`` is called, perhaps later, if it must be."""
@@ -117,6 +118,15 @@ class Holder:
         count = self._ask(b"L")
         return tuple(dict.fromkeys(self._receive()[0][:-1].decode(errors="surrogateescape") for _ in range(count)))
 
+    def holds(self, key: str) -> bool:
+        """Whether ``take`` may find something: asked once for all keys, for nobody else puts anything in.
+
+        Raises UnavailableError.
+        """
+        if self._known is None:
+            self._known = set(self.keys())
+        return key in self._known
+
     def end(self) -> None:
         """Let go of everything; there is no holder afterwards. Never raises: it is the way out."""
         with contextlib.suppress(UnavailableError):
@@ -133,6 +143,7 @@ class Holder:
             self._socket.close()
             self._socket = None
         self._owed.clear()
+        self._known = None
 
     def _find(self) -> bool:
         """The one that an earlier daemon, or we, left running."""
@@ -218,6 +229,8 @@ class Holder:
             if self._socket is None:
                 raise UnavailableError("cannot talk to the holder: it has just let go of all", where=self.path)
         assert self._socket is not None
+        if letter == b"P" and self._known is not None:
+            self._known.add(key)
         words = b"\0".join((letter + os.fsencode(key), os.fsencode(name), b""))
         try:
             socket.send_fds(self._socket, [words], [] if fd is None else [fd])

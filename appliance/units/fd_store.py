@@ -54,7 +54,7 @@ class FdStore:
         if self._ground.holder is None:
             return
         try:
-            found = self._ground.holder.take(self._key)
+            found = self._ground.holder.take(self._key) if self._ground.holder.holds(self._key) else []
         except ApplianceError as exc:
             self._ground.on_trouble(self._unit_name, exc.message)
             return

@@ -93,7 +93,8 @@ class Voice:
 
     def _taken(self) -> int | None:
         """The socket that an earlier life left in the holder."""
-        if self._ground.holder is None:
+        holder, key = self._ground.holder, f"notify/{self._name}"
+        if holder is None or not holder.holds(key):
             return None
-        found = self._ground.holder.take(f"notify/{self._name}")
+        found = holder.take(key)
         return found[0][1] if found else None

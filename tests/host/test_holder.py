@@ -178,3 +178,24 @@ def test_it_is_small(path: str) -> None:
     # Its text is page cache, the same as that of the spawn program which runs anyway.
     own = sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith(("Private_Dirty", "Swap:")))
     assert 0 < own < 300, rollup
+
+
+def test_what_is_sent_without_waiting_is_done_and_told(path: str, tmp_path: Path) -> None:
+    holder = new_holder(path)
+    failures: list[str] = []
+    (tmp_path / "file").write_text("kept")
+    with (tmp_path / "file").open() as file:
+        for number in range(500):  # more than its buffer holds answers
+            holder.put_soon(f"key-{number}", "it", file.fileno(), lambda exc: failures.append(exc.message))
+    assert len(holder.keys()) == 500
+    assert holder.holds("key-7")
+    assert not holder.holds("key-500")
+    holder.drop_soon("key-7")
+    assert holder.take("key-7") == []
+    holder.close()
+    again = new_holder(path)
+    assert len(again.keys()) == 499
+    for number in range(500):
+        again.drop_soon(f"key-{number}")
+    assert not again.holds("key-1")
+    assert failures == []
