@@ -241,11 +241,11 @@ def check(text: str, file: str) -> tuple[Finding, ...]:
 def as_document(settings: Settings) -> dict[str, Any]:
     """Plain data as the file would hold it; passwords inside of addresses are cut out."""
     document = to_plain(settings)
-    address = document["update"].get("repository", "")
-    scheme, found, rest = address.partition("://")
-    host, slash, path = rest.partition("/")
-    if found and "@" in host:
-        document["update"]["repository"] = f"{scheme}://***@{host.rpartition('@')[2]}{slash}{path}"
+    for table in (document["update"], *document["update"].get("bundle", ())):
+        scheme, found, rest = table.get("repository", "").partition("://")
+        host, slash, path = rest.partition("/")
+        if found and "@" in host:
+            table["repository"] = f"{scheme}://***@{host.rpartition('@')[2]}{slash}{path}"
     return document
 
 
