@@ -38,9 +38,9 @@ print(*{one.__file__ for one in list(sys.modules.values()) if getattr(one, "__fi
 """
 
 
-def files_of_python(python: str) -> set[Path]:
+def files_of_python(python: str, listing: str = _LIST) -> set[Path]:
     """What it loads for our modules, and the libraries that these need."""
-    listed = subprocess.run([python, "-c", _LIST], capture_output=True, text=True, check=True, cwd=HOUSE).stdout
+    listed = subprocess.run([python, "-c", listing], capture_output=True, text=True, check=True, cwd=HOUSE).stdout
     found = {Path(line) for line in listed.splitlines() if line.startswith("/")}
     binaries = {Path(python).resolve(), *(one for one in found if one.suffix == ".so")}
     for binary in binaries:
