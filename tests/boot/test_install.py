@@ -33,13 +33,13 @@ def test_installed_disk_starts_with_its_own_settings(tmp_path: Path) -> None:
         assert "in use" in "".join(vm.lines)
         assert vm.wait("TOLD other", 240).endswith(" 0"), vm.last()
     finally:
-        vm.cut_power()
+        vm.put_away()
     vm = start(image, second, tmp_path, loader=True)
     try:
         vm.wait("provisioned by the installer: appliance.toml, units/hello.toml", 240)
         vm.wait("HELLO", 120)
         vm.wait("Appliance 1.0.0 on newbox", 120)
     finally:
-        vm.cut_power()
+        vm.put_away()
     with second.open("rb") as file:
         assert not any(file.read(1 << 20)[64 << 10 :]), "what was provisioned may be a secret: wiped"

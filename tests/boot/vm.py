@@ -142,6 +142,12 @@ class VM:
         self._process.kill()
         self.wait_off()
 
+    def put_away(self) -> None:
+        """At the end of a test, however it ended."""
+        if self.is_on:
+            self.cut_power()
+        self.log.close()
+
     def wait_off(self, timeout: float = 120) -> None:
         """Until it has powered itself off."""
         assert self._process is not None
