@@ -79,12 +79,14 @@ class UnitLogs:
     ) -> AsyncGenerator[list[Entry], None]:
         """Of these, with * and ?; of all without names. Raises NotFoundError for one that is neither loaded nor kept.
 
-        An empty list tells, once, that what follows is new.
+        ``kernel``: the kernel's may be read. An empty list tells, once, that what follows is new.
         """
         journals: dict[str, Journal] = {}
         for name in names or ("*",):
             if any(sign in name for sign in "*?["):
                 journals |= {one: self.journal(one) for one in self._names(kernel=kernel) if fnmatchcase(one, name)}
+            elif name == KERNEL and not kernel and KERNEL not in self._register.runners:
+                raise self._register.unknown(name)
             else:
                 journals[plain_name(name)] = self.journal(name)
 

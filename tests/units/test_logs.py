@@ -262,6 +262,8 @@ async def test_the_kernel_speaks_once(stage: Stage) -> None:
         assert lines == [f"{mark} one", f"{mark} two"]
         unheard = [one.unit async for entries in units.search_logs([], LogQuery()) for one in entries]
         assert unheard == []
+        with pytest.raises(NotFoundError):
+            units.search_logs(["kernel"], LogQuery())
 
 
 def test_records_of_the_kernel() -> None:
