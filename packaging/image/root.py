@@ -65,6 +65,12 @@ def payload_id(binary: bytes) -> str:
     return FOOTER.unpack(binary[-FOOTER.size :])[3].decode()
 
 
+def without_payload(binary: bytes) -> bytes:
+    """Only the launcher, and who it is: what it would unpack lies beside it."""
+    offset, _, unpacked, identity, version, magic = FOOTER.unpack(binary[-FOOTER.size :])
+    return binary[:offset] + FOOTER.pack(offset, 0, unpacked, identity, version, magic)
+
+
 def build_root(
     out: Path, *, version: str, binary: Path, staged: Path, kernel: Kernel, modprobe: Path, extra: Path | None = None,
     fast: bool = False,
@@ -94,7 +100,9 @@ def _fill(tree: Path, version: str, binary: Path, staged: Path, kernel: Kernel, 
     (tree / "etc/os-release").write_text(os_release(version))
     shutil.copy(AUTHORITIES, tree / "etc/ssl/certs/ca-certificates.crt")
     shutil.copy(FSCK, tree / "usr/sbin/e2fsck")
-    shutil.copy(binary, tree / "usr/bin/appliance")
+    launcher = tree / "usr/bin/appliance"
+    launcher.write_bytes(without_payload(binary.read_bytes()))
+    launcher.chmod(0o755)
     shutil.copy(modprobe, tree / "usr/sbin/modprobe")
     _pack_fresh_state(tree / "usr/lib/appliance/state.z")
     _unpack(tree, staged, payload_id(binary.read_bytes()), version)
