@@ -35,6 +35,7 @@ from appliance.units.unit_file import ParsedUnit, Unit, UnitDocument, parse_unit
 
 if TYPE_CHECKING:
     from appliance.units.log_reading import read_log_files
+    from appliance.units.own_children import fences_of_child
     from appliance.units.security import assess
     from appliance.units.units import Units
 
@@ -66,6 +67,7 @@ __all__ = [
     "draw_files",
     "enabled_with",
     "enablement_file",
+    "fences_of_child",
     "fields_of",
     "file_to_edit",
     "graph_findings",
@@ -97,4 +99,8 @@ def __getattr__(name: str) -> Any:
         from appliance.units.security import assess
 
         return assess
+    if name == "fences_of_child":
+        from appliance.units.own_children import fences_of_child
+
+        return fences_of_child
     raise AttributeError(name)
