@@ -108,7 +108,9 @@ def wait_up(count: int, name: str, others: frozenset[str]) -> None:
     while len(there) < count:
         assert time.monotonic() < deadline, f"only {len(there)} of {count} up after {PATIENCE_SECONDS} s"
         time.sleep(LOOK_SECONDS)
-        new = process_names() - others - there
+        now = process_names()
+        others &= now  # a pid that was another's may be one of ours by now
+        new = now - others - there
         if len(new) + len(there) < count:
             continue
         for pid in new:
