@@ -116,7 +116,7 @@ class AuthChooser(Chooser):
 
 async def prepare(side: Side) -> dict[str, str]:
     """Users, roles, and authentication; the tokens."""
-    some = auth_pb2.Permission(permType=auth_pb2.Permission.READWRITE, key=b"a", range_end=b"b")
+    some = auth_pb2.Permission(permType=auth_pb2.Permission.READWRITE, key=b"`", range_end=b"b")
     pairs = zip(USERS[1:], ROLES, strict=True)
     steps: list[tuple[str, Message]] = [
         *(("Auth/UserAdd", pb.AuthUserAddRequest(name=name, password="pw")) for name in USERS),
