@@ -111,8 +111,8 @@ SUBJECTS: dict[str, list[Step]] = {
         *plain(
             "endpoint status", "endpoint status -w json", "endpoint status -w fields", "endpoint status -w table",
             "endpoint hashkv", "endpoint hashkv -w json", "endpoint hashkv -w fields", "endpoint health --cluster",
-            "endpoint status --cluster", "endpoint hashkv --cluster", "alarm list", "alarm disarm", "alarm disarm -w json",
-            "defrag",
+            "endpoint status --cluster", "endpoint hashkv --cluster", "alarm list", "alarm disarm",
+            "alarm disarm -w json", "defrag",
             "defrag --cluster",
             "member add", "member add x", "member add x --peer-urls=nonsense", "member remove", "member remove zz",
             "member remove 1234", "member update 1234 --peer-urls=http://127.0.0.1:1", "member update 1234",
