@@ -240,13 +240,17 @@ def _status_text(picture: dict[str, Any]) -> str:
     checks += [f"next {picture['next_check']}"] if picture["next_check"] else []
     if checks:
         lines.append("checks    " + ", ".join(checks))
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (one["name"], one["version"], "running" if one["running"] else "",
          "blessed" if one["blessed"] else f"trial, {one['tries']} tries left" if one["priority"]
          else "denied" if one["version"] and one["version"] in picture["denied"] else "")
         for one in picture["slots"]
     ]  # fmt: skip
-    lines += ["", table(("slot", "version", "", "state"), rows)]
+    header: tuple[str, ...] = ("slot", "version", "", "state")
+    if any(one.get("entry") for one in picture["slots"]):  # an OS of ours: what the boot loader and dm-verity go by
+        header = (*header, "boot entry", "root hash")
+        rows = [(*row, one["entry"], one["verity"]) for row, one in zip(rows, picture["slots"], strict=True)]
+    lines += ["", table(header, rows)]
     if picture["recent"]:
         lines += ["", _history_text(picture["recent"])]
     return "\n".join(lines)
