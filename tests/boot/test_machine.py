@@ -200,16 +200,16 @@ def test_without_its_state_it_comes_up_and_says_so(image: Image, tmp_path: Path)
         vm.put_away()
 
 
-@pytest.mark.parametrize(("action", "event"), [("=hang", "WATCHDOG"), ("", "GUEST_PANICKED|RESET")])
-def test_a_hang_and_a_crash_of_the_first_process_restart_the_machine(
-    image: Image, tmp_path: Path, action: str, event: str
-) -> None:
+@pytest.mark.parametrize("action", ["=hang", ""])
+def test_a_hang_and_a_crash_of_the_first_process_restart_the_machine(image: Image, tmp_path: Path, action: str) -> None:
     disk = make_disk(image, tmp_path / "sick.img")
     words = f"appliance.watchdog=25 APPLIANCE_FAILPOINT=watchdog-fed{action}"
     vm = start(image, disk, tmp_path, arguments=words)
     try:
         limit = time.monotonic() + 300
-        while not any(vm.count(one) for one in event.split("|")):
+        if not action:
+            vm.wait("Kernel panic.*Attempted to kill init", 300)
+        while not vm.count("RESET" if not action else "WATCHDOG"):
             assert time.monotonic() < limit, vm.last()
             time.sleep(0.2)
     finally:
