@@ -48,7 +48,8 @@ class GoodStart:
             await self._wait_ready()
             self._was_ready = True
             await trio.sleep(self._settle())
-            if self._is_ready():
+            self._was_ready = self._is_ready()
+            if self._was_ready:
                 await self._give_back()
                 self.settled.set()
 
