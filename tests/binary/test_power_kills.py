@@ -30,7 +30,7 @@ from appliance.update.slots import Slots
 from tests.binary.update_node import PATIENCE, Node, Shelf
 from tests.update.conftest import Server, serve_directory
 
-pytestmark = [pytest.mark.binary, pytest.mark.slow]
+pytestmark = [pytest.mark.binary, pytest.mark.slow, pytest.mark.soak]
 
 AT_A_TIME = 4
 INIT_SECONDS = 0.3

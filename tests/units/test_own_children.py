@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 from appliance.units import fences_of_child
-
 from units.stage import spawn_program
 
 EVIL = """

@@ -19,7 +19,7 @@ from appliance.host.layout import Layout
 from appliance.host.slots import architecture
 from appliance.update import Offer, Update, UpdateSettings
 from appliance.update.offer import download_path, offer_to_json, target_path
-from appliance.update.record import SLOTS, SlotEntry, SlotName, pick
+from appliance.update.record import SLOTS, SlotEntry, pick
 from appliance.update.settings import HealthSettings
 from appliance.update.slots import Slots
 from tests.sim.slotcalls import PowerLost, SimSlotCalls
