@@ -15,7 +15,9 @@ from appliance.host.files import translate
 _VARIABLES = "/sys/firmware/efi/efivars"
 _LOADER = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
 _ATTRIBUTES = b"\x07\0\0\0"  # kept over restarts, readable before and after the loader has ended
-_FLAGS = mounts.NO_SUID | mounts.NO_DEVICES | mounts.NO_EXEC
+# Renaming on vfat makes a new entry of no length, then removes the old one, and fills in the length last of all; only
+# when each of that is synced at once is there one whole entry on the disk at every instant (a replay found it out).
+_FLAGS = mounts.NO_SUID | mounts.NO_DEVICES | mounts.NO_EXEC | mounts.DIRECTORY_SYNC
 
 
 _users: Counter[str] = Counter()

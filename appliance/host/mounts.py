@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from appliance.errors import NotFoundError, UnavailableError
 
 READ_ONLY, NO_SUID, NO_DEVICES, NO_EXEC, REMOUNT, BIND, RECURSIVE, PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
+DIRECTORY_SYNC = 128  # MS_DIRSYNC
 LAZY = 2  # umount2: MNT_DETACH
 
 

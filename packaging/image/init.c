@@ -314,7 +314,7 @@ static void condemn(const struct disk *disk) {
         stem -= 4;
     snprintf(to, sizeof to, "/mnt/EFI/Linux/%.*s+0-1.efi", (int)stem, name);
     mkdir("/mnt", 0755);
-    if (mount(device, "/mnt", "vfat", MS_NOSUID | MS_NODEV | MS_NOEXEC, "umask=077") || (strcmp(from, to) && rename(from, to))) {
+    if (mount(device, "/mnt", "vfat", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_DIRSYNC, "umask=077") || (strcmp(from, to) && rename(from, to))) {
         say("cannot condemn %s: %s", from, strerror(errno));
         return;
     }

@@ -187,7 +187,7 @@ def logged_drive(disk: Path, log: Path) -> list[str]:
     return [
         "-blockdev", f"driver=file,node-name=f0,filename={disk}",
         "-blockdev", f"driver=file,node-name=l0,filename={log}",
-        "-blockdev", "driver=blklogwrites,node-name=d0,file=f0,log=l0,log-sector-size=512",
+        "-blockdev", "driver=blklogwrites,node-name=d0,file=f0,log=l0,log-sector-size=512,log-super-update-interval=1",
         "-device", "virtio-blk-pci,drive=d0,bootindex=0,write-cache=on",
     ]  # fmt: skip
 

@@ -78,14 +78,13 @@ class Replay:
         self.scratch.write_bytes(esp)
         listed = subprocess.run(["mdir", "-b", "-i", self.scratch, "::EFI/Linux"], capture_output=True, text=True)
         names = [os.path.basename(line) for line in listed.stdout.split()]
-        entry = pick(names)
+        kernels = {name: kernel for name in names if (kernel := self._kernel(name))[:2] == b"MZ"}  # others: not listed
+        entry = pick(kernels)
         if entry is None:
             self.bad.append(f"{name}: nothing starts: {names} {listed.stderr}")
             return
         self.started[entry.name] += 1
-        wanted = self.versions[entry.version]
-        read = ["mcopy", "-n", "-i", self.scratch, f"::EFI/Linux/{entry.name}", "-"]
-        kernel = subprocess.run(read, capture_output=True).stdout
+        wanted, kernel = self.versions[entry.version], kernels[entry.name]
         if hashlib.sha256(kernel).hexdigest() != wanted.kernel:
             self.bad.append(f"{name}: {entry.name} is torn, of {names}")
         if entry.version != self.old:
@@ -93,6 +92,10 @@ class Replay:
             self._apply(slot_writes, bytearray(), slot)
             if slot[: len(wanted.root)] != wanted.root:
                 self.bad.append(f"{name}: {entry.name} is whole, and its root is not")
+
+    def _kernel(self, name: str) -> bytes:
+        read = ["mcopy", "-n", "-i", self.scratch, f"::EFI/Linux/{name}", "-"]
+        return subprocess.run(read, capture_output=True).stdout
 
     def _read(self, part: Partition) -> bytes:
         with self.before.open("rb") as file:
