@@ -21,7 +21,7 @@ def test_installed_disk_starts_with_its_own_settings(tmp_path: Path) -> None:
     files = {
         "/etc/appliance/units/install.toml": unit(INSTALL),
         "/var/lib/test/provision/appliance.toml": "[node]\nname = 'newbox'\n",
-        "/var/lib/test/provision/units/hello.toml": unit("echo HELLO > /dev/console"),
+        "/var/lib/test/provision/units/hello.toml": "[service]\ntype = 'oneshot'\ncommand = ['/usr/bin/appliance', 'version']\n",
     }
     first, second = make_disk(image, tmp_path / "first.img", files), tmp_path / "second.img"
     with second.open("wb") as file:
@@ -37,8 +37,8 @@ def test_installed_disk_starts_with_its_own_settings(tmp_path: Path) -> None:
     vm = start(image, second, tmp_path, loader=True)
     try:
         vm.wait("provisioned by the installer: appliance.toml, units/hello.toml", 240)
-        vm.wait("HELLO", 120)
         vm.wait("Appliance 1.0.0 on newbox", 120)
+        vm.wait("unit hello: exited", 120)
     finally:
         vm.put_away()
     with second.open("rb") as file:
