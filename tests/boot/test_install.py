@@ -9,6 +9,7 @@ import pytest
 from tests.boot.guest import build_image, make_disk, start, unit
 
 pytestmark = pytest.mark.boot
+HELLO = "[service]\ntype = 'oneshot'\ncommand = ['/usr/bin/appliance', 'version']\n"
 INSTALL = """\
 exec > /dev/console 2>&1
 /usr/bin/appliance install --to /dev/vda --erase; echo TOLD own disk $?
@@ -21,7 +22,7 @@ def test_installed_disk_starts_with_its_own_settings(tmp_path: Path) -> None:
     files = {
         "/etc/appliance/units/install.toml": unit(INSTALL),
         "/var/lib/test/provision/appliance.toml": "[node]\nname = 'newbox'\n",
-        "/var/lib/test/provision/units/hello.toml": "[service]\ntype = 'oneshot'\ncommand = ['/usr/bin/appliance', 'version']\n",
+        "/var/lib/test/provision/units/hello.toml": HELLO,
     }
     first, second = make_disk(image, tmp_path / "first.img", files), tmp_path / "second.img"
     with second.open("wb") as file:
