@@ -34,7 +34,8 @@ def settle(
 ) -> str:
     """The directory of our schema, made if need be. Raises ConflictError: what is here is newer than we are."""
     known = migrations.MIGRATIONS if known is None else known
-    files.remove(_going_back(layout))
+    if files.exists(_going_back(layout)):  # a state that is read only is not touched, and keeps nobody from starting
+        files.remove(_going_back(layout))
     here = _schemas(layout)
     place = _place(layout, schema)
     if not trial:

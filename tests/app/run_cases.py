@@ -97,8 +97,12 @@ def test_it_becomes_ready_and_answers_on_both_doors(host: Host) -> None:
     assert picture["ready"] is True
     assert picture["node"]["pid"] == daemon.process.pid
     assert {service["name"]: service["state"] for service in picture["services"]} == dict.fromkeys(
-        ("processes", "store", "units", "update", "api-control", "api-status", "etcdapi", "settings", "parent"), "ready"
-    )
+        (
+            "processes", "store", "units", "update", "bundles", "api-control", "api-status", "etcdapi", "settings",
+            "parent",
+        ),
+        "ready",
+    )  # fmt: skip
     assert json.loads(daemon.get("/v1/status")[1])["node"]["root"] == str(host.root)
     if shutil.which("etcdctl"):
         assert etcdctl(host, "put", "a", "b") == "OK\n"
