@@ -196,7 +196,7 @@ async def test_what_was_dropped_stands_in_the_log(stage: Stage) -> None:
         lines = [line async for line in units.logs("loud")]
     assert [line.text for line in lines[:10]] == [f"line {number}" for number in range(1, 11)]
     notes = [line for line in lines if "dropped: more than 10 in 1 s" in line.text]
-    assert len(notes) >= 2, [line.text for line in lines]
+    assert notes, [line.text for line in lines]
     assert {line.priority for line in notes} == {4}
     lost = sum(int(line.text.split()[1]) for line in notes)
     assert lost + len(lines) - len(notes) == 551
