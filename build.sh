@@ -15,7 +15,7 @@ TO_TEST="busybox-static qemu-system-x86 ovmf systemd clang libclang-rt-14-dev ch
 TO_IMAGE="systemd-boot-efi mtools dosfstools erofs-utils e2fsprogs e2fsck-static cryptsetup-bin fdisk zstd binutils ca-certificates sbsigntool"
 TO_BENCH="golang-go golang-etcd-server-dev"
 
-SLOW_MINUTES=22 # after that boot and soak tests are skipped, and say so: the whole stays below half an hour
+SLOW_MINUTES=20 # after that boot and soak tests are skipped, and say so: the whole stays below half an hour
 OF_THE_FILE="tests/binary tests/app tests/launcher tests/clients"
 
 # Installs the Debian packages that are missing.
