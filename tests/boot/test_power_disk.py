@@ -187,7 +187,10 @@ class Disks:
         return self._image
 
 
-@pytest.mark.parametrize("kind", MAKE)
+UNSHOWN = pytest.mark.skipif("APPLIANCE_TEST_XFS" not in os.environ, reason="APPLIANCE_TEST_XFS=1")  # not yet seen to its end
+
+
+@pytest.mark.parametrize("kind", [pytest.param(one, marks=UNSHOWN if one == "xfs" else ()) for one in MAKE])
 def test_what_a_power_cut_may_leave(
     kind: str, recorded: Recorded, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
