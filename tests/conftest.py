@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 import pytest
 
 SLOW = ("boot", "soak")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A shell without job control lets what runs behind it ignore Ctrl-C, and every child inherits that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
