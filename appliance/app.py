@@ -247,7 +247,7 @@ class Node:
             look_at_store=face.look if face else None,
             attach=(lambda operations: None) if self.external else self.etcd.attach,
             update=self.update,
-            bundle=self.bundles.of,
+            bundles=self.bundles,
             findings=lambda: self.latest.findings,
             reload=self.reload,
             shutdown=lambda: self.end(Goal.STOP, "shutdown was asked for"),

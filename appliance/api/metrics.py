@@ -1,71 +1,14 @@
-"""Prometheus text (exposition format 0.0.4): a pure writer, and what we measure of each subject."""
+"""What we measure of each subject, for Prometheus."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-Labels = tuple[tuple[str, str], ...]
+from appliance.api.exposition import CONTENT_TYPE, Exposition
+from appliance.api.update_metrics import write_update
 
-
-@dataclass
-class Family:
-    """One metric with all its samples."""
-
-    name: str
-    kind: str  # gauge or counter
-    text: str
-    samples: list[tuple[Labels, float]] = field(default_factory=list)
-
-    def add(self, value: float | None, **labels: str) -> None:
-        """One sample; None is left out."""
-        if value is not None:
-            self.samples.append((tuple(labels.items()), float(value)))
-
-
-class Exposition:
-    """Families in the order they came, each once."""
-
-    def __init__(self) -> None:
-        self._families: dict[str, Family] = {}
-
-    def gauge(self, name: str, text: str) -> Family:
-        """What goes up and down."""
-        return self._families.setdefault(name, Family(name, "gauge", text))
-
-    def counter(self, name: str, text: str) -> Family:
-        """What only goes up; its name ends in _total."""
-        return self._families.setdefault(name, Family(name, "counter", text))
-
-    def text(self) -> bytes:
-        """The page that Prometheus reads."""
-        return "".join(_lines(self._families.values())).encode()
-
-
-def _lines(families: Iterable[Family]) -> Iterable[str]:
-    for family in families:
-        if family.samples:
-            yield f"# HELP {family.name} {_escape(family.text)}\n# TYPE {family.name} {family.kind}\n"
-            for labels, value in family.samples:
-                inner = ",".join(f'{name}="{_escape(text, quote=True)}"' for name, text in labels)
-                yield f"{family.name}{{{inner}}} {_number(value)}\n" if inner else f"{family.name} {_number(value)}\n"
-
-
-def _escape(text: str, *, quote: bool = False) -> str:
-    text = text.replace("\\", "\\\\").replace("\n", "\\n")
-    return text.replace('"', '\\"') if quote else text
-
-
-def _number(value: float) -> str:
-    if math.isnan(value):
-        return "NaN"
-    if math.isinf(value):
-        return "+Inf" if value > 0 else "-Inf"
-    return str(int(value)) if value == int(value) and abs(value) < 2**53 else repr(value)
-
+__all__ = ["CONTENT_TYPE", "Exposition", "write_process", "write_requests", "write_status", "write_usage"]
 
 SERVICE_STATES = ("waiting", "starting", "ready", "stopping", "backoff", "stopped", "failed")
 
@@ -90,7 +33,9 @@ def write_status(out: Exposition, picture: Mapping[str, Any]) -> None:
         out.gauge("appliance_service_failures", "Failures in a row.").add(service["failures"], service=service["name"])
     _write_units(out, picture["units"])
     _write_store(out, picture["store"])
-    _write_update(out, picture["update"])
+    write_update(out, picture["update"])
+    for bundle in picture.get("bundles") or ():
+        write_update(out, bundle, str(bundle.get("product", "")))
 
 
 def _write_units(out: Exposition, units: Iterable[Mapping[str, Any]]) -> None:
@@ -112,25 +57,6 @@ def _write_store(out: Exposition, store: Mapping[str, Any]) -> None:
         if isinstance(value, int | float):
             name = "appliance_store_" + "".join(char if char.isalnum() else "_" for char in key)
             out.gauge(name, f"The store's {key.replace('_', ' ')}.").add(value)
-
-
-def _write_update(out: Exposition, update: Mapping[str, Any]) -> None:
-    if "state" in update:
-        out.gauge("appliance_update_state", "1 for the state the update is in.").add(1, state=str(update["state"]))
-    offer = update.get("available")
-    if "available" in update:
-        out.gauge("appliance_update_available", "1 when the channel offers another version.").add(bool(offer))
-    for key in ("received_bytes",):
-        if isinstance(update.get(key), int | float):
-            out.gauge(f"appliance_update_{key}", "Bytes of the offered version that are here.").add(update[key])
-    if isinstance(update.get("failures"), int):
-        out.gauge("appliance_update_failures", "Attempts that failed, in a row.").add(update["failures"])
-    if isinstance(progress := update.get("progress"), Mapping):
-        out.gauge("appliance_update_fetched_bytes", "Bytes that this download took from the network.").add(
-            progress["fetched_bytes"]
-        )
-    if isinstance(update.get("denied"), list):
-        out.gauge("appliance_update_denied", "Versions that were rolled back here.").add(len(update["denied"]))
 
 
 def write_usage(out: Exposition, usages: Mapping[str, Any]) -> None:

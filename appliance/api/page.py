@@ -106,6 +106,7 @@ def render_picture(picture: Mapping[str, Any], graph: str = "") -> str:
             if graph
             else "",
             '<div class="pair">' + _store(picture["store"]) + _update(picture["update"]) + "</div>",
+            *(_update(bundle, f"Bundle {bundle.get('product', '')}") for bundle in picture.get("bundles") or ()),
             _services(picture["services"]),
             _node(picture["node"], picture["settings"]),
             '<footer><a href="/v1/status">status as JSON</a><a href="/metrics">metrics</a>'
@@ -216,15 +217,17 @@ def _store(store: Mapping[str, Any]) -> str:
     return _card("Store", rows)
 
 
-def _update(update: Mapping[str, Any]) -> str:
+def _update(update: Mapping[str, Any], title: str = "Update") -> str:
     if "state" not in update:
-        return _card("Update", [("State", _chip("not available", "bad") + _small(update.get("problem")))])
+        return _card(title, [("State", _chip("not available", "bad") + _small(update.get("problem")))])
     offer = update.get("available") or {}
+    slot_here = f", slot {update['slot']}" if update.get("version") else ""
     rows = [
-        ("State", _chip(str(update["state"]) if update.get("enabled", True) else "off") + _small(update.get("reason"))),
-        ("Running", escape(f"{update.get('version', '')}, slot {update.get('slot', '')}") + _small(_trial(update))),
+        ("State", _chip(str(update["state"]) if update.get("enabled", True) else "off") + _small(_why(update))),
+        ("Running", escape(f"{update.get('version') or 'nothing yet'}{slot_here}") + _small(_trial(update))),
         ("Channel", escape(f"{update.get('channel', '')}, {update.get('strategy', '')}")),
         ("Offered", escape(str(offer.get("version") or "nothing new")) + _small(offer.get("notes"))),
+        *_held(update),
     ]
     for slot in update.get("slots") or ():
         if not slot["version"]:
@@ -236,10 +239,32 @@ def _update(update: Mapping[str, Any]) -> str:
         rows.append(("Denied", escape(", ".join(map(str, update["denied"])))))
     if update.get("last_check"):
         rows.append(("Last check", _time(update["last_check"])))
+    if update.get("next_check"):
+        rows.append(("Next check", _time(update["next_check"])))
     for entry in list(update.get("recent") or ())[:3]:
         words = f"{entry.get('from_version')} to {entry.get('to_version')}: {entry.get('outcome')}"
         rows.append(("Before", escape(words) + _small(entry.get("reason"))))
-    return _card("Update", rows)
+    return _card(title, rows)
+
+
+def _why(update: Mapping[str, Any]) -> str:
+    failures = int(update.get("failures") or 0)
+    times = f"failed {failures} times in a row: " if failures > 1 and update.get("last_error") else ""
+    return times + str(update.get("reason") or "")
+
+
+def _held(update: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """What an update waits for, and who holds it back."""
+    if update.get("waiting"):
+        opens = f"opens at {update['opens']}" if update.get("opens") else ""
+        yield "Waits for", escape(str(update["waiting"])) + _small(opens)
+    for hold in update.get("holds") or ():
+        yield "Held by", escape(f"{hold['name']} until {hold['until']}") + _small(hold["why"])
+    window = update.get("window") or {}
+    if window.get("until"):
+        yield "Window", escape(f"open until {window['until']}")
+    elif window.get("opens"):
+        yield "Next window", _time(window["opens"])
 
 
 def _trial(update: Mapping[str, Any]) -> str:

@@ -132,6 +132,13 @@ class UpdateSubject(Protocol):
     async def unhold(self, name: str = "") -> Any: ...  # noqa: D102
 
 
+class BundlesSubject(Protocol):
+    """What is asked of ``update.Bundles``."""
+
+    def of(self, name: str) -> UpdateSubject: ...  # noqa: D102
+    def all(self) -> Sequence[UpdateSubject]: ...  # noqa: D102
+
+
 @dataclass(frozen=True, kw_only=True)
 class Subjects:
     """Everything the API can show or change. A room that is not there is None, and ``absent`` says why, by its name."""
@@ -146,7 +153,7 @@ class Subjects:
     units: UnitsSubject | None = None
     store: StoreSubject | None = None
     update: UpdateSubject | None = None
-    bundle: Callable[[str], UpdateSubject] | None = None  # the updater of a bundle. Raises NotFoundError
+    bundles: BundlesSubject | None = None
     absent: Mapping[str, str] = field(default_factory=dict)
     attach: Callable[[Sequence[Any]], None] = lambda operations: None  # puts may name leases. Raises NotFoundError
     look_at_store: Callable[[], Awaitable[Any]] | None = None  # its status, when it takes a while to tell
@@ -170,9 +177,9 @@ class Subjects:
     def need_update(self, product: str = "") -> UpdateSubject:
         """The updater, ours or a bundle's. Raises UnavailableError with the reason, NotFoundError: no such bundle."""
         if product not in ("", "appliance"):
-            if self.bundle is None:
+            if self.bundles is None:
                 raise NotFoundError(f"cannot find bundle {product}: there are none")
-            return self.bundle(product)
+            return self.bundles.of(product)
         if self.update is None:
             raise self._missing("update")
         return self.update

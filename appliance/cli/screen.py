@@ -52,7 +52,9 @@ def _services(services: list[Mapping[str, Any]], now: float) -> str:
 
 def _resources(status: Mapping[str, Any]) -> Iterable[str]:
     yield _line("store", _store(status.get("store") or {}))
-    yield from _update(status.get("update") or {})
+    yield from _update("update", status.get("update") or {})
+    for bundle in status.get("bundles") or []:
+        yield from _update("bundle", bundle)
     settings = status.get("settings") or {}
     if settings.get("problem"):
         text = f"{settings.get('file')}: {paint('the new file is not used', 'red')}, the old settings are kept"
@@ -70,23 +72,45 @@ def _store(store: Mapping[str, Any]) -> str:
     return text
 
 
-def _update(update: Mapping[str, Any]) -> Iterable[str]:
+def _update(title: str, update: Mapping[str, Any]) -> Iterable[str]:
+    name = f"{update.get('product', '?')}  " if title == "bundle" else ""
     if "state" not in update:
-        yield _line("update", paint(clean(str(update.get("problem") or "not running")), "red"))
+        yield _line(title, name + paint(clean(str(update.get("problem") or "not running")), "red"))
         return
     if not update.get("enabled", True):
-        yield _line("update", f"off: {clean(str(update.get('reason') or 'not configured'))}")
+        yield _line(title, f"{name}off: {clean(str(update.get('reason') or 'not configured'))}")
         return
     available = update.get("available") or {}
-    words = [f"channel {update.get('channel', '?')}", f"running {update.get('version', '?')}"]
+    words = [f"channel {update.get('channel', '?')}", f"running {update.get('version') or 'nothing yet'}"]
     words.append(f"available {available['version']}" if available.get("version") else "nothing newer")
     words.append(state(str(update["state"])))
     words.append(f"checked {update['last_check']}" if update.get("last_check") else "not checked yet")
-    yield _line("update", "  ".join(words))
-    if update.get("reason"):
-        yield _line("", paint(clean(str(update["reason"])), "red"))
+    yield _line(title, name + "  ".join(words))
+    yield from (_line("", clean(one)) for one in _held(update))
+    if update.get("last_error"):
+        failures = int(update.get("failures") or 0)
+        times = f"failed {failures} times in a row: " if failures > 1 else ""
+        yield _line("", paint(clean(times + str(update["last_error"])), "red"))
+    elif update.get("reason"):
+        yield _line("", clean(str(update["reason"])))
     for missing in update.get("health") or []:
         yield _line("", f"trial waits for {clean(str(missing))}")
+
+
+def _held(update: Mapping[str, Any]) -> Iterable[str]:
+    """What an update waits for, who holds it back, what is never taken."""
+    if update.get("waiting"):
+        opens = f", opens at {update['opens']}" if update.get("opens") else ""
+        yield f"waits for {update['waiting']}{opens}"
+    for hold in update.get("holds") or []:
+        yield f"held by {hold.get('name')} until {hold.get('until')}: {hold.get('why')}"
+    window = update.get("window") or {}
+    if window.get("opens") and not str(update.get("waiting", "")).startswith("window"):
+        yield f"next window at {window['opens']}"
+    elif window.get("until"):
+        yield f"window open until {window['until']}"
+    if update.get("denied"):
+        yield "denied: " + ", ".join(map(str, update["denied"]))
 
 
 def _units(status: Mapping[str, Any], now: float) -> str:

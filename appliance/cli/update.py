@@ -115,7 +115,7 @@ def _dry_run(args: argparse.Namespace) -> int:
 
     picture = call(args.layout, "POST", "/v1/update/check", {"product": args.product}, timeout=330.0)
     gates = call(args.layout, "GET", "/v1/update/explain" + (f"?product={args.product}" if args.product else ""))
-    passed = {"loop", "users", "strategy", "services", *(("hold", "window") if args.now else ())}
+    passed = {"loop", "users", "strategy", "services", "attempt", *(("hold", "window") if args.now else ())}
     shut = [one for one in gates if not one["open"] and one["name"] not in passed]
     offer = picture.get("available")
     lines = [f"{picture['version']} -> {offer['version']}" if offer else str(picture["reason"] or "nothing new")]
@@ -228,8 +228,15 @@ def _status_text(picture: dict[str, Any]) -> str:
         opens = f", opens at {picture['opens']}" if picture["opens"] else ""
         lines.append(f"waits     {picture['waiting']}{opens}")
     lines += [f"held      {one['name']}: {one['why']} (until {one['until']})" for one in picture["holds"]]
+    if window := picture.get("window"):
+        said = f"open until {window['until']}" if window["open"] else f"next opens {window['opens'] or 'never'}"
+        lines.append(f"window    {said}")
     if picture["reason"]:
         lines.append(f"reason    {picture['reason']}")
+    if picture.get("last_error"):
+        times = f"{picture['failures']} times in a row, " if picture["failures"] > 1 else ""
+        retry = f", tried again at {picture['next_check']}" if picture["next_check"] else ""
+        lines.append(f"failed    {times}lastly at {picture['last_failure'] or 'the start'}{retry}")
     if picture["health"]:
         lines.append("missing   " + "; ".join(picture["health"]))
     if offer and offer["version"] != picture["version"]:

@@ -32,6 +32,7 @@ from appliance.update.picture import (
     HoldPicture,
     OfferPicture,
     UpdatePicture,
+    WindowPicture,
     picture_progress,
     picture_slots,
 )
@@ -45,7 +46,7 @@ from appliance.update.settings import CHANNELS, UpdateSettings, without_secret
 from appliance.update.slots import Slots
 from appliance.update.standing import NO_VERSION, Ground
 from appliance.update.switched import Switched
-from appliance.update.windows import DAY_SECONDS, open_until
+from appliance.update.windows import DAY_SECONDS, open_until, opens_at
 
 _BUSY = {
     Phase.CLEARING, Phase.WRITING, Phase.VERIFYING, Phase.ARMED, Phase.SWITCHING, Phase.TRIAL, Phase.ROLLING_BACK,
@@ -257,6 +258,10 @@ class Update:
             received_bytes=received,
             progress=progress,
             failures=course.failures,
+            last_error=course.last_error,
+            last_failure=course.last_failure,
+            checks=course.checks,
+            errors=dict(course.errors),
             slots=picture_slots(record, course.running, course.slots.describe),
             denied=tuple(version for version, _ in record.denied),
             health=course.proving.missing if course.proving else (),
@@ -266,10 +271,22 @@ class Update:
                 HoldPicture(name=one.name, why=one.why, until=format_time(one.until), source=one.source)
                 for one in self._gates.holds()
             ),
+            window=self._window_picture(),
+            gates=self.explain(),
             product=self._product.name,
             last_check=course.last_check,
             next_check=self._next_check,
             recent=course.memory.entries[:5],
+        )  # fmt: skip
+
+    def _window_picture(self) -> WindowPicture | None:
+        windows, now = self._course.settings.windows(), self._gates.time_here()
+        if not windows:
+            return None
+        until, opens = open_until(windows, now), opens_at(windows, now)
+        return WindowPicture(
+            open=until is not None, until=format_time(until) if until is not None else "",
+            opens=format_time(opens) if until is None and opens is not None else "",
         )  # fmt: skip
 
     def explain(self) -> tuple[Gate, ...]:
@@ -284,6 +301,7 @@ class Update:
                 settings=course.settings, trust_root=self._trust_root,
                 has_trust_root=files.exists(self._trust_root), slots_problem=course.slots_problem,
                 store_problem=course.memory.problem, choice=course.choice, last_error=course.last_error,
+                failures=course.failures, next_check=self._next_check,
                 denied=tuple(version for version, _ in (course.slots.record or SlotRecord()).denied), free_bytes=free,
                 on_trial=course.state.phase is Phase.TRIAL, channel=course.channel, clock_problem=course.clock_problem,
                 trial_missing=course.proving.missing if course.proving else (),

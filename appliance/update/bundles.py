@@ -74,6 +74,10 @@ class Bundles:
             raise NotFoundError(f"cannot find bundle {name}: the settings name {known} ([[update.bundle]])")
         return self._running[name].update
 
+    def all(self) -> tuple[Update, ...]:
+        """The updaters of all bundles, by name."""
+        return tuple(self._running[name].update for name in sorted(self._running))
+
     def reconfigure(self) -> None:
         """The settings changed."""
         self._changed.set()

@@ -55,6 +55,9 @@ class Course(Verdict):
     async def _failed(self, goal: Goal, exc: ApplianceError) -> ApplianceError:
         self.last_error = exc.message
         self.failures += 1
+        if not isinstance(exc, NotYetError):
+            self.last_failure = clock.timestamp(clock.wall_seconds())
+            self.errors[exc.kind] = self.errors.get(exc.kind, 0) + 1
         if goal.verb != "check" or isinstance(exc, UntrustedError):
             outcome = "failed"
             if isinstance(exc, UntrustedError):
@@ -94,6 +97,7 @@ class Course(Verdict):
         await self._enter(Phase.CHECKING)
         quick = "quick" if goal.automatic and not goal.version else ""  # a person's question is asked in full
         answer = await self._ground.ask_worker(self._settings_here(), "refresh", quick)
+        self.checks += 1
         offers = [parse_offer(value) for value in answer.get("offers", ())]
         self.last_check, self.clock_problem = clock.timestamp(clock.wall_seconds()), str(answer.get("clock", ""))
         now = max(clock.wall_seconds(), float(answer.get("time", 0)))

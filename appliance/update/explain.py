@@ -39,6 +39,8 @@ class View:
     store_problem: str
     choice: Choice | None  # of the last check
     last_error: str
+    failures: int = 0
+    next_check: str = ""  # when it is tried again by itself
     denied: tuple[str, ...]
     free_bytes: int
     on_trial: bool
@@ -58,10 +60,8 @@ def explain(view: View) -> tuple[Gate, ...]:
     settings = view.settings
     offer = view.choice.offer if view.choice else None
     needed = (offer.length if offer else 0) * 2 + ROOM_BYTES_SPARE
-    if view.last_error:
-        channel = view.last_error
-    elif view.choice is None:
-        channel = "not asked yet"
+    if view.choice is None:
+        channel = view.last_error or "not asked yet"
     else:
         name = view.channel or settings.channel
         channel = view.choice.reason or f"{name} offers {offer.version if offer else 'nothing'}"
@@ -80,6 +80,7 @@ def explain(view: View) -> tuple[Gate, ...]:
         Gate(name="clock", open=True, reason=view.clock_problem or "no earlier than what was signed"),
         Gate(name="slots", open=not view.slots_problem, reason=view.slots_problem or "both usable"),
         Gate(name="store", open=not view.store_problem, reason=view.store_problem or "answers"),
+        _attempt(view),
         Gate(name="channel", open=offer is not None, reason=channel),
         *(_rule(name, view.choice, gates, said) for name, (gates, said) in _RULES.items()),
         _denied(view),
@@ -91,10 +92,26 @@ def explain(view: View) -> tuple[Gate, ...]:
         _stands("lock", view.lock),
         Gate(name="space", open=view.free_bytes >= needed,
              reason=f"{view.free_bytes >> 20} MiB free, {needed >> 20} MiB needed"),
-        Gate(name="services", open=not view.services_missing,
-             reason="; ".join(view.services_missing) or "all essential services are ready"),
+        _services(view),
         Gate(name="health", open=not view.on_trial, reason=health),
     )  # fmt: skip
+
+
+def _attempt(view: View) -> Gate:
+    """What failed is tried again by itself, after a while that grows with each failure."""
+    if not view.failures or not view.last_error:
+        return Gate(name="attempt", open=True, reason="the last one did not fail")
+    times = f"failed {view.failures} times in a row, lastly: " if view.failures > 1 else ""
+    return Gate(name="attempt", open=False, reason=times + view.last_error, opens=view.next_check)
+
+
+def _services(view: View) -> Gate:
+    """They keep a version on trial from being blessed; a switch waits for none: the next version may be the cure."""
+    missing = "; ".join(view.services_missing)
+    if view.on_trial:
+        return Gate(name="services", open=not missing, reason=missing or "all essential services are ready")
+    said = f"{missing}; that would count on trial only" if missing else "all essential services are ready"
+    return Gate(name="services", open=True, reason=said)
 
 
 def _rule(name: str, choice: Choice | None, gates: Sequence[str], said: str) -> Gate:

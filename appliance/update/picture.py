@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from appliance.update.record import SLOTS, SlotName, SlotRecord
@@ -110,6 +110,15 @@ class HoldPicture:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WindowPicture:
+    """The maintenance windows of the settings, as one."""
+
+    open: bool
+    opens: str  # the next one; empty while one is open
+    until: str  # the one that is open; empty while none is
+
+
+@dataclass(frozen=True, kw_only=True)
 class UpdatePicture:
     """The whole of ``update status``."""
 
@@ -129,12 +138,18 @@ class UpdatePicture:
     received_bytes: int
     progress: ProgressPicture | None = None  # while it downloads
     failures: int = 0  # in a row
+    last_error: str = ""  # of the last attempt; empty when it did not fail
+    last_failure: str = ""  # when an attempt failed last, since the start
+    checks: int = 0  # that were answered, since the start
+    errors: Mapping[str, int] = field(default_factory=dict)  # per kind, since the start
     slots: tuple[SlotPicture, ...]
     denied: tuple[str, ...]
     health: tuple[str, ...]  # during a trial: what is still missing
     waiting: str = ""  # for which gate, while all else is done
     opens: str = ""  # when that opens by itself
     holds: tuple[HoldPicture, ...] = ()
+    window: WindowPicture | None = None  # None: no windows are set
+    gates: tuple[Gate, ...] = ()  # as ``update explain`` lists them
     last_check: str
     next_check: str
     recent: tuple[HistoryEntry, ...]  # newest first

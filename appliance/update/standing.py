@@ -71,6 +71,9 @@ class Standing:
         self.stepped = False  # this start ended a trial: there may be a next step at once
         self.failures = 0
         self.last_check = ""
+        self.last_failure = ""  # when
+        self.checks = 0  # answered, since we started
+        self.errors: dict[str, int] = {}  # per kind, since we started
         self.started = 0.0
         self._ground = ground
         self._layout = ground.layout

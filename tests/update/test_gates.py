@@ -122,6 +122,45 @@ async def test_a_window_is_waited_for_with_everything_ready(world: World) -> Non
     await world.until_blessed("2.0")
 
 
+async def test_what_is_shown_of_windows_gates_and_faults(world: World) -> None:
+    machine = world.machine
+    machine.settings = replace(machine.settings, strategy="window", window=(SATURDAY_NIGHT,))
+    update = await world.until_waiting("window")
+    picture = update.picture()
+    assert picture.window is not None
+    assert (picture.window.open, picture.window.opens) == (False, "2026-11-28T02:00:00Z")
+    assert {one.name for one in picture.gates if not one.open} == {"window"}
+    assert (picture.checks, picture.errors, picture.last_error, picture.last_failure) == (1, {}, "", "")
+    world.time = datetime(2026, 11, 28, 2, 30, tzinfo=UTC).timestamp()
+    shown = update.picture().window
+    assert shown is not None
+    assert (shown.open, shown.until, shown.opens) == (True, "2026-11-28T04:00:00Z", "")
+
+
+async def test_a_fault_is_a_gate_with_the_time_of_the_next_attempt(world: World) -> None:
+    machine = world.machine
+
+    async def fail(settings: object, verb: str, path: str) -> dict[str, object]:
+        raise UnavailableError("cannot fetch http://x/: no route")
+
+    machine.ask_worker = fail  # type: ignore[method-assign, assignment]
+    assert await world.boot_until(lambda update: update.picture().failures >= 2) == "idle"
+    assert machine.update is not None
+    picture, shut = machine.update.picture(), gate(machine.update, "attempt")
+    assert (shut.open, shut.reason) == (False, "failed 2 times in a row, lastly: cannot fetch http://x/: no route")
+    assert shut.opens == picture.next_check != ""
+    assert (picture.last_error, picture.errors) == ("cannot fetch http://x/: no route", {"unavailable": 2})
+    assert picture.last_failure
+
+
+async def test_services_hold_back_no_switch_only_a_trial(world: World) -> None:
+    machine = world.machine
+    machine.health.sick = {"1.0"}
+    machine.settings = replace(machine.settings, strategy="window", window=(SATURDAY_NIGHT,))
+    shown = gate(await world.until_waiting("window"), "services")
+    assert (shown.open, shown.reason) == (True, "store is backoff; that would count on trial only")
+
+
 async def test_a_person_is_told_not_yet_and_may_insist(world: World) -> None:
     world.machine.settings = replace(
         world.machine.settings, strategy="window", window=(SATURDAY_NIGHT,), interval=3600.0
