@@ -18,6 +18,9 @@ def main() -> int:
 
         print("appliance", version())
         return 0
+    from appliance.late_methods import postpone
+
+    postpone()
     from appliance.cli import main as command_line
     from appliance.host.bundle import take
 

@@ -66,6 +66,13 @@ def pause_garbage_collection() -> None:
     gc.disable()
 
 
+def know_libraries() -> None:
+    """Trio asks where libpthread is, and ``ctypes`` would run the host's ldconfig, or even its compiler, to tell."""
+    import ctypes.util
+
+    ctypes.util.find_library = lambda name: "libpthread.so.0" if name == "pthread" else None
+
+
 def settle_garbage() -> None:
     """What the start made lasts for ever: never look at it again, and collect as usual from here on."""
     gc.collect()
