@@ -1,26 +1,24 @@
 """THE WIRING: builds each object once, lists every service, and turns what the process is asked for into their acts.
 
-Newcomers start here. ``run`` is one process life: lock, settings, then ``Node.main`` under trio until it ends in one of
-three ways: stopped (units too), switched (units live on, we exec the launcher in the same pid), or given up.
+Newcomers start here, then ``lives``, which runs ``Node.main`` under trio until it ends in one of three ways: stopped
+(units too), switched (units live on, we exec the launcher in the same pid), or given up.
 """
 
 from __future__ import annotations
 
 import enum
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from appliance import settings as settings_file
-from appliance.api import Api, NodePicture, SettingsPicture, Subjects
-from appliance.errors import ApplianceError, ConflictError, CorruptError
-from appliance.etcdapi import EtcdApi, identity_of
-from appliance.external import Embedded, ExternalFace
+from appliance.errors import ApplianceError, ConflictError
+from appliance.external import Embedded
 from appliance.host import bundle as host_bundle
-from appliance.host import clock, files, process_self
+from appliance.host import clock, process_self
 from appliance.host.bundle import Bundle
 from appliance.host.disk import FileDisk
 from appliance.host.layout import Layout
@@ -31,18 +29,21 @@ from appliance.host.signals import name as signal_name
 from appliance.keeping import OURS, StoreKeeper
 from appliance.settings import LoadedSettings, Settings
 from appliance.store import Store
-from appliance.supervisor import EventBus, Restart, Service, State, Subscription, Supervisor
+from appliance.supervisor import EventBus, Main, Restart, Service, State, Subscription, Supervisor
 from appliance.telling import differences, say, tell_fault
 from appliance.units import Units
-from appliance.update import Bundles, Product, Update, go_back, settle
+from appliance.update import settle
 
 if TYPE_CHECKING:
+    from appliance.api import Api, NodePicture, SettingsPicture, Subjects
+    from appliance.etcdapi import EtcdApi
     from appliance.own_image import OwnImage
+    from appliance.update import Bundles, Update
 
-SWITCH_SECONDS = 0.0005  # the thread that syncs the store waits for the interpreter no longer than that
 EXIT_FORCED = 1
 EXIT_GAVE_UP = 8
 UNITS_GRACE_SECONDS = 600.0  # units have their own grace; this is for a bug in the code that counts it
+UNITS_FIRST_SECONDS = 1.0  # so long other rooms let them go before at most
 QUIET_STATES = {"waiting", "starting", "stopping"}
 
 
@@ -51,69 +52,6 @@ class Goal(enum.Enum):
 
     STOP = "stop"  # units too
     SWITCH = "switch"  # units live on
-
-
-def run(layout: Layout, config_file: str | None, signals: Signals) -> int:
-    """The node until it is stopped; returns the exit code. Raises ConflictError when this root has one already."""
-    bundle = host_bundle.take()
-    notifier = Notifier(process_self.environment())
-    machine = None
-    if process_self.is_init():
-        process_self.settle_as_init()
-        machine = take_machine()
-        bundle = machine.own.of_bundle(bundle) if machine is not None else bundle
-    sys.setswitchinterval(SWITCH_SECONDS)
-    lock = files.lock(layout.lock)
-    try:
-        loaded = settings_file.load(layout, config_file)
-        if machine is not None:
-            loaded = machine.settle(layout, loaded)
-            machine.apply(layout, loaded, None)
-        loaded.require()
-        say(f"appliance {bundle.version}, pid {process_self.pid()}, root {layout.root}, slot {bundle.slot}")
-        if bundle.note:
-            say(f"launcher: {bundle.note}")
-        for finding in loaded.findings:
-            say(str(finding))
-        if not loaded.files:
-            say(f"no settings file ({layout.settings_file}): every setting has its default")
-        while True:
-            node = Node(layout, config_file, loaded, bundle, notifier, signals, machine)
-            code = trio.run(node.main)
-            if node.goal is not Goal.SWITCH:
-                if machine is not None:
-                    machine.machine.end(given_up=node.goal is None)
-                return code
-            signals.hold_back()
-            if not signals.pending:  # else it was asked to stop meanwhile: live on as we are, and obey
-                _become_launcher(bundle, layout, notifier)
-            signals.take_over()
-            loaded = node.loaded
-    finally:
-        lock.release()
-
-
-def take_machine() -> OwnImage | None:
-    """None on any host but our own image: there its init has made it ready."""
-    from appliance.machine import read_boot_facts
-
-    facts = read_boot_facts()
-    if facts is None:
-        return None
-    from appliance.own_image import take
-
-    return take(facts)
-
-
-def _become_launcher(bundle: Bundle, layout: Layout, notifier: Notifier) -> None:
-    """Does not return, unless nothing could be started. The lock goes with the exec, not before."""
-    notifier.give_back()
-    go_back(layout, version=bundle.version, say=say)
-    try:
-        host_bundle.exec_launcher(bundle, sys.argv[1:], layout.slots + "/current/appliance")
-    except CorruptError as error:
-        notifier.take_again()
-        say(f"{error}; going on as version {bundle.version}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,37 +109,69 @@ class Node:
             keeper=keeper,
             bus=self.publish,
         )
-        self.update = Update(
-            layout=layout,
-            settings=self.settings.update,
-            bundle=bundle,
-            processes=self.processes,
-            keeper=keeper,
-            health=self,
-            switch=self.switch,
-            publish=self.publish,
-            slots=machine.own.slots if machine is not None else None,
-            product=Product(kind="os" if machine is not None else "binary"),
-        )
-        self.bundles = Bundles(
-            layout=layout, settings=lambda: self.settings.update.bundle, bundle=bundle, processes=self.processes,
-            keeper=keeper, units=self.units, publish=self.publish,
-        )  # fmt: skip
-        self.etcd = EtcdApi(
-            self.store,
-            identity_of(self.settings.node.name, client_urls=(f"unix://{layout.etcd_socket}",)),
-            unix_path=layout.etcd_socket,
-            reserved=OURS,
-        )
+        self.keeper = keeper
         self.supervisor = Supervisor(self._services(), publish=self.publish, on_fault=tell_fault)
-        self.subjects = self._subjects()
-        self.api = Api(self.subjects)
+
+    # Rooms that nobody needs for the units to be up: loaded by the services that use them, after the first start.
+
+    @cached_property
+    def update(self) -> Update:
+        """Other versions of ourselves."""
+        from appliance.update import Product, Update
+
+        own = self.machine.own if self.machine is not None else None
+        return Update(
+            layout=self.layout, settings=self.settings.update, bundle=self.bundle, processes=self.processes,
+            keeper=self.keeper, health=self, switch=self.switch, publish=self.publish,
+            slots=own.slots if own is not None else None, product=Product(kind="os" if own is not None else "binary"),
+        )  # fmt: skip
+
+    @cached_property
+    def bundles(self) -> Bundles:
+        """Of unit files."""
+        from appliance.update import Bundles
+
+        return Bundles(
+            layout=self.layout, settings=lambda: self.settings.update.bundle, bundle=self.bundle,
+            processes=self.processes, keeper=self.keeper, units=self.units, publish=self.publish,
+        )  # fmt: skip
+
+    @cached_property
+    def etcd(self) -> EtcdApi:
+        """The store's other door."""
+        from appliance.etcdapi import EtcdApi, identity_of
+
+        urls = (f"unix://{self.layout.etcd_socket}",)
+        identity = identity_of(self.settings.node.name, client_urls=urls)
+        return EtcdApi(self.store, identity, unix_path=self.layout.etcd_socket, reserved=OURS)
+
+    @cached_property
+    def api(self) -> Api:
+        """The control socket and the status endpoint."""
+        from appliance.api import Api
+
+        return Api(self.subjects)
+
+    def _late(self, main: Callable[[], Main]) -> Main:
+        """Loading a room holds up the units for a moment: not before they are on their way."""
+
+        async def run(*, stopping: trio.Event, task_status: trio.TaskStatus[None]) -> None:
+            with trio.move_on_after(UNITS_FIRST_SECONDS):
+                await self.supervisor.wait_outcome("units")
+                await self.units.wait_begun()
+            await main()(stopping=stopping, task_status=task_status)
+
+        return run
 
     def _services(self) -> list[Service]:
         needs_processes = frozenset({"processes"})
         patient = Restart(first_delay=0.2, delay_max=10.0)
         etcdapi = Service(
-            name="etcdapi", main=self._run_etcd, needs=frozenset({"store"}), restart=patient, essential=False
+            name="etcdapi",
+            main=self._late(lambda: self._run_etcd),
+            needs=frozenset({"store"}),
+            restart=patient,
+            essential=False,
         )
         return [
             Service(name="processes", main=self.processes.run, restart=Restart(first_delay=0.1, delay_max=5.0)),
@@ -214,10 +184,14 @@ class Node:
                 start_timeout=120.0,
                 stop_grace=UNITS_GRACE_SECONDS,
             ),
-            Service(name="update", main=self.update.run, needs=needs_processes, start_timeout=120.0),
-            Service(name="bundles", main=self.bundles.run, needs=frozenset({"units"}), essential=False),
-            Service(name="api-control", main=lambda **life: self.api.control(**life), restart=patient),
-            Service(name="api-status", main=lambda **life: self.api.status(**life), restart=patient, essential=False),
+            Service(
+                name="update", main=self._late(lambda: self.update.run), needs=needs_processes, start_timeout=120.0
+            ),
+            Service(
+                name="bundles", main=self._late(lambda: self.bundles.run), needs=frozenset({"units"}), essential=False
+            ),
+            Service(name="api-control", main=self._late(lambda: self.api.control), restart=patient),
+            Service(name="api-status", main=self._late(lambda: self.api.status), restart=patient, essential=False),
             *([] if self.external else [etcdapi]),
             Service(name="settings", main=self._run_settings, restart=patient, essential=False),
             Service(name="parent", main=self._run_parent, restart=patient, essential=False),
@@ -232,7 +206,12 @@ class Node:
             stop=lambda reason: self.end(Goal.STOP, reason), supervisor=lambda: self.supervisor,
         )  # fmt: skip
 
-    def _subjects(self) -> Subjects:
+    @cached_property
+    def subjects(self) -> Subjects:
+        """What the API tells of, and may ask."""
+        from appliance.api import Subjects
+        from appliance.external import ExternalFace
+
         face = ExternalFace(self.external) if self.external else None
         return Subjects(
             control_socket=self.layout.control_socket,
@@ -258,6 +237,8 @@ class Node:
 
     def picture(self) -> NodePicture:
         """Who runs here."""
+        from appliance.api import NodePicture
+
         return NodePicture(
             name=self.settings.node.name,
             version=self.bundle.version,
@@ -272,6 +253,8 @@ class Node:
 
     def settings_picture(self) -> SettingsPicture:
         """Which settings are in force, and what is wrong with the file as it stands."""
+        from appliance.api import SettingsPicture
+
         file = self.config_file or self.layout.settings_file
         return SettingsPicture(file=file, loaded=self.loaded_time, problem=self.latest.problem)
 
@@ -305,7 +288,7 @@ class Node:
             self._end_asked.set()
 
     def end_machine(self, how: str, reason: str = "") -> None:
-        """"reboot" or "poweroff", after all has stopped in order. Raises ConflictError: it is not ours."""
+        """By "reboot" or "poweroff", after all has stopped in order. Raises ConflictError: it is not ours."""
         if self.machine is None:
             raise ConflictError(f"cannot {how}: another init runs this host; ask that one")
         self.machine.machine.how = self.machine.machine.ends[how]

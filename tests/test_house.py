@@ -23,6 +23,7 @@ FLOORS = (  # ground floor first; rooms on one floor do not know each other
     {"own_slots"},
     {"own_image"},
     {"app", "etcd_app"},
+    {"lives"},
     {"cli"},
     {"__main__"},
 )

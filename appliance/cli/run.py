@@ -28,6 +28,6 @@ def run(args: argparse.Namespace) -> int:
     signals.take_over()  # before trio is loaded: a signal of the first 100 ms waits its turn
     process_self.pause_garbage_collection()
     process_self.know_libraries()
-    from appliance.app import run as run_node
+    from appliance.lives import run as run_node
 
     return run_node(args.layout, args.config, signals)

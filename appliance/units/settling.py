@@ -32,6 +32,7 @@ class Settling:
         self.look: Callable[[Runner], None] = lambda runner: None  # told when the fate of one was decided
         self._marked: dict[str, None] = {}
         self._bell = trio.Event()
+        self.begun = trio.Event()  # the first round is over
 
     def mark(self, names: Iterable[str]) -> None:
         """Look at these again, and at all whose fate hangs on them."""
@@ -56,6 +57,7 @@ class Settling:
                 self.look(runner)
                 if decision in (Decision.GO, Decision.STOP):
                     await trio.lowlevel.checkpoint()  # a thousand starts in a row must not hold up the API
+            self.begun.set()
 
     def _act(self, runner: Runner, decision: Decision | None) -> None:
         match decision:

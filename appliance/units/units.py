@@ -182,6 +182,10 @@ class Units:
                 runner.turned.unpark_all()
             self._holder.close()
 
+    async def wait_begun(self) -> None:
+        """Until all that could start at once was started, or adopted."""
+        await self._settling.begun.wait()
+
     def detach(self) -> None:
         """From now on the end of ``run`` leaves every unit running, for the next supervisor to adopt."""
         self._detached = True

@@ -93,7 +93,7 @@ def counted(name, args, body, *, globals=None, locals=None, return_type=dataclas
     return create(name, args, body, globals=globals, locals=locals, return_type=return_type)
 dataclasses._create_fn = counted
 postpone()
-import appliance.app
+import appliance.lives
 made = sum(dataclasses.is_dataclass(thing) for name, module in sys.modules.items() if name.startswith("appliance.")
            for thing in vars(module).values() if getattr(thing, "__module__", "") == name)
 print(made, len(compiled))
