@@ -37,6 +37,12 @@ def test_bad_settings_are_told_with_their_place(binary: Path, tmp_path: Path) ->
     assert run(binary, "--root", str(tmp_path), "run").returncode == 2
 
 
+def test_a_release_is_cut_by_the_compiled_cutter(binary: Path, tmp_path: Path) -> None:
+    """Its slow twin takes a hundred times as long, and says so when it is loaded."""
+    done = run(binary, "release", "init", str(tmp_path / "r"), "--root-keys", "1", "--threshold", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_install_starts_the_file_that_was_dropped(binary: Path, tmp_path: Path) -> None:
     done = run(binary, "--root", str(tmp_path), "install", "--dry-run", "--init", "systemd")
     assert f"\nExecStart={binary} run --root {tmp_path}\n" in done.stdout
