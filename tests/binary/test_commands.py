@@ -39,7 +39,8 @@ def test_bad_settings_are_told_with_their_place(binary: Path, tmp_path: Path) ->
 
 def test_a_release_is_cut_by_the_compiled_cutter(binary: Path, tmp_path: Path) -> None:
     """Its slow twin takes a hundred times as long, and says so when it is loaded."""
-    done = run(binary, "release", "init", str(tmp_path / "r"), "--root-keys", "1", "--threshold", "1")
+    words = ("--keys", str(tmp_path / "keys"), "--root-keys", "1", "--threshold", "1")
+    done = run(binary, "release", "init", str(tmp_path / "r"), *words)
     assert (done.returncode, done.stderr) == (0, "")
 
 
