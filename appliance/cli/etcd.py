@@ -33,10 +33,10 @@ _USED = {
     "log-output": "default", "unsafe-no-fsync": "false", "client-crl-file": "",
     "client-cert-allowed-hostname": "", "max-txn-ops": "128", "max-request-bytes": "1572864",
     "quota-backend-bytes": "0", "cors": "", "bcrypt-cost": "10",
-    "experimental-watch-progress-notify-interval": "10m",
+    "experimental-watch-progress-notify-interval": "10m", "initial-cluster-token": "etcd-cluster",
 }  # fmt: skip
 _HARMLESS = (
-    "listen-peer-urls", "initial-cluster-state", "initial-cluster-token", "snapshot-count", "heartbeat-interval",
+    "listen-peer-urls", "initial-cluster-state", "snapshot-count", "heartbeat-interval",
     "election-timeout", "initial-election-tick-advance", "max-snapshots", "max-wals", "wal-dir",
     "strict-reconfig-check", "pre-vote", "logger", "log-level", "debug", "log-package-levels", "enable-grpc-gateway",
     "grpc-keepalive-min-time", "grpc-keepalive-interval", "grpc-keepalive-timeout", "max-concurrent-streams",
@@ -122,6 +122,8 @@ def options_of(flags: dict[str, object], environment: dict[str, str]) -> EtcdOpt
         unix_path=unix_path,
         client_urls=_urls(value["advertise-client-urls"]),
         peer_urls=_urls(value["initial-advertise-peer-urls"]),
+        initial_peer_urls=tuple(each.partition("=")[2] for each in _urls(value["initial-cluster"])),
+        cluster_token=value["initial-cluster-token"],
         compact_every_seconds=_seconds("auto-compaction-retention", retention) if mode == "periodic" else 0.0,
         compact_revisions=_whole("auto-compaction-retention", retention) if mode == "revision" else 0,
         api=_api(value),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import trio
 
@@ -12,6 +13,8 @@ from appliance.store import Delete, Put, PutResult, Store, Txn, TxnResult
 
 Done = Callable[[TxnResult | ApplianceError], None]
 PutDone = Callable[[PutResult | ApplianceError], None]
+Attach = Callable[[int, bytes], None]
+R = TypeVar("R")
 WAITING_BYTES_MAX = 64 << 20  # of requests whose writes wait for the disk, of all clients together
 
 
@@ -26,34 +29,29 @@ class Backend:
         self._waiting_bytes = 0
         self._idle = trio.Event()
 
-    def submit(self, request: Put | Delete | Txn, size: int, done: Done) -> None:
+    def submit(self, request: Put | Delete | Txn, size: int, done: Done, attach: Attach | None = None) -> None:
         """``done`` is called once, when the write is durable or refused; a put or delete is answered as a transaction.
 
-        Raises RefusedError when too much waits already.
+        ``attach``: see Store.submit. Raises RefusedError when too much waits already.
         """
-        if self._waiting_bytes + size > WAITING_BYTES_MAX:
-            raise refused("too many requests")
-        self._waiting += 1
-        self._waiting_bytes += size
-
-        def settled(result: TxnResult | ApplianceError) -> None:
-            self._waiting -= 1
-            self._waiting_bytes -= size
-            done(result)
-            if not self._waiting:
-                self._idle.set()
-                self._flush()
-
-        self._store.submit(request, settled)
+        self._store.submit(request, self._admitted(size, done), attach)
 
     def submit_put(self, put: Put, size: int, done: PutDone) -> None:
         """The same for what is asked most often."""
-        if self._waiting_bytes + size > WAITING_BYTES_MAX:
+        self._store.submit_put(put, self._admitted(size, done))
+
+    def submit_facts(self, facts: Mapping[bytes, bytes], done: Callable[[ApplianceError | None], None]) -> None:
+        """What is kept beside the keys; ``done`` is called once, when it is durable or refused."""
+        self._store.submit_facts(facts, self._admitted(0, done))
+
+    def _admitted(self, size: int, done: Callable[[R], None]) -> Callable[[R], None]:
+        """``done``, with one more waiting until it is called. Raises RefusedError when too much waits already."""
+        if size and self._waiting_bytes + size > WAITING_BYTES_MAX:
             raise refused("too many requests")
         self._waiting += 1
         self._waiting_bytes += size
 
-        def settled(result: PutResult | ApplianceError) -> None:
+        def settled(result: R) -> None:
             self._waiting -= 1
             self._waiting_bytes -= size
             done(result)
@@ -61,20 +59,7 @@ class Backend:
                 self._idle.set()
                 self._flush()
 
-        self._store.submit_put(put, settled)
-
-    def submit_facts(self, facts: Mapping[bytes, bytes], done: Callable[[ApplianceError | None], None]) -> None:
-        """What is kept beside the keys; ``done`` is called once, when it is durable or refused."""
-        self._waiting += 1
-
-        def settled(error: ApplianceError | None) -> None:
-            self._waiting -= 1
-            done(error)
-            if not self._waiting:
-                self._idle.set()
-                self._flush()
-
-        self._store.submit_facts(facts, settled)
+        return settled
 
     async def wait_idle(self) -> None:
         """Until all that began is answered."""

@@ -9,12 +9,14 @@ import json
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import parse_qs
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from appliance.etcdapi import metrics
 from appliance.etcdapi.grpc import Code, Consumer, Methods, RefusedError, Streaming, Unary
+from appliance.etcdapi.health import health_of
 from appliance.etcdapi.json_in import BadJsonError, messages_untrusted
 from appliance.etcdapi.json_paths import PATHS
 from appliance.etcdapi.member import CLUSTER_VERSION, VERSION
@@ -33,6 +35,7 @@ _TEXT = "text/plain; charset=utf-8"
 _FROM_RPC = {"Grpc-Metadata-Content-Type": "application/grpc"}  # as etcd's gateway marks what a method said
 _NOT_GUESSED = {"X-Content-Type-Options": "nosniff"}
 _ONLY_GET = _NOT_GUESSED | {"Allow": "GET"}
+_PREFIXES = ("/v3/", "/v3beta/", "/v3alpha/")  # clients older than 3.4 ask under the others
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -189,14 +192,14 @@ class Gateway:
             reply.text(200, "", "")
         elif path == "/v3":
             reply.text(301, "", "", {"Location": "/v3/"})
-        elif path.startswith(("/v3/", "/v3beta/")):
+        elif path.startswith(_PREFIXES):
             self._rpc(method, "/v3/" + path.split("/", 2)[2], body, reply)
         elif path not in ("/version", "/health", "/livez", "/readyz", "/metrics"):
             reply.text(404, _TEXT, "404 page not found\n", _NOT_GUESSED)
         elif method != "GET":
             reply.text(405, _TEXT, "Method Not Allowed\n", _ONLY_GET)
         else:
-            self._side_door(path, reply)
+            self._side_door(path, target.partition("?")[2], reply)
 
     def _allow(self, origin: str, reply: Reply) -> None:
         """A page of that origin may read the answer (CORS)."""
@@ -208,22 +211,19 @@ class Gateway:
                 "Access-Control-Allow-Headers": "accept, content-type, authorization",
             }
 
-    def _side_door(self, path: str, reply: Reply) -> None:
+    def _side_door(self, path: str, query: str, reply: Reply) -> None:
         if path == "/version":
             reply.text(200, _JSON, f'{{"etcdserver":"{VERSION}","etcdcluster":"{CLUSTER_VERSION}"}}')
             return
         if path == "/metrics":
             reply.text(200, "text/plain; version=0.0.4; charset=utf-8", metrics.render(self._verbs))
             return
-        status = self._verbs.store.status()
-        good = status.state == "open"
         if path == "/health":
-            reply.text(
-                200 if good else 503, _JSON,
-                '{"health":"true","reason":""}' if good else json.dumps({"health": "false", "reason": status.problem}),
-            )  # fmt: skip
+            excluded = parse_qs(query).get("exclude", [])
+            good, said = health_of(self._verbs.store, excluded.__contains__)
+            reply.text(200 if good else 503, _TEXT, said, _NOTHING if good else _NOT_GUESSED)
             return
-        good = good or path == "/livez"
+        good = self._verbs.store.status().state == "open" or path == "/livez"
         reply.text(200 if good else 503, _TEXT, "ok\n" if good else "not ready\n")
 
     def _rpc(self, method: str, path: str, body: bytes, reply: Reply) -> None:

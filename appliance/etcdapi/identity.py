@@ -23,3 +23,15 @@ def identity_of(name: str, *, client_urls: tuple[str, ...] = (), peer_urls: tupl
     member = hashlib.sha256(b"member " + name.encode()).digest()
     cluster = hashlib.sha256(b"cluster " + name.encode()).digest()
     return Identity(int.from_bytes(cluster[:8], "big"), int.from_bytes(member[:8], "big"), name, client_urls, peer_urls)
+
+
+def identity_as_etcd(
+    name: str, *, client_urls: tuple[str, ...], peer_urls: tuple[str, ...], token: str, first_peer_urls: tuple[str, ...]
+) -> Identity:
+    """Numbers that an etcd gives itself at its first start with these flags (membership/member.go, cluster.go)."""
+    member = _sha1(("".join(sorted(first_peer_urls)) + token).encode())
+    return Identity(int.from_bytes(_sha1(member), "big"), int.from_bytes(member, "big"), name, client_urls, peer_urls)
+
+
+def _sha1(data: bytes) -> bytes:
+    return hashlib.sha1(data, usedforsecurity=False).digest()[:8]

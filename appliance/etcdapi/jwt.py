@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -52,7 +53,7 @@ class JwtTokens:
                 self._private = serialization.load_pem_private_key(files.read_bytes(private_key), None)
                 self._public = self._private.public_key()
             if public_key:
-                self._public = serialization.load_pem_public_key(files.read_bytes(public_key))
+                self._public = _public_key(files.read_bytes(public_key))
         except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
             raise InputError(f"cannot read the keys of tokens, {public_key} {private_key}: {exc}") from exc
         if not self._fits():
@@ -130,6 +131,13 @@ class JwtTokens:
         except InvalidSignature:
             return False
         return True
+
+
+def _public_key(pem: bytes) -> Any:
+    """Of a certificate, too, as an etcd takes it."""
+    if b"BEGIN CERTIFICATE" in pem:
+        return x509.load_pem_x509_certificate(pem).public_key()
+    return serialization.load_pem_public_key(pem)
 
 
 def _pss(algorithm: hashes.HashAlgorithm) -> padding.PSS:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import trio
 
 from appliance.errors import ApplianceError
@@ -27,7 +25,7 @@ from appliance.etcdapi.messages import (
 )
 from appliance.etcdapi.pb import rpc_pb2
 from appliance.etcdapi.statuses import refusal_of, refused
-from appliance.store import DeleteResult, Limits, Operation, Put, PutResult, Store, Txn, TxnResult
+from appliance.store import DeleteResult, Limits, PutResult, Store, TxnResult
 
 
 class KV:
@@ -116,9 +114,6 @@ class KV:
         if self._access.enabled:
             self._store.check(request)
         self._access.txn(call, request)
-        for put in _puts(request):
-            if put.lease:
-                self._leases.attach(put.lease, put.key)
 
         def done(result: TxnResult | ApplianceError) -> None:
             if isinstance(result, ApplianceError):
@@ -126,7 +121,7 @@ class KV:
             else:
                 call.reply(txn_response(result, self._headers.at(result.revision)).SerializeToString())
 
-        self._backend.submit(request, len(message), done)
+        self._backend.submit(request, len(message), done, self._leases.attach)
 
     def compact(self, call: Call, message: bytes) -> None:
         """Forget what was before."""
@@ -160,12 +155,3 @@ def answer_fault(call: Call, fault: ApplianceError) -> None:
     """The status that says it."""
     refusal = refusal_of(fault)
     call.refuse(refusal.code, refusal.message)
-
-
-def _puts(txn: Txn) -> Iterator[Put]:
-    operations: tuple[Operation, ...] = (*txn.success, *txn.failure)
-    for operation in operations:
-        if isinstance(operation, Put):
-            yield operation
-        elif isinstance(operation, Txn):
-            yield from _puts(operation)

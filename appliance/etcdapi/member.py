@@ -17,6 +17,7 @@ from appliance.store import Store
 
 VERSION = "3.5.21"  # the etcd whose API this is; clients choose features by it
 CLUSTER_VERSION = "3.5.0"
+PEER_URLS = b"member/peer-urls"  # the fact
 EMPTY_BYTES = 4096  # clients read a size of nothing as "not told"
 
 
@@ -35,8 +36,8 @@ class Member:
         return {
             cluster + b"MemberList": Unary(self.list),
             cluster + b"MemberAdd": Unary(self.add),
-            cluster + b"MemberRemove": Unary(self.other_member),
-            cluster + b"MemberUpdate": Unary(self.other_member),
+            cluster + b"MemberRemove": Unary(self.remove),
+            cluster + b"MemberUpdate": Unary(self.update),
             cluster + b"MemberPromote": Unary(self.promote),
             maintenance + b"Status": Unary(self.status),
             maintenance + b"Alarm": Unary(self.alarm),
@@ -56,22 +57,44 @@ class Member:
 
     def list(self, call: Call, message: bytes) -> bytes:
         """One."""
+        return rpc_pb2.MemberListResponse(header=self._headers.at(0), members=[self._we()]).SerializeToString()
+
+    def _we(self) -> rpc_pb2.Member:
         it = self._headers.identity
-        member = rpc_pb2.Member(ID=it.member_id, name=it.name, peerURLs=it.peer_urls, clientURLs=it.client_urls)
-        header = self._headers.at(0)
-        return rpc_pb2.MemberListResponse(header=header, members=[member]).SerializeToString()
+        changed = self._store.facts(PEER_URLS).get(PEER_URLS, b"").decode()
+        urls = changed.split("\n") if changed else it.peer_urls
+        return rpc_pb2.Member(ID=it.member_id, name=it.name, peerURLs=urls, clientURLs=it.client_urls)
+
+    def update(self, call: Call, message: bytes) -> bytes | None:
+        """Under which addresses other members would find us: it is kept, though there are none."""
+        self._access.root(call)
+        request = parse_untrusted(rpc_pb2.MemberUpdateRequest, message)
+        if request.ID != self._headers.identity.member_id:
+            raise refused("member not found")
+        if any("\n" in url for url in request.peerURLs):
+            raise refused("member bad urls")
+
+        def done(fault: ApplianceError | None) -> None:
+            if fault is not None:
+                answer_fault(call, fault)
+                return
+            header = self._headers.at(0)
+            call.reply(rpc_pb2.MemberUpdateResponse(header=header, members=[self._we()]).SerializeToString())
+
+        self._store.submit_facts({PEER_URLS: "\n".join(request.peerURLs).encode()}, done, always=True)
+        return None
 
     def add(self, call: Call, message: bytes) -> bytes:
         """No."""
         self._access.root(call)
         raise refused("member not supported")
 
-    def other_member(self, call: Call, message: bytes) -> bytes:
+    def remove(self, call: Call, message: bytes) -> bytes:
         """There is no other; and the one cannot leave itself."""
         self._access.root(call)
         request = parse_untrusted(rpc_pb2.MemberRemoveRequest, message)
         known = self._headers.identity.member_id == request.ID
-        raise refused("member not supported" if known else "member not found")
+        raise refused("member not enough started" if known else "member not found")
 
     def promote(self, call: Call, message: bytes) -> bytes:
         """Nobody learns here."""

@@ -13,6 +13,7 @@ from appliance.etcdapi.auth_service import AuthService
 from appliance.etcdapi.backend import Backend
 from appliance.etcdapi.feeds import Feeds
 from appliance.etcdapi.grpc import Call, Consumer, Method, Streaming, Unary
+from appliance.etcdapi.health import health_methods
 from appliance.etcdapi.identity import Identity
 from appliance.etcdapi.kv import KV
 from appliance.etcdapi.lease_service import LeaseService
@@ -57,6 +58,7 @@ class Verbs:
             **Member(store, self.headers, self.access, nursery).methods(),
             **Recipes(store, self.headers, self.lease, self.access, nursery).methods(),
             **AuthService(auth, store, self.headers, nursery).methods(),
+            **health_methods(),
         }
         snapshot = SnapshotService(store, self.headers, self.leases.grants, VERSION, nursery).methods()
         found |= {path: _asking_first(method, self.access.root) for path, method in snapshot.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple
 
-from appliance.migration.protobuf import NUMBER, bytes_field, fields, number_field, whole
+from appliance.migration.protobuf import ALL_BITS, NUMBER, bytes_field, fields, number_field, signed, whole
 from appliance.store import Change
 
 KEY, META, LEASE = b"key", b"meta", b"lease"
@@ -62,21 +62,21 @@ def decode_change(revision: bytes, data: bytes) -> Change:
         raise ValueError("it has no key")
     if deleted:
         return Change(main, sub, key, True)
-    create, mod, version, lease = (whole(found.get(field, 0)) for field in (2, 3, 4, 6))
+    create, mod, version = (whole(found.get(field, 0)) for field in (2, 3, 4))
     if mod != main or not 0 < create <= mod or version < 1:
         raise ValueError(f"revision {mod}, created at {create}, version {version} stands at revision {main}")
-    return Change(main, sub, key, False, value, create, version, lease)
+    return Change(main, sub, key, False, value, create, version, signed(found.get(6, 0)))
 
 
 def encode_lease(lease: LeaseGrant) -> tuple[bytes, bytes]:
     """(key, value) in the bucket of leases. What was left of it is not said: whoever restores grants it anew."""
-    return NUMBER.pack(lease.id), number_field(1, lease.id) + number_field(2, lease.ttl)
+    return NUMBER.pack(lease.id & ALL_BITS), number_field(1, lease.id) + number_field(2, lease.ttl)
 
 
 def decode_lease(data: bytes) -> LeaseGrant:
     """The other way. Raises ValueError."""
     found = dict(fields(data))
-    return LeaseGrant(whole(found.get(1, 0)), whole(found.get(2, 0)))
+    return LeaseGrant(signed(found.get(1, 0)), whole(found.get(2, 0)))
 
 
 def fact_of(lease: LeaseGrant) -> tuple[bytes, bytes]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from struct import Struct
 
 NUMBER = Struct(">Q")
+ALL_BITS = (1 << 64) - 1
 Value = bytes | int
 
 
@@ -15,8 +16,8 @@ def bytes_field(field: int, data: bytes, *, always: bool = False) -> bytes:
 
 
 def number_field(field: int, value: int) -> bytes:
-    """Left out when it is 0."""
-    return bytes((field << 3,)) + varint(value) if value else b""
+    """Left out when it is 0; a negative one as two's complement."""
+    return bytes((field << 3,)) + varint(value & ALL_BITS) if value else b""
 
 
 def varint(value: int) -> bytes:
@@ -72,6 +73,13 @@ def whole(value: Value) -> int:
     return value
 
 
+def signed(value: Value) -> int:
+    """As an int64 stands there: ids of leases may be negative. Raises ValueError."""
+    if not isinstance(value, int):
+        raise ValueError(f"{value!r} should be a number")
+    return value - (1 << 64) if value >> 63 else value
+
+
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while at < len(data) and shift < 70:
@@ -79,6 +87,6 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
         value |= (octet & 127) << shift
         at += 1
         if octet < 128:
-            return value & (1 << 64) - 1, at
+            return value & ALL_BITS, at
         shift += 7
     raise ValueError(f"a number is cut off at {at}")

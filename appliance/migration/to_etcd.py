@@ -52,8 +52,8 @@ class Database:
         """The first bytes of the file. ``facts`` are the store's; of them, users, roles and the alarm come along."""
         writer = self._writer
         buckets = {name: writer.tree() for name in (*BUCKETS, META, LEASE)} | {KEY: self._keys}
-        for lease in sorted(leases):
-            buckets[LEASE].put(*encode_lease(lease))
+        for key, value in sorted(map(encode_lease, leases)):
+            buckets[LEASE].put(key, value)
         for name, pairs in (buckets_of(facts[BOOK_FACT]) if BOOK_FACT in facts else {}).items():
             for key, value in pairs:
                 buckets[name].put(key, value)

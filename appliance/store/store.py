@@ -26,7 +26,7 @@ from appliance.store.requests import LIMITS, Compare, Delete, Limits, Operation,
 from appliance.store.results import DeleteResult, PutResult, RangeResult, StoreStatus, TxnResult
 from appliance.store.retention import EVERYTHING, Historian, Retention
 from appliance.store.surroundings import Publish, Sizes
-from appliance.store.transaction import Make, read_plain, read_range, run_put, run_txn
+from appliance.store.transaction import Attach, Make, read_plain, read_range, run_put, run_txn
 from appliance.store.tree import Tree
 from appliance.store.upkeep import Upkeep
 from appliance.store.watching import Watcher, WatchHub
@@ -325,14 +325,17 @@ class Store:
         batch.callbacks.append((done, None))
         engine.committer.kick()
 
-    def submit(self, request: Put | Delete | Txn, done: Done) -> None:
-        """The same without a task: ``done`` is called once, with the result or the error, of a Txn in any case."""
+    def submit(self, request: Put | Delete | Txn, done: Done, attach: Attach | None = None) -> None:
+        """The same without a task: ``done`` is called once, with the result or the error, of a Txn in any case.
+
+        ``attach`` is asked about the lease of each put that will run; it may refuse all of it.
+        """
         txn = request if isinstance(request, Txn) else Txn(success=(request,))
         try:
             rules.check_txn(txn, self.limits)
             engine = self._engine_for_writing()
             self._check_room(engine, rules.cost(txn))
-            result = run_txn(engine.tree, txn)
+            result = run_txn(engine.tree, txn, attach)
         except ApplianceError as exc:
             done(exc)
             return

@@ -18,6 +18,7 @@ from appliance.store.results import DeleteResult, KeyValue, PutResult, RangeResu
 from appliance.store.rules import holds, needs_all, sort_and_filter
 from appliance.store.tree import Tree
 
+Attach = Callable[[int, bytes], None]  # (lease, key), of a put that will run; raises when there is no such lease
 Make = Callable[[bytes, bytes, int, int, int, int], bytes]  # of key, value, create, mod, version, lease
 _CACHED_KEYS_MAX = 1024  # who reads more than that at once reads everything, once
 RANGE_TOMBSTONE_KEYS = 512  # a delete of more keys than this, alone in its revision, is one record
@@ -130,10 +131,10 @@ def check_range(tree: Tree, request: Range, now: int) -> int:
     return revision
 
 
-def run_txn(tree: Tree, txn: Txn) -> TxnResult:
-    """Stage it. When this raises, nothing was staged."""
+def run_txn(tree: Tree, txn: Txn, attach: Attach | None = None) -> TxnResult:
+    """Stage it. When this raises, nothing was staged. ``attach`` hears of the leases in the branches taken only."""
     branch = Branch(tree, txn)
-    _check(tree, branch)
+    _check(tree, branch, attach)
     point = _savepoint(tree)
     try:
         return _run(tree, branch, tree.revision + 1)
@@ -159,7 +160,7 @@ def _go_back(tree: Tree, point: tuple[int, int, int, int]) -> None:
         batch.last_revision = last_revision
 
 
-def _check(tree: Tree, branch: Branch) -> None:
+def _check(tree: Tree, branch: Branch, attach: Attach | None) -> None:
     nested = iter(branch.nested)
     for operation in branch.operations:
         match operation:
@@ -167,11 +168,13 @@ def _check(tree: Tree, branch: Branch) -> None:
                 check_range(tree, operation, tree.revision)
                 if operation.revision < 0 < tree.compacted_revision:  # alone it means now; an etcd is that fine
                     raise CompactedError("cannot read at a negative revision", tree.compacted_revision)
-            case Put() if operation.ignore_value or operation.ignore_lease:
-                if not tree.get(operation.key, tree.revision):
+            case Put():
+                if (operation.ignore_value or operation.ignore_lease) and not tree.get(operation.key, tree.revision):
                     raise KeyNotFoundError(f"cannot put {operation.key!r}: key not found")
+                if operation.lease and attach is not None:
+                    attach(operation.lease, operation.key)
             case Txn():
-                _check(tree, next(nested))
+                _check(tree, next(nested), attach)
 
 
 def _run(tree: Tree, branch: Branch, revision: int) -> TxnResult:
