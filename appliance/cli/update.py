@@ -147,7 +147,7 @@ def _channel(args: argparse.Namespace) -> int:
         return 0
     body = {"channel": args.channel, "allow_downgrade": args.allow_downgrade, "product": args.product}
     picture = call(args.layout, "POST", "/v1/update/channel", body, timeout=330.0)
-    show(args, picture, lambda picture: f"channel {picture['channel']}: {_offer_text(picture)}")
+    show(args, picture, lambda picture: f"follows {picture['channel']} now: {_offer_text(picture)}")
     return 0
 
 
