@@ -36,6 +36,7 @@ def run(layout: Layout, config_file: str | None, signals: Signals) -> int:
         bundle = machine.own.of_bundle(bundle) if machine is not None else bundle
     sys.setswitchinterval(SWITCH_SECONDS)
     lock = files.lock(layout.lock)
+    host_bundle.end_turn(bundle)
     try:
         loaded = settings_file.load(layout, config_file)
         if machine is not None:

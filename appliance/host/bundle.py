@@ -29,6 +29,7 @@ _FROM_LAUNCHER = (
     "APPLIANCE_BUNDLE",
     "APPLIANCE_LOCK_FD",
     "APPLIANCE_GUARD",
+    "APPLIANCE_START_FD",
     "APPLIANCE_NOTE",
     "APPLIANCE_LAUNCHER",
 )
@@ -51,6 +52,7 @@ class Bundle:
     note: str  # what the launcher wants said: why it did not start what the slot record asked for
     version: str
     frozen: bool  # False when run from source
+    start_fd: int = -1  # holds the lock that keeps other launchers from starting a trial beside us
 
 
 def take(environ: MutableMapping[str, str] | None = None) -> Bundle:
@@ -93,6 +95,12 @@ def dismiss_guard(bundle: Bundle) -> None:
             signal.pidfd_send_signal(bundle.guard_fd, signal.SIGTERM)
 
 
+def end_turn(bundle: Bundle) -> None:
+    """We have the daemon's lock, by which every launcher sees that we live: no start waits for its turn any more."""
+    if bundle.start_fd >= 0:
+        os.close(bundle.start_fd)
+
+
 def exec_launcher(bundle: Bundle, arguments: Sequence[str], spare: str = "") -> NoReturn:
     """Become the launcher, which picks the slot anew; ``arguments`` do not hold the program's name.
 
@@ -126,6 +134,9 @@ def _from_launcher(said: dict[str, str]) -> Bundle:
         raise CorruptError("cannot start: this program was not started by its launcher", where=sys.executable)
     if said["APPLIANCE_LOCK_FD"]:
         os.set_inheritable(int(said["APPLIANCE_LOCK_FD"]), False)
+    start_fd = int(said["APPLIANCE_START_FD"] or -1)
+    if start_fd >= 0:
+        os.set_inheritable(start_fd, False)
     guard_pid = int(said["APPLIANCE_GUARD"] or 0) or None
     guard_fd = -1
     if guard_pid is not None:
@@ -144,6 +155,7 @@ def _from_launcher(said: dict[str, str]) -> Bundle:
         note=said["APPLIANCE_NOTE"],
         version=version(),
         frozen=True,
+        start_fd=start_fd,
     )
 
 

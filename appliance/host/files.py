@@ -12,11 +12,13 @@ import hashlib
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from appliance.errors import ApplianceError, ConflictError, InputError, NotFoundError, UnavailableError
 
+_LOOK_SECONDS = 0.05
 _OUR_MISTAKE = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
@@ -66,9 +68,13 @@ def write_atomic(path: str, data: bytes, *, mode: int = 0o644, durable: bool = T
     directory = os.path.dirname(path) or "."
     temp = f"{path}.tmp.{os.getpid()}"
     with _translated("write", path):
-        os.makedirs(directory, exist_ok=True)
         try:
-            fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            try:
+                fd = os.open(temp, flags, mode)
+            except FileNotFoundError:
+                os.makedirs(directory, exist_ok=True)
+                fd = os.open(temp, flags, mode)
             try:
                 view = memoryview(data)
                 while view:
@@ -99,7 +105,13 @@ def sync_directory(path: str) -> None:
 def make_directory(path: str, *, mode: int = 0o755) -> None:
     """With parents; existing is fine."""
     with _translated("make directory", path):
-        os.makedirs(path, mode=mode, exist_ok=True)
+        try:
+            os.mkdir(path, mode)
+        except FileNotFoundError:
+            os.makedirs(path, mode=mode, exist_ok=True)
+        except FileExistsError:
+            if not os.path.isdir(path):
+                raise
 
 
 def remove(path: str) -> None:
@@ -230,13 +242,22 @@ class Lock:
             self._fd = -1
 
 
+def _flock(fd: int) -> None:
+    """Once more after a moment: a launcher that looks whether somebody holds it does so for an instant itself."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(_LOOK_SECONDS)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def lock(path: str) -> Lock:
     """Take the lock and write our pid into it. Raises ConflictError naming the holder's pid (flock(2))."""
     with _translated("lock", path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(fd)
         except BlockingIOError as exc:
             holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(fd)

@@ -16,7 +16,7 @@ compile() { # NAME FILES_AND_LIBRARIES...
 
 for name in ${*:-launcher spawn}; do
     case $name in
-    launcher) compile launcher main.c guard.c slots.c record.c place.c unpack.c payload.c archive.c say.c -lzstd ;;
+    launcher) compile launcher main.c guard.c turn.c slots.c record.c place.c unpack.c payload.c archive.c say.c -lzstd ;;
     spawn) compile spawn spawn*.c hold.c ;;
     *) echo "build.sh: no such program: $name" >&2; exit 2 ;;
     esac

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "guard.h"
 #include "say.h"
+#include "turn.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -42,6 +43,7 @@ static bool is_blessed(const char *root, int slot, const char *sha256) {
 
 static void guard(int daemon, const struct slots *slots, int slot, const char *root, const char *origin, char **argv) {
     const struct slot *trial = &slots->record.slot[slot];
+    turn_end();  // the daemon's alone
     struct sigaction ignore = {.sa_handler = SIG_IGN}, obey = {.sa_handler = SIG_DFL}, old_interrupt, old_hangup;
     sigset_t none;
     sigemptyset(&none);
@@ -60,7 +62,7 @@ static void guard(int daemon, const struct slots *slots, int slot, const char *r
     if (is_blessed(root, slot, trial->sha256))
         _exit(0);
     sleep(1);
-    if (slots_daemon_runs(slots))
+    if (turn_is_taken(slots) || slots_daemon_runs(slots))
         _exit(0);  // our init was faster
     note("%s in slot %c %s", trial->version, "ab"[slot], fate);
     setenv("APPLIANCE_NOTE", notes(), 1);

@@ -11,6 +11,7 @@
 #include "place.h"
 #include "say.h"
 #include "slots.h"
+#include "turn.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -110,6 +111,8 @@ static void start_slot(struct slots *slots, const struct choice *choice, const c
         set("APPLIANCE_GUARD", number);
     if (*notes())
         set("APPLIANCE_NOTE", notes());
+    if (choice->trial)
+        turn_pass_on();
     debug("start slot %s%s: %s", NAMES[choice->slot], choice->trial ? " on trial" : "", choice->file);
     sigset_t old;
     sigprocmask(SIG_BLOCK, NULL, &old);
@@ -118,6 +121,7 @@ static void start_slot(struct slots *slots, const struct choice *choice, const c
     execve(choice->file, argv, environ);
     note("slot %s cannot be started: %s: %s", NAMES[choice->slot], choice->file, strerror(errno));
     guard_stop(guard);
+    turn_end();
     sigprocmask(SIG_SETMASK, &old, NULL);
     slots->exists[choice->slot] = false;
     unsetenv("APPLIANCE_SLOT");
@@ -153,6 +157,7 @@ static void go_back(const char *own_path, char **argv) {
     note("slot %s cannot be started: %s: cannot %s", slot, own_path, why_not());
     guard_stop(guard ? atoi(guard) : -1);
     unsetenv("APPLIANCE_GUARD");
+    turn_end();
     if (trial && *trial == '1')
         unsetenv("APPLIANCE_SLOT");
     else
@@ -211,6 +216,7 @@ int main(int argc, char **argv) {
         unsetenv("APPLIANCE_ORIGIN");
         unsetenv("APPLIANCE_GUARD");
         unsetenv("APPLIANCE_LOCK_FD");
+        unsetenv("APPLIANCE_START_FD");
     }
     if (getenv("APPLIANCE_NOTE"))
         note("%s", getenv("APPLIANCE_NOTE"));  // from the launcher or guard that started us

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "slots.h"
 #include "say.h"
+#include "turn.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -120,11 +121,26 @@ static bool spend(struct slots *slots, int slot) {
     return done;
 }
 
+static void read_again(struct slots *slots) {
+    char bytes[RECORD_SIZE];
+    struct record record;
+    int fd = -1;
+    if (read_record(slots, O_RDONLY, bytes, &record, &fd) >= 0)
+        slots->record = record;
+    if (fd >= 0)
+        close(fd);
+}
+
 struct choice slots_choose(struct slots *slots, bool for_run) {
     struct choice choice = {.slot = -1};
     const struct record *record = &slots->record;
     bool may_try = for_run && slots->has_record && !slots_daemon_runs(slots);
     int picked = record_pick(record, slots->exists, may_try);
+    if (picked >= 0 && !record->slot[picked].blessed) {
+        turn_take(slots);
+        read_again(slots);  // while we waited another start may have spent a try, and it may live
+        picked = record_pick(record, slots->exists, !slots_daemon_runs(slots));
+    }
     if (picked >= 0 && !record->slot[picked].blessed) {
         choice.trial = spend(slots, picked);
         if (!choice.trial) {
@@ -132,6 +148,8 @@ struct choice slots_choose(struct slots *slots, bool for_run) {
             picked = record_pick(record, slots->exists, false);
         }
     }
+    if (!choice.trial)
+        turn_end();
     if (picked >= 0 && slot_file(slots, picked, choice.file))
         choice.slot = picked;
     return choice;

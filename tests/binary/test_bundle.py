@@ -45,14 +45,17 @@ def test_take_reads_and_removes_it(tmp_path: Path) -> None:
 it = bundle.take(os.environ)
 assert bundle.take() is it
 left = sorted(name for name in os.environ if name.startswith(("APPLIANCE", "_PYI")))
-json.dump([dataclasses.asdict(it), left, os.get_inheritable(0)], sys.stderr)
+json.dump([dataclasses.asdict(it), left, os.get_inheritable(0) or os.get_inheritable(1)], sys.stderr)
+bundle.end_turn(it)
+assert os.path.exists("/proc/self/fd/0") and not os.path.exists("/proc/self/fd/1")
 """
-    done = python(code, tmp_path, **said(tmp_path))
+    done = python(code, tmp_path, **said(tmp_path, APPLIANCE_START_FD="1"))
     taken, left, inheritable = json.loads(done.stderr)
     assert taken == {
         "origin": f"{tmp_path}/origin", "file": f"{tmp_path}/slots/b/appliance", "payload_id": "f" * 64, "slot": "b",
         "trial": True, "guard_pid": None, "guard_fd": -1, "directory": str(tmp_path),
         "spawn_program": f"{tmp_path}/spawn", "note": "so it is", "version": "7.8.9", "frozen": True,
+        "start_fd": 1,
     }  # fmt: skip
     assert left == ["APPLIANCE_CACHE", "APPLIANCE_ROOT"]
     assert not inheritable

@@ -40,7 +40,7 @@ def test_without_a_record_it_runs_itself(host: Host, origin: Path) -> None:
 def test_the_program_is_told_nothing_but_this(host: Host, origin: Path) -> None:
     start = host.run(
         origin, "run", LD_LIBRARY_PATH="/x", LD_PRELOAD="", _PYI_APPLICATION_HOME_DIR="/y", APPLIANCE_GUARD="1",
-        APPLIANCE_TRIAL="1", APPLIANCE_ORIGIN="/z", APPLIANCE_LOCK_FD="7", HOME="/h",
+        APPLIANCE_TRIAL="1", APPLIANCE_ORIGIN="/z", APPLIANCE_LOCK_FD="7", APPLIANCE_START_FD="1", HOME="/h",
     )  # fmt: skip
     assert sorted(fake.names(start)) == [
         "APPLIANCE_BUNDLE", "APPLIANCE_CACHE", "APPLIANCE_LOCK_FD", "APPLIANCE_ORIGIN", "APPLIANCE_PAYLOAD",
@@ -110,6 +110,37 @@ def test_a_file_that_a_person_dropped_runs_itself(host: Host, origin: Path) -> N
 def test_a_slots_own_file_is_no_dropped_one(host: Host, origin: Path) -> None:
     host.record(host.slot("a", "2.0") + BLESSED, EMPTY)
     assert picture(host.run(host.slots / "a/appliance", "run")) == ("2.0", "a", "0")
+
+
+def test_starts_at_the_same_time_spend_one_try(host: Host, origin: Path) -> None:
+    """A guard and an init, say, or a person beside them: one is the daemon, the others find that out."""
+    host.record(host.slot("a", "1.5") + BLESSED, host.slot("b", "2.0", "daemon") + TRIAL)
+    started = [host.start(origin, "run") for _ in range(4)]
+    pictures = sorted(picture(start) for start in host.wait_for_starts(4))
+    assert pictures == [("1.5", "a", "0")] * 3 + [("2.0", "b", "1")]
+    assert tries_left(host) == 2
+    (daemon,) = [start for start in host.starts() if start["VERSION"] == "2.0"]
+    (waited, *_) = [one for one in started if str(one.pid) != daemon["PID"]]
+    assert "is being started already" in waited.communicate(timeout=fake.PATIENCE_SECONDS)[1]
+
+
+def test_a_start_that_dies_gives_its_turn_away(host: Host, origin: Path) -> None:
+    host.record(host.slot("a", "1.5") + BLESSED, host.slot("b", "2.0", "daemon") + TRIAL)
+    first = host.start(origin, "run")
+    guard = int(host.wait_for_starts(1)[0]["APPLIANCE_GUARD"])
+    second = host.start(origin, "run")
+    first.kill()
+    start = host.wait_for_starts(2)[1]
+    assert (picture(start), int(start["PID"])) == (("2.0", "b", "1"), second.pid)
+    until(lambda: not alive(guard))  # it saw that somebody was faster
+    assert (len(host.starts()), tries_left(host)) == (2, 1)
+
+
+def test_a_turn_that_never_ends_is_waited_for_no_longer_than_a_trial_may_take(host: Host, origin: Path) -> None:
+    host.record(host.slot("a", "1.5") + BLESSED, host.slot("b", "2.0", "stay") + TRIAL, deadline=1)
+    with (host.slots / "starting").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert picture(host.try_once(origin)) == ("2.0", "b", "1")
 
 
 @pytest.mark.parametrize("damage", ["missing", "not executable", "no program", "cut short", "flipped byte"])
