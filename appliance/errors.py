@@ -1,7 +1,7 @@
 """Five kinds of error, named by who acts next.
 
 Messages read "cannot VERB OBJECT: CAUSE", with paths and numbers. A bug is an AssertionError and no room catches it;
-only the supervisor catches Exception, for the service it runs.
+only the supervisor catches Exception, for the service it runs, and for work that is given to its ``contain``.
 """
 
 from __future__ import annotations

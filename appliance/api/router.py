@@ -97,7 +97,10 @@ class Parameter:
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """One resource and method. ``reads``: a reader may ask it; ``control``: only on the control socket."""
+    """One resource and method. ``reads``: a reader may ask it; ``control``: only on the control socket.
+
+    ``waits``: the answer may take as long as a unit does, so it matters whether anybody still waits for it.
+    """
 
     method: str
     pattern: str
@@ -109,6 +112,7 @@ class Route:
     reads: bool = True
     control: bool = False
     public: bool = False  # needs no token
+    waits: bool = False
     parameters: tuple[Parameter, ...] = ()
     body: Mapping[str, Any] | None = None  # JSON Schema of the request
     statuses: Mapping[int, str] = field(default_factory=dict)  # other answers worth a word

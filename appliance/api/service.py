@@ -9,11 +9,12 @@ import trio
 
 from appliance.api.access import ControlDoor, StatusDoor
 from appliance.api.event_routes import event_routes
+from appliance.api.limits import Limits
 from appliance.api.log_routes import log_routes
 from appliance.api.openapi import document
 from appliance.api.page import page_routes
 from appliance.api.router import Caller, Reply, Request, Route, Router, json_answer
-from appliance.api.server import HttpServer, Limits
+from appliance.api.server import HttpServer
 from appliance.api.status_routes import status_routes
 from appliance.api.store_routes import store_routes
 from appliance.api.subjects import StatusSettings, Subjects

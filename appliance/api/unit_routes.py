@@ -120,6 +120,7 @@ def unit_routes(subjects: Subjects) -> tuple[Route, ...]:
                 parameters=NAME,
                 reads=False,
                 control=True,
+                waits=True,
             )
             for word, (method, summary) in VERBS.items()
         ),

@@ -110,6 +110,7 @@ def unit_work_routes(subjects: Subjects) -> tuple[Route, ...]:
             },
             reads=False,
             control=True,
+            waits=True,
         ),
         Route(
             method="POST",
@@ -150,6 +151,7 @@ def unit_work_routes(subjects: Subjects) -> tuple[Route, ...]:
             summary="Wait until a unit is ready, healthy, over or stopped",
             answer="Whether it is so now; after at most the timeout",
             schema=Waited,
+            waits=True,
             parameters=(
                 *NAME,
                 Parameter("for", "ready (default), healthy, exit or stopped"),
@@ -199,6 +201,7 @@ def unit_work_routes(subjects: Subjects) -> tuple[Route, ...]:
                 parameters=NAME,
                 reads=False,
                 control=True,
+                waits=True,
             )
             for verb, summary in ENABLEMENT.items()
         ),

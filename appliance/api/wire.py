@@ -80,7 +80,9 @@ def object_untrusted(body: bytes) -> Mapping[str, Any]:
     if not body.strip():
         return {}
     try:
-        value = json.loads(body)
+        value = json.loads(body.decode("utf-8-sig"))
+        if b"\\u" in body:
+            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text: it cannot be kept
     except (ValueError, RecursionError) as exc:  # not JSON, not UTF-8, a number of 5,000 digits, 10,000 brackets
         raise InputError(f"cannot read the request body: it is no JSON: {exc}", where="body") from None
     if not isinstance(value, dict):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
+from appliance.errors import InputError
 from appliance.schema.conversion import section_fields
 from appliance.schema.findings import BARE_KEY
 from appliance.schema.quantities import Quantity, format_duration, format_size
@@ -26,7 +27,7 @@ def to_plain(section: object) -> dict[str, Any]:
 
 
 def to_toml(data: Mapping[str, Any]) -> str:
-    """The same as text that ``read`` takes."""
+    """The same as text that ``read`` takes; what is None is left out. Raises InputError for None in a list."""
     lines: list[str] = []
     _write_table(data, (), lines)
     return "\n".join(lines).strip("\n") + "\n"
@@ -59,9 +60,9 @@ def _plain(value: Any, hint: Any) -> Any:
 def _write_table(data: Mapping[str, Any], path: tuple[str, ...], lines: list[str]) -> None:
     tables: list[tuple[str, Any]] = []
     for key, value in data.items():
-        if isinstance(value, Mapping) or (value and isinstance(value, list) and isinstance(value[0], Mapping)):
+        if isinstance(value, Mapping) or _is_tables(value):
             tables.append((key, value))
-        else:
+        elif value is not None:
             lines.append(f"{_key((key,))} = {_value(value)}")
     for key, value in tables:
         inner = (*path, key)
@@ -74,6 +75,10 @@ def _write_table(data: Mapping[str, Any], path: tuple[str, ...], lines: list[str
                 _write_table(one, inner, lines)
 
 
+def _is_tables(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, Mapping) for one in value)
+
+
 def _value(value: Any) -> str:
     match value:
         case bool():
@@ -84,6 +89,11 @@ def _value(value: Any) -> str:
             return repr(value)
         case list():
             return "[" + ", ".join(_value(one) for one in value) + "]"
+        case Mapping():
+            inner = (f"{_key((key,))} = {_value(one)}" for key, one in value.items() if one is not None)
+            return "{" + ", ".join(inner) + "}"
+        case None:
+            raise InputError("cannot write a list with null in it: TOML has no word for that")
         case _:
             return _string(str(value))
 

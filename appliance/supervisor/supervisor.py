@@ -243,7 +243,7 @@ class Supervisor:
                         life.scope.deadline = math.inf
                         it.ready_at = trio.current_time()
                         self._feed(it, Event.CAME_UP, "")
-        except Exception as exc:  # noqa: BLE001 - the one blanket catch of the house
+        except Exception as exc:  # noqa: BLE001 - here and in containing.py, nowhere else
             fault = exc
         except BaseException:  # cancelled with the whole supervisor; the picture must still be true
             if it.state is not State.STOPPING:

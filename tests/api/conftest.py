@@ -14,7 +14,7 @@ import trio
 
 from api.sim import Sim
 from appliance.api import Api
-from appliance.api.server import Limits
+from appliance.api.limits import Limits
 from appliance.host import sockets
 
 GENEROUS = 60

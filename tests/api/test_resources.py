@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from api.conftest import GENEROUS, Serve
 from api.sim import Sim, service, unit
-from appliance.api.server import Limits
+from appliance.api.limits import Limits
 
 
 def encoded(text: str) -> str:

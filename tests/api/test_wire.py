@@ -52,6 +52,18 @@ def test_bodies_raise_only_input_errors(body: bytes) -> None:
         object_untrusted(body)
 
 
+@pytest.mark.parametrize(
+    "body", [b'{"a": "\\ud800"}', b'{"\\udfff": 1}', b'{"a": "\xed\xa0\x80"}', b'{"a": ["\\ud83d"]}']
+)
+def test_text_that_nobody_could_keep_is_refused(body: bytes) -> None:
+    with pytest.raises(InputError, match="cannot read the request body"):
+        object_untrusted(body)
+
+
+def test_a_mark_of_the_byte_order_is_passed_over() -> None:
+    assert object_untrusted(b'\xef\xbb\xbf{"a": "\\ud83d\\ude00"}') == {"a": "\U0001f600"}
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda one: st.lists(one, max_size=3)
 )

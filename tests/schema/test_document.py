@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pytest
+import tomli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -263,3 +264,27 @@ def test_no_value_makes_it_raise(key: str, value: Any) -> None:
     conversion = Conversion()
     conversion.to_section({key: value}, Example)
     assert all(one.path.startswith(key) for one in conversion.problems if one.path != "grace")
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+TREES = st.recursive(
+    LEAVES,
+    lambda one: st.lists(one, max_size=4) | st.dictionaries(st.text(max_size=5), one, max_size=4),
+    max_leaves=20,
+)
+
+
+def without_null(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: without_null(one) for key, one in value.items() if one is not None}
+    return [without_null(one) for one in value] if isinstance(value, list) else value
+
+
+@given(st.dictionaries(st.text(max_size=5), TREES, max_size=5))
+def test_whatever_json_holds_is_written_as_toml_that_says_the_same(data: dict[str, Any]) -> None:
+    try:
+        text = to_toml(data)
+    except InputError as error:
+        assert "null" in error.message  # noqa: PT017 - in a list; in a table it is left out
+    else:
+        assert tomli.loads(text) == without_null(data)
