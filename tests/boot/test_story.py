@@ -136,8 +136,8 @@ def test_a_version_that_dies_at_once_has_three_tries(machine: VM, fleet: Fleet, 
         assert f"appliance_3.0.0+{left}-{3 - left}.efi" in entries(machine)
     wait_version(machine, "2.0.0")
     assert machine.resets() - before >= 4  # the update, and three tries
-    machine.wait(r"update rolled back: version=3\.0\.0 \(3\.0\.0 used up its 3 starts", LONG)
-    machine.wait(r"KEPT first in appliance 2\.0\.0", LONG)
+    back = r"update rolled back: version=3\.0\.0 \(3\.0\.0 used up its 3 starts"
+    machine.wait_all(back, r"KEPT first in appliance 2\.0\.0", timeout=LONG)
 
 
 @UNSHOWN
@@ -158,8 +158,7 @@ def test_a_version_that_hangs_is_reset_by_the_watchdog(machine: VM, fleet: Fleet
     before = machine.count("WATCHDOG")
     wait_version(machine, "2.0.0")
     assert machine.count("WATCHDOG") - before == 3
-    machine.wait(r"update rolled back: version=5\.0\.0", LONG)
-    machine.wait(r"KEPT first in appliance 2\.0\.0", LONG)
+    machine.wait_all(r"update rolled back: version=5\.0\.0", r"KEPT first in appliance 2\.0\.0", timeout=LONG)
 
 
 @UNSHOWN

@@ -108,6 +108,16 @@ class VM:
                 if not self._changed.wait(max(0.0, limit - time.monotonic())) and time.monotonic() >= limit:
                     raise TimeoutError(f"no {pattern!r} within {timeout} s; last: {self.last()}")
 
+    def wait_all(self, *patterns: str, timeout: float = 180) -> list[str]:
+        """A line for each, in whatever order they come. Raises TimeoutError, MachineGone."""
+        begin, limit, end, found = self._position, time.monotonic() + timeout, 0, []
+        for pattern in patterns:
+            self._position = begin
+            found.append(self.wait(pattern, max(1.0, limit - time.monotonic())))
+            end = max(end, self._position)
+        self._position = end
+        return found
+
     def last(self, count: int = 8) -> str:
         """The end of its serial output."""
         return " | ".join(self.lines[-count:])
