@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -57,21 +58,33 @@ def build_program(name: str) -> Path:
 
 
 def build_initrd(kernel: Kernel, init: bytes, *, fast: bool = False) -> bytes:
-    """zstd, as the kernel unpacks it fastest."""
-    archive = Cpio()
+    """zstd, as the kernel unpacks it fastest; archives of their own, so that another program leaves the modules alone.
+
+    The kernel starts /init even after an archive whose checksum was wrong, but unpacks nothing behind it: so the name
+    comes last, and of an initramfs that has rotted nothing is run.
+    """
+    modules = Cpio()
     for directory in ("dev", "proc", "sys", "run", "sysroot", "mnt", "modules"):
-        archive.directory(directory)
-    archive.character_device("dev/console", 5, 1)
-    archive.character_device("dev/kmsg", 1, 11)
-    archive.character_device("dev/null", 1, 3, 0o666)
+        modules.directory(directory)
+    modules.character_device("dev/console", 5, 1)
+    modules.character_device("dev/kmsg", 1, 11)
+    modules.character_device("dev/null", 1, 3, 0o666)
     order = []
     for number, (name, module) in enumerate(load_order(kernel, MODULES)):
         order.append(f"{number:02d}-{name}.ko")
-        archive.file(f"modules/{order[-1]}", module)
-    archive.file("modules/order", ("\n".join(order) + "\n").encode())
-    archive.file("init", init, 0o755)
+        modules.file(f"modules/{order[-1]}", module)
+    modules.file("modules/order", ("\n".join(order) + "\n").encode())
+    program = Cpio()
+    program.file("program", init, 0o755)
+    name = Cpio()
+    name.link("init", "program")
+    return b"".join(_packed(archive.finish(), fast=fast) for archive in (modules, program, name))
+
+
+def _packed(data: bytes, *, fast: bool) -> bytes:
     command = ["zstd", "-q", "-3" if fast else "-19", "-T1", "-c"]
-    return subprocess.run(command, input=archive.finish(), capture_output=True, check=True).stdout
+    packed = subprocess.run(command, input=data, capture_output=True, check=True).stdout
+    return packed + bytes(-len(packed) % 4)
 
 
 def build_parts(
@@ -98,6 +111,7 @@ def build_uki_of(
     initrd = build_initrd(kernel, init or build_program("init").read_bytes(), fast=fast)
     own = f"appliance.watchdog={WATCHDOG_SECONDS} appliance.version={version}"
     command_line = f"{COMMAND_LINE} {own} {root.arguments()} {arguments}".strip()
+    command_line += f" appliance.sum={zlib.crc32(command_line.encode()):08x}"  # init.c looks
     sections = {
         ".osrel": os_release(version).encode(),
         ".cmdline": command_line.encode(),

@@ -30,6 +30,10 @@ class Cpio:
         self.directory(path.strip("/").rpartition("/")[0])
         self._entry(path.strip("/"), stat.S_IFREG | mode, data)
 
+    def link(self, path: str, target: str) -> None:
+        """A symbolic link."""
+        self._entry(path.strip("/"), stat.S_IFLNK | 0o777, target.encode())
+
     def character_device(self, path: str, major: int, minor: int, mode: int = 0o600) -> None:
         """A node; making it in an archive takes no root."""
         self.directory(path.strip("/").rpartition("/")[0])

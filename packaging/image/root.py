@@ -1,4 +1,8 @@
-"""The read-only root of a slot: our file, its program unpacked, kernel modules, fsck; erofs with a dm-verity tree."""
+"""The read-only root of a slot: our file, its program unpacked, kernel modules, fsck; erofs with a dm-verity tree.
+
+An update fetches the chunks that changed, so little must change when one of our modules does: erofs.py lays the file
+system out for that, and whatever a version's name would get into stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +19,19 @@ from pack import FOOTER, INTERPRETER, LIBRARIES
 
 from appliance.update.boot_entries import release_text
 from image.disk import STATE_SIZE, make_state
+from image.erofs import BLOCK, write_erofs
 from image.kernel import Kernel, module_bytes, module_facts
 
-EPOCH = "1700000000"
-BLOCK = 4096
+EPOCH = 1700000000
 NAMESPACE = uuid.UUID("6f1f9f0e-1c5b-4b60-8f1f-7d2f6a3b9a01")
 DIRECTORIES = (
     "proc", "sys", "dev", "run", "tmp", "var", "boot", "mnt", "root", "etc/appliance", "etc/ssl/certs",
     "usr/bin", "usr/sbin", "usr/lib/appliance", "usr/lib/modules",
 )  # fmt: skip
+SALT = hashlib.sha256(b"appliance root").hexdigest()  # always the same: so is the hash of a block that did not change
+PROGRAM = "/usr/lib/appliance/program"  # a link to the directory of this version: it is written into programs
+# What no two versions have in common, by a part of its path.
+LATE = ("etc/os-release", "usr/bin/appliance", "/VERSION", "/BUILT", "/_internal/appliance/")
 FSCK = Path("/sbin/e2fsck.static")
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 # A host with no keyboard, no sound and no screen but a text console; hardware for networks and disks stays.
@@ -34,7 +42,7 @@ LEFT_OUT = (
     "net/ceph", "net/dccp", "net/rxrpc", "net/tipc", "net/atm", "net/batman-adv", "net/6lowpan", "net/ieee802154",
     "drivers/net/wireless", "drivers/target", "drivers/cxl", "drivers/infiniband", "net/rds", "net/smc", "net/sunrpc",
     "fs/nfs", "fs/nfsd", "fs/lockd", "net/openvswitch", "net/mptcp_diag", "drivers/crypto/ccp", "drivers/crypto/qat",
-)
+)  # fmt: skip
 LINKS = {"etc/resolv.conf": "/run/appliance/resolv.conf", "etc/hostname": "/run/appliance/hostname"}
 LINKS |= {"etc/machine-id": "/run/appliance/machine-id", "sbin": "usr/sbin", "bin": "usr/bin", "lib": "usr/lib"}
 TEXTS = {
@@ -121,18 +129,18 @@ def os_release(version: str) -> str:
     """systemd-boot sorts by IMAGE_ID, then by IMAGE_VERSION."""
     released = release_text(version)
     return (
-        f'ID=appliance\nNAME=Appliance\nIMAGE_ID=appliance\nVERSION_ID={version}\nIMAGE_VERSION={released}\n'
+        f"ID=appliance\nNAME=Appliance\nIMAGE_ID=appliance\nVERSION_ID={version}\nIMAGE_VERSION={released}\n"
         f'PRETTY_NAME="Appliance {version}"\n'
     )
 
 
 def _unpack(tree: Path, staged: Path, identity: str, version: str) -> None:
     """As launcher/unpack.c would, so that nothing is unpacked into memory at boot (launcher/place.c looks here)."""
-    place = f"/usr/lib/appliance/{identity}"
-    target = tree / place.lstrip("/")
+    target = tree / "usr/lib/appliance" / identity
+    (tree / PROGRAM.lstrip("/")).symlink_to(identity)
     shutil.copytree(staged, target, symlinks=True)
     (target / "VERSION").write_text(f"{version}\n")
-    for room, path in ((INTERPRETER, f"{place}/lib/ld.so"), (LIBRARIES, f"{place}/lib:{place}/_internal")):
+    for room, path in ((INTERPRETER, f"{PROGRAM}/lib/ld.so"), (LIBRARIES, f"{PROGRAM}/lib:{PROGRAM}/_internal")):
         program = (target / "appliance").read_bytes()
         assert program.count(room.encode()) == 1, "the program has no room for its paths"
         (target / "appliance").write_bytes(program.replace(room.encode(), path.encode().ljust(len(room), b"\0")))
@@ -160,14 +168,14 @@ def _seal(tree: Path, out: Path, *, fast: bool) -> Root:
         what = os.readlink(path).encode() if path.is_symlink() else path.read_bytes() if path.is_file() else b""
         contents.update(f"{path.relative_to(tree)}\0{len(what)}\0".encode() + what)
     identity = uuid.uuid5(NAMESPACE, contents.hexdigest())
-    salt = hashlib.sha256(f"salt {contents.hexdigest()}".encode()).hexdigest()
     out.unlink(missing_ok=True)
-    make = ["mkfs.erofs", "-zlz4" if fast else "-zlz4hc", "--all-root", f"-T{EPOCH}", "-U", str(identity), "--quiet"]
-    subprocess.run([*make, out, tree], check=True, capture_output=True)
+    write_erofs(
+        tree, out, identity=identity, epoch=EPOCH, late=lambda path: any(part in path for part in LATE), fast=fast
+    )
     size = out.stat().st_size
     assert size % BLOCK == 0
-    verity = ["veritysetup", "format", f"--hash-offset={size}", f"--data-blocks={size // BLOCK}", f"--salt={salt}"]
+    verity = ["veritysetup", "format", f"--hash-offset={size}", f"--data-blocks={size // BLOCK}", f"--salt={SALT}"]
     verity += [f"--uuid={identity}", str(out), str(out)]
     printed = subprocess.run(verity, check=True, capture_output=True, text=True).stdout
     root_hash = next(line.split()[-1] for line in printed.splitlines() if line.startswith("Root hash:"))
-    return Root(out, size // BLOCK, root_hash, salt, identity)
+    return Root(out, size // BLOCK, root_hash, SALT, identity)

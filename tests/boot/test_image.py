@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,12 @@ from typing import Any
 import pytest
 
 from appliance.host import block_devices
+from appliance.payload import average_for, chunk_hash, cut
 from appliance.update.os_payload import HEADER_SIZE, decode_header
 from tests.boot.guest import HOUSE
 
 sys.path[:0] = [str(HOUSE / "packaging")]
-TOOLS = ("mkfs.erofs", "veritysetup", "sfdisk", "mkfs.vfat", "mcopy", "mkfs.ext4")
+TOOLS = ("fsck.erofs", "veritysetup", "sfdisk", "mkfs.vfat", "mcopy", "mkfs.ext4")
 pytestmark = [
     pytest.mark.boot,
     pytest.mark.skipif(not (HOUSE / "dist/appliance").exists(), reason="needs dist/appliance: ./build.sh"),
@@ -77,6 +80,57 @@ def test_two_builds_are_the_same_bytes(image: Path, place: Path) -> None:
     for suffix in (".img", ".os", ".efi", ".initrd", ".vmlinuz"):
         run("cmp", image.with_suffix(suffix), again.with_suffix(suffix))
     shutil.rmtree(place / "two")
+
+
+def test_a_changed_module_changes_little(image: Path, place: Path) -> None:
+    """Of what a machine downloads: the chunks that the version before does not have (appliance/payload)."""
+    from image.build import build_parts, write_payload  # type: ignore[import-not-found]
+    from pack import FOOTER  # type: ignore[import-not-found]
+
+    staged = place / "staged"
+    shutil.copytree(HOUSE / ".build/staged", staged, symlinks=True)
+    module = staged / "_internal/appliance/cli/__init__.pyc"
+    more = hashlib.shake_256(b"more of it").digest(9000)
+    module.write_bytes(module.read_bytes() + more)
+    (staged / "_internal/appliance/api/brand_new.pyc").write_bytes(more[:7000])
+    binary, data = place / "other", (HOUSE / "dist/appliance").read_bytes()
+    offset, packed, unpacked, _, _, magic = FOOTER.unpack(data[-FOOTER.size :])
+    binary.write_bytes(data[: -FOOTER.size] + FOOTER.pack(offset, packed, unpacked, b"0f" * 32, b"1.2.4", magic))
+    new = place / "new.os"
+    write_payload(new, build_parts(place / "new-root", version="1.2.4", binary=binary, staged=staged))
+    here = {chunk_hash(chunk) for chunk in chunks(image.with_suffix(".os"))}
+    lacking = [chunk for chunk in chunks(new) if chunk_hash(chunk) not in here]
+    share = sum(map(len, lacking)) / new.stat().st_size
+    print(f"{len(lacking)} chunks, {share:.2%} of {new.stat().st_size / 1e6:.1f} MB")
+    assert share < 0.03
+
+
+def chunks(path: Path) -> list[bytes]:
+    data = path.read_bytes()
+    return [chunk for _, chunk in cut(lambda at, size: data[at : at + size], len(data), average=average_for(len(data)))]
+
+
+def test_the_file_system_gives_back_what_went_into_it(tmp_path: Path) -> None:
+    """Lengths around a block, what can be compressed and what cannot, names that fill several blocks."""
+    from image.erofs import write_erofs  # type: ignore[import-not-found]
+
+    tree, noise = tmp_path / "tree", hashlib.shake_256(b"noise").digest(600_001)
+    (tree / "many/deep/down").mkdir(parents=True)
+    for number in range(700):
+        (tree / f"many/a-file-of-the-number-{number}").write_text(f"{number}" * number)
+    for length in (0, 1, 4095, 4096, 4097, 8191, 8192, 8193, 262_143, 262_144, 262_145, 600_001):
+        (tree / f"zeros-{length}").write_bytes(bytes(length))
+        (tree / f"noise-{length}").write_bytes(noise[:length])
+        (tree / f"both-{length}").write_bytes((noise[:5000] + bytes(7000) + b"words " * 3000)[:length] * 3)
+    (tree / "link").symlink_to("many/deep")
+    (tree / "long").symlink_to("/".join(["x" * 100] * 40))
+    for fast in (False, True):
+        image, out = tmp_path / f"image-{fast}", tmp_path / f"out-{fast}"
+        write_erofs(
+            tree, image, identity=uuid.UUID(int=5), epoch=1700000000, late=lambda path: "many" in path, fast=fast
+        )
+        run("fsck.erofs", f"--extract={out}", image)
+        run("diff", "-r", "--no-dereference", tree, out)
 
 
 def test_the_partition_table_is_sound(image: Path) -> None:
