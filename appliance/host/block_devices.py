@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import mmap
 import os
 import struct
 import subprocess
 
 from appliance.errors import UnavailableError
 from appliance.host import gpt
+from appliance.host.direct import DirectFile
 
 _BLKPG, _BLKPG_RESIZE, _BLKGETSIZE64, _BLKFLSBUF = 0x1269, 3, 0x80081272, 0x1261
 _EXT4_IOC_RESIZE_FS = 0x40086610
@@ -30,15 +30,10 @@ def device_size(path: str) -> int:
 
 
 def read_from_disk(path: str, at: int, size: int) -> bytes:
-    """Past the page cache (O_DIRECT); ``at`` and ``size`` are multiples of 4,096. Raises UnavailableError."""
+    """From the medium; ``at`` and ``size`` are multiples of 4,096. Raises UnavailableError."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
-        try:
-            with mmap.mmap(-1, size) as room:  # memory that begins with a page
-                length = os.preadv(descriptor, [room], at)
-                return room[:length]
-        finally:
-            os.close(descriptor)
+        with DirectFile(path, size_max=size) as file:
+            return file.read(at, size)
     except OSError as exc:
         raise UnavailableError(f"cannot read {path} from byte {at} on: {exc.strerror}", where=path) from exc
 

@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import errno
 import fcntl
-import mmap
 import os
 import stat
 import struct
@@ -14,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 
 from appliance.errors import ConflictError, InputError, UnavailableError
+from appliance.host.direct import DirectFile
 
 CHUNK = 1 << 20
 _BLKRRPART, _BLKSSZGET, _BLKZEROOUT, _BLKFLSBUF = 0x125F, 0x1268, 0x127F, 0x1261
@@ -84,21 +84,15 @@ class TakenDisk:
             return os.pread(self._descriptor, size, at)
 
     @contextlib.contextmanager
-    def medium(self) -> Iterator[Medium]:
+    def medium(self) -> Iterator[DirectFile]:
         """To read what is on the medium, not what the kernel remembers. Raises UnavailableError."""
         with self._told("read"):
             self.sync()
             if self._is_device:
                 fcntl.ioctl(self._descriptor, _BLKFLSBUF, 0)
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            try:
-                descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
-            except OSError:  # a file system without it (tmpfs)
-                descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                yield Medium(descriptor)
-            finally:
-                os.close(descriptor)
+            with DirectFile(self.path, size_max=CHUNK) as medium:
+                yield medium
 
     def announce(self) -> None:
         """Have the kernel look for the partitions, if it can now."""
@@ -116,19 +110,6 @@ class TakenDisk:
             yield
         except OSError as exc:
             raise UnavailableError(f"cannot {verb} {self.path}: {exc.strerror}") from exc
-
-
-class Medium:
-    """Reads whole chunks."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._buffer = mmap.mmap(-1, CHUNK)  # O_DIRECT wants an aligned one
-
-    def read(self, at: int, size: int) -> bytes:
-        """``size``: at most a chunk, of whole sectors. Raises OSError."""
-        got = os.preadv(self._descriptor, [memoryview(self._buffer)[:size]], at)
-        return self._buffer[:got]
 
 
 def fresh_identity() -> uuid.UUID:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from appliance.errors import ConflictError, NotFoundError
+from appliance.host.direct import DirectFile
 from appliance.host.files import sync_directory, translate
 
 _PIECE = 1 << 20
@@ -24,11 +25,15 @@ _NETWORK_NAMES = {
 class SlotCalls(Protocol):
     """What ``update.slots`` does to the disk. Nothing is durable before ``sync`` / ``sync_directory`` returned."""
 
+    @property
+    def not_from_disk(self) -> str:
+        """Why the last file that was to come from the medium did not; empty when it did."""
+
     def read(self, path: str, *, size_max: int) -> bytes:
         """The first ``size_max`` bytes; empty when there is no such file."""
 
     def pieces(self, path: str, *, from_disk: bool = False) -> Iterator[bytes]:
-        """The whole file; ``from_disk`` asks the kernel to forget what it holds of it first."""
+        """The whole file; ``from_disk``: from the medium, not from the kernel's memory."""
 
     def write_at(self, path: str, offset: int, data: bytes, *, mode: int = 0o644) -> None:
         """Write into the file, making it when it is missing."""
@@ -61,6 +66,8 @@ class SlotCalls(Protocol):
 class RealSlotCalls:
     """The machine. Raises InputError, NotFoundError, UnavailableError as host.files does."""
 
+    not_from_disk = ""  # why the last file that was to come from the medium came through the kernel's memory
+
     def read(self, path: str, *, size_max: int) -> bytes:
         """The first ``size_max`` bytes; empty when there is no such file."""
         try:
@@ -72,12 +79,14 @@ class RealSlotCalls:
             raise translate(exc, "read", path) from exc
 
     def pieces(self, path: str, *, from_disk: bool = False) -> Iterator[bytes]:
-        """The whole file; ``from_disk`` asks the kernel to forget what it holds of it first (posix_fadvise(2))."""
+        """The whole file; ``from_disk``: from the medium (O_DIRECT), where the file system can do that."""
         try:
+            if from_disk:
+                with DirectFile(path) as direct:
+                    self.not_from_disk = direct.refused
+                    yield from direct.pieces()
+                return
             with open(path, "rb", buffering=0) as file:
-                if from_disk:
-                    with contextlib.suppress(OSError):
-                        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
                 while piece := file.read(_PIECE):
                     yield piece
         except OSError as exc:

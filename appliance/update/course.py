@@ -157,6 +157,8 @@ class Course(Verdict):
         await trio.to_thread.run_sync(slot.write, file)
         await self._enter(Phase.VERIFYING)
         await trio.to_thread.run_sync(lambda: slot.verify(sha256=offer.sha256, length=offer.length))
+        if self.slots.not_from_disk:
+            self._publish("verified", version=offer.version, reason=self.slots.not_from_disk)
         limits = self.settings.health
         well = tuple(sorted(name for name, is_well in self._health.unit_health().items() if is_well))
         # Kept before the record says so: a trial that does not know which units were well would prove nothing.

@@ -162,6 +162,11 @@ class Slots:
         """Of an OS: the boot entry and the root hash of that slot."""
         return "", ""
 
+    @property
+    def not_from_disk(self) -> str:
+        """Why the slot that was verified last could not be read back from the medium itself."""
+        return self._calls.not_from_disk
+
     def measure(self, path: str, *, from_disk: bool = False) -> tuple[str, int]:
         """sha256 and length."""
         digest, length = hashlib.sha256(), 0

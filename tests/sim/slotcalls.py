@@ -43,6 +43,8 @@ Thing = SimFile | str  # a string is where a symbolic link points to
 class SimSlotCalls:
     """``cut_at``: the number of the changing call at which the power goes; ``fail_at``: where the disk is full."""
 
+    not_from_disk = ""
+
     def __init__(self, seed: int = 0, cut_at: int = 0, fail_at: int = 0, *, freeze: bool = False) -> None:
         """``freeze``: at the cut the disk stays as it is, what is synced apart from what is not."""
         self.rng = random.Random(seed)
