@@ -97,6 +97,8 @@ def _slots(update: Mapping[str, Any]) -> str:
         how = "running, " if slot["running"] else ""
         if slot["version"]:
             tries = "good" if slot["blessed"] else f"on trial, {slot['tries']} tries left"
+            if not slot["blessed"] and not slot.get("priority", 1):
+                tries = "given up"
             texts.append(f"{slot['name']}: {slot['version']} ({how}{tries})")
         else:
             texts.append(f"{slot['name']}: empty")

@@ -40,6 +40,20 @@ def status(**more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("slot", "said"),
+    [
+        ({"priority": 1, "blessed": True, "tries": 3}, "b: 2.0.0 (good)"),
+        ({"priority": 3, "blessed": False, "tries": 2}, "b: 2.0.0 (on trial, 2 tries left)"),
+        ({"priority": 0, "blessed": False, "tries": 0}, "b: 2.0.0 (given up)"),
+    ],
+)
+def test_what_is_said_of_a_slot(slot: dict[str, object], said: str) -> None:
+    update = {"state": "idle", "slots": [{"name": "b", "version": "2.0.0", "running": False, **slot}]}
+    rows = "\n".join(rows_of(ScreenPicture(status=status(update=update))))
+    assert said in rows
+
+
 def test_rows_tell_what_matters() -> None:
     rows = "\n".join(rows_of(ScreenPicture(
         status=status(ready=False, reasons=["store is backoff: disk full"], settings={"problem": "2:1: x"}),
