@@ -236,16 +236,15 @@ class Connection:
 
                 async def pump() -> None:
                     nonlocal whole
-                    async with sender:
-                        with pumping:
-                            try:
-                                async for chunk in stream.chunks:
-                                    await sender.send(chunk)
-                            except ApplianceError as error:
-                                whole = await _last_words(stream, sender, error)
-                            finally:
-                                with trio.move_on_after(CLOSE_SECONDS, shield=True):
-                                    await stream.chunks.aclose()
+                    with sender, pumping:  # not "async with sender", whose checkpoint would swallow a bug
+                        try:
+                            async for chunk in stream.chunks:
+                                await sender.send(chunk)
+                        except ApplianceError as error:
+                            whole = await _last_words(stream, sender, error)
+                        finally:
+                            with trio.move_on_after(CLOSE_SECONDS, shield=True):
+                                await stream.chunks.aclose()
 
                 nursery.start_soon(pump)
                 gone = True

@@ -18,6 +18,7 @@ SCALARS: Mapping[Any, dict[str, Any]] = {
     bytes: {"type": "string", "contentEncoding": "base64"},
     type(None): {"type": "null"},
 }
+TEXT = {"pattern": "^[^\\u0000-\\u001f\\u007f]*$"}  # of a target: what has a control character is refused
 ERROR = {
     "type": "object",
     "required": ["error"],
@@ -30,7 +31,7 @@ ERROR = {
                     "type": "string",
                     "enum": [
                         "input", "not-found", "conflict", "unavailable", "not-yet", "not-running", "untrusted",
-                        "corrupt",
+                        "corrupt", "error",
                     ],
                 },
                 "message": {"type": "string", "description": "cannot VERB OBJECT: CAUSE"},
@@ -92,12 +93,16 @@ def _operation(route: Route, components: dict[str, Any]) -> dict[str, Any]:
                 "in": "path" if parameter.name in in_path else "query",
                 "required": parameter.name in in_path,
                 "description": parameter.summary,
-                "schema": {"type": parameter.type},
+                "schema": {"type": parameter.type, **(TEXT if parameter.type == "string" else {})},
             }
             for parameter in route.parameters
         ]
-    if route.body is not None:
-        operation["requestBody"] = {"content": {"application/json": {"schema": dict(route.body)}}}
+    if route.method == "POST":
+        body = {"type": "object", **(route.body or {}), "additionalProperties": False}
+        operation["requestBody"] = {
+            "required": bool(body.get("required")),
+            "content": {"application/json": {"schema": body}},
+        }
     return operation
 
 

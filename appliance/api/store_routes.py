@@ -31,11 +31,36 @@ COMPARE_TARGETS = ("version", "create", "mod", "value", "lease")
 COMPARE_RESULTS = tuple(result.name.lower() for result in CompareResult)
 BASE64 = {"type": "string", "contentEncoding": "base64"}
 INTEGER = {"type": "integer"}
+NATURAL = {"type": "integer", "minimum": 0}
 FLAG = {"type": "boolean"}
 
 
 def _body(*needed: str, **properties: Any) -> dict[str, Any]:
-    return {"type": "object", "required": list(needed), "properties": properties}
+    return {"type": "object", "required": list(needed), "properties": properties, "additionalProperties": False}
+
+
+KEYS = {"key": {**BASE64, "minLength": 1}, "range_end": BASE64}
+RANGE = _body(
+    "key",
+    **KEYS,
+    revision=NATURAL,
+    limit=NATURAL,
+    keys_only=FLAG,
+    count_only=FLAG,
+    sort_target={"enum": list(SORT_TARGETS)},
+    sort_order={"enum": list(SORT_ORDERS)},
+)
+PUT = _body("key", key=KEYS["key"], value=BASE64, lease=INTEGER, prev_kv=FLAG)
+DELETE = _body("key", **KEYS, prev_kv=FLAG)
+COMPARISON = _body(
+    "key",
+    **KEYS,
+    target={"enum": list(COMPARE_TARGETS)},
+    result={"enum": list(COMPARE_RESULTS)},
+    value=BASE64,
+    operand=INTEGER,
+)
+OPERATION = {"anyOf": [_body("put", put=PUT), _body("delete", delete=DELETE), _body("range", range=RANGE)]}
 
 
 def store_routes(subjects: Subjects) -> tuple[Route, ...]:
@@ -94,8 +119,8 @@ def store_routes(subjects: Subjects) -> tuple[Route, ...]:
             headers=(("Content-Disposition", 'attachment; filename="appliance-store.backup"'),),
         )
 
-    key_range = {"key": BASE64, "range_end": BASE64}
-    operations = {"type": "array", "items": {"type": "object"}}
+    comparisons = {"type": "array", "items": COMPARISON}
+    operations = {"type": "array", "items": OPERATION}
     return (
         Route(
             method="GET",
@@ -105,16 +130,21 @@ def store_routes(subjects: Subjects) -> tuple[Route, ...]:
             answer="Revision, keys, bytes, segments",
             schema=StoreStatus,
         ),
-        _acting("range", range_, "Read keys", _body("key", **key_range, revision=INTEGER, limit=INTEGER), reads=True),
-        _acting("put", put, "Write a key", _body("key", key=BASE64, value=BASE64, lease=INTEGER, prev_kv=FLAG)),
-        _acting("delete", delete, "Delete keys", _body("key", **key_range, prev_kv=FLAG)),
+        _acting("range", range_, "Read keys", RANGE, reads=True),
+        _acting("put", put, "Write a key", PUT),
+        _acting("delete", delete, "Delete keys", DELETE),
         _acting(
             "txn",
             txn,
             "Compare, then one of two lists of operations, at one revision",
-            _body(compare=operations, success=operations, failure=operations),
+            _body(compare=comparisons, success=operations, failure=operations),
         ),
-        _acting("compact", compact, "Forget what was before a revision", _body("revision", revision=INTEGER)),
+        _acting(
+            "compact",
+            compact,
+            "Forget what was before a revision",
+            _body("revision", revision={**INTEGER, "minimum": 1}),
+        ),
         Route(
             method="GET",
             pattern="/v1/store/watch",

@@ -23,7 +23,7 @@ ENABLEMENT = {
     "unmask": "Undo mask",
 }
 NAME = (Parameter("name", "The unit"),)
-_NAMES = {"type": "array", "items": {"type": "string"}}
+_NAMES = {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1}
 
 
 def unit_work_routes(subjects: Subjects) -> tuple[Route, ...]:

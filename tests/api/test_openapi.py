@@ -88,3 +88,24 @@ async def test_answers_are_as_described(serve: Serve) -> None:
             assert kind.startswith(expected), path
             if expected == "application/json":
                 check(answer.json(), operation["responses"]["200"]["content"][expected]["schema"], document)
+
+
+async def test_what_a_body_may_hold_is_listed_whole(serve: Serve) -> None:
+    """Each key that the document names is taken, and no other: a client made of it can say everything."""
+    async with serve() as running, running.control() as http:
+        document = (await http.get("/v1/openapi.json")).json()
+        for path, operations in document["paths"].items():
+            if "post" not in operations:
+                continue
+            body = operations["post"]["requestBody"]["content"]["application/json"]["schema"]
+            assert body["additionalProperties"] is False, path
+            asked = await http.post(path.replace("{name}", "web"), json={"no-such-key": 1})
+            assert asked.status_code in (400, 503), path  # 503: what the simulated node cannot do at all
+        key = {"key": "YQ=="}
+        whole = {**key, "keys_only": True, "count_only": False, "sort_target": "mod", "sort_order": "descend"}
+        ranges = document["paths"]["/v1/store/range"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        assert set(whole) <= set(ranges["properties"])
+        check(whole, ranges, document)
+        assert (await http.post("/v1/store/range", json=whole)).status_code == 200
+        txn = document["paths"]["/v1/store/txn"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        check({"compare": [{**key, "target": "version", "operand": 1}], "success": [{"put": key}]}, txn, document)
