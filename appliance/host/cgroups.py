@@ -160,8 +160,10 @@ class Cgroup:
 
     def clear(self, callback: Callable[[], None]) -> None:
         """Kill what is in it, and call back once it is empty: at once when it is empty already."""
-        if not self.empty():
-            self.kill()
+        if self.empty():
+            callback()
+            return
+        self.kill()
         self.when_empty(callback)
 
     def renew(self) -> None:
@@ -169,15 +171,23 @@ class Cgroup:
 
         It must be empty. Raises UnavailableError or InputError.
         """
-        self.remove()
         try:
             try:
-                os.makedirs(self._directory)
+                self._make_anew()
             except FileExistsError:  # held by something that is no process of it; then another name
                 self._directory = self.path = f"{self._directory}.{os.urandom(4).hex()}"
                 os.makedirs(self._directory)
         except OSError as exc:
             raise translate(exc, "make cgroup", self._directory) from exc
+
+    def _make_anew(self) -> None:
+        try:
+            os.mkdir(self._directory)
+        except FileExistsError:
+            self.remove()
+            os.mkdir(self._directory)
+        except FileNotFoundError:
+            os.makedirs(self._directory)
 
     def remove(self) -> None:
         """Take the empty cgroup away, and those that the unit made below it; one in use stays."""

@@ -51,6 +51,7 @@ from appliance.units.unit_logs import UnitLogs
 from appliance.units.unit_section import plain_name
 
 _KERNEL_LOG_SECONDS = 1.0  # first things first
+_STORE_IS_SLOW_SECONDS = 0.1  # while units wait for it, others may go on
 
 
 class Units:
@@ -154,7 +155,10 @@ class Units:
                 nursery.start_soon(self._alarms.run)
                 self._loading.load()
                 self._loading.adopt()
+                waits = self._alarms.after(_STORE_IS_SLOW_SECONDS, self._settling.begun.set)
                 await self._loading.recall()
+                if waits is not None:
+                    waits.cancel()
                 self._triggers.begin()
                 self._alarms.after(_KERNEL_LOG_SECONDS, lambda: self._logs.begin(self._processes.poller))
                 self._settling.mark(register.runners)
@@ -183,7 +187,7 @@ class Units:
             self._holder.close()
 
     async def wait_begun(self) -> None:
-        """Until all that could start at once was started, or adopted."""
+        """Until all that could start at once was started, or adopted; or it is the store that they wait for."""
         await self._settling.begun.wait()
 
     def detach(self) -> None:

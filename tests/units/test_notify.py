@@ -145,11 +145,12 @@ async def test_another_main_process(stage: Stage, tmp_path: Path) -> None:
     ("exec", "post_start", True), ("main", "post_start", False),
 ])  # fmt: skip
 async def test_who_may_speak(stage: Stage, access: str, who: str, heard: bool) -> None:
-    (stage.root / "say.py").write_text(TALK + "say('STATUS=heard')\n")
+    again = "while sys.argv[1:]:\n    time.sleep(0.05)\n    say('STATUS=heard')\n"
+    (stage.root / "say.py").write_text(f"{TALK}say('STATUS=heard')\n{again}")
     say = f"{PYTHON} {stage.root}/say.py"
     script = {
         "main": f"exec {PYTHON} -c \"exec(open('{stage.root}/say.py').read()); time.sleep(1000)\"",
-        "child": f"{say}; echo said; sleep 1000",
+        "child": f"{say} 1 & echo said; sleep 1000",  # again and again: whose a dead one was nobody can tell
         "post_start": "echo said; sleep 1000",
     }[who]
     post = f"post_start = '{say}'\n" if who == "post_start" else ""
