@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from appliance.cli.redaction import redact, redact_unit
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, NotFoundError
 from appliance.host import files, node
 from appliance.host.layout import Layout
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "Look into the archive before you send it.\n\nExamples:\n  appliance support\n  appliance support --logs"
     )
-    parser.add_argument("--to", metavar="FILE", help="where to write it (default: here, named by host and time)")
+    parser.add_argument("--to", metavar="FILE", help="where to write it, a file or a directory (default: here)")
     parser.add_argument(
         "--logs", action="store_true", help=f"with the last {_LOG_LINES} lines of each unit, as they are"
     )
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     name = f"appliance-support-{node.hostname()}-{stamp}"
-    path = os.path.abspath(args.to or f"{name}.tar.gz")
+    path = _target(args.to, f"{name}.tar.gz")
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for member, text in gather(args.layout, args.config, logs=args.logs):
@@ -53,6 +53,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _target(asked: str | None, name: str) -> str:
+    """The file to write; a directory gets one of that name. Raises NotFoundError: nobody meant a new directory."""
+    path = os.path.abspath(asked or name)
+    if os.path.isdir(path):
+        path = os.path.join(path, name)
+    if not os.path.isdir(os.path.dirname(path)):
+        raise NotFoundError(f"cannot write {path}: there is no such directory", where=path)
+    return path
+
+
 def gather(layout: Layout, config_file: str | None, *, logs: bool) -> Iterator[tuple[str, str]]:
     """Name and text of each member. What cannot be had says why, in its place."""
     from appliance.cli.checks import check_host
@@ -62,10 +72,9 @@ def gather(layout: Layout, config_file: str | None, *, logs: bool) -> Iterator[t
     yield "version.txt", f"appliance {version()}\nLinux {release} {machine}\nroot {layout.root}\n"
     yield "doctor.json", redact(json.dumps([asdict(one) for one in check_host(layout, config_file)], indent=2)) + "\n"
     for path in _HOST_FILES:
-        yield f"host{path}", _text(path)
+        yield f"host{path}", redact(_text(path))
     yield from _settings(layout, config_file)
-    for name in _names(layout.units):
-        yield f"units/{name}", redact_unit(_text(files.join(layout.units, name)))
+    yield from _units(layout, config_file)
     yield "state.txt", "".join(_listing(layout.state)) + "".join(_listing(layout.run))
     yield "slots/record.txt", _text(files.join(layout.slots, "record"))
     yield from _answers(layout, logs=logs)
@@ -80,6 +89,16 @@ def _settings(layout: Layout, config_file: str | None) -> Iterator[tuple[str, st
         yield f"settings/{os.path.basename(source.file)}", redact(source.text)
 
 
+def _units(layout: Layout, config_file: str | None) -> Iterator[tuple[str, str]]:
+    """With the drop-ins."""
+    from appliance import settings
+
+    value = settings.load(layout, config_file).value
+    directory = (value.units.directory if value is not None else None) or layout.units
+    for path in files.walk(directory):
+        yield f"units/{os.path.relpath(path, directory)}", redact_unit(_text(path))
+
+
 def _answers(layout: Layout, *, logs: bool) -> Iterator[tuple[str, str]]:
     from appliance.cli.client import call_raw
 
@@ -90,18 +109,23 @@ def _answers(layout: Layout, *, logs: bool) -> Iterator[tuple[str, str]]:
             return f"{error}\n"
 
     for path in _ASKED:
-        yield f"api{path}", ask(path)
+        text = ask(path)
+        yield f"api{path}", text if logs or path != "/v1/status" else _without_last_lines(text)
     if logs:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             for one in json.loads(ask("/v1/status"))["units"]:
                 yield f"logs/{one['name']}", ask(f"/v1/units/{one['name']}/logs?lines={_LOG_LINES}")
 
 
-def _names(directory: str) -> list[str]:
+def _without_last_lines(text: str) -> str:
+    """What units wrote goes with --logs only."""
     try:
-        return files.list_directory(directory)
-    except ApplianceError:
-        return []
+        status = json.loads(text)
+        for one in status["units"]:
+            one.pop("last_lines", None)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return text  # an error's message
+    return json.dumps(status) + "\n"
 
 
 def _text(path: str) -> str:

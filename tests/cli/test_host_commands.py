@@ -166,6 +166,10 @@ PEM = ("-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----")
         ("x --token=abc y", "x --token=*** y"),
         (f"{PEM[0]}\nabc\n{PEM[1]}", f"{PEM[0]}***{PEM[1]}"),
         ('name = "web"', 'name = "web"'),
+        ('x --password "a b" c', "x --password *** c"),
+        ('password = """\na\n"""', 'password = "***"'),
+        ("-H 'Authorization: Bearer abc' x", "-H 'Authorization: *** x"),
+        ('["curl", "-u", "me:geheim"]', '["curl", "-u", "me:***"]'),
     ],
 )  # fmt: skip
 def test_secrets_are_taken_out(text: str, clean: str) -> None:
@@ -198,12 +202,34 @@ def test_no_value_of_an_environment_leaves_the_host() -> None:
     assert 'C = "***"' in text
 
 
+HIDING_PLACES = (
+    '[service]\nenvironment.KEY = "hidden"\n',
+    'service.environment.KEY = "hidden"\n',
+    'service = {environment = {KEY = "hidden"}, user = "x"}\n',
+    '[service]\n"environment" = {KEY = "hidden"}\n',
+    '[service]\nenvironment.KEY = """\nhidden\n"""\nuser = "kept"\n',
+    "[service]\nenvironment = [\n  'KEY=hidden',\n]\n",
+    '[service]\nenvironment = {A = """\nhidden1""", B = """\nhidden2"""}\n',
+    "[Service]\nEnvironment=A=1 \\\n  KEY=hidden\nUser=kept\n",
+    '[service]\n# KEY was "hidden" before, too\ncommand = ["x", "hidden"]\nenvironment = {KEY = "hidden"}\n',
+)
+
+
+@pytest.mark.parametrize("text", HIDING_PLACES)
+def test_however_an_environment_is_written_it_does_not_leave(text: str) -> None:
+    clean = redact_unit(text)
+    assert "hidden" not in clean
+    assert ("kept" in text) == ("kept" in clean)
+
+
 def test_support_makes_an_archive_without_secrets(peer: Peer, tmp_path: Path) -> None:
     units = Path(peer.layout.units)
     units.mkdir(parents=True)
     (units / "web.toml").write_text('[service]\ncommand = "web --password hidden"\nenvironment = {KEY = "hidden"}\n')
     Path(peer.layout.settings_file).write_text('[update]\nrepository = "https://u:hidden@host/"\n')
-    peer.says("GET /v1/status", {"units": [{"name": "web"}], "secret": "hidden"})
+    (units / "web.toml.d").mkdir()
+    (units / "web.toml.d" / "more.toml").write_text('[service]\nenvironment.KEY = "hidden"\numask = "0077"\n')
+    peer.says("GET /v1/status", {"units": [{"name": "web", "last_lines": ["it wrote"]}], "secret": "hidden"})
     peer.says("GET /v1/units/web/logs?lines=200", ["a line"])
     target = tmp_path / "bundle.tar.gz"
     done = run("support", "--logs", "--to", str(target), "--root", peer.layout.root)
@@ -217,9 +243,29 @@ def test_support_makes_an_archive_without_secrets(peer: Peer, tmp_path: Path) ->
             contents[member.name.partition("/")[2]] = file.read().decode()
     assert "hidden" not in "".join(contents.values())
     assert "***" in contents["units/web.toml"]
+    assert "0077" in contents["units/web.toml.d/more.toml"]
     assert "a line" in contents["logs/web"]
+    assert "it wrote" in contents["api/v1/status"]
     assert json.loads(contents["doctor.json"])
     assert "cannot" in contents["slots/record.txt"]
+
+
+def test_support_keeps_what_units_wrote_to_itself(peer: Peer, tmp_path: Path) -> None:
+    peer.says("GET /v1/status", {"units": [{"name": "web", "last_lines": ["it wrote"]}]})
+    done = run("support", "--to", str(tmp_path), "--root", peer.layout.root)
+    assert (done.returncode, done.stderr) == (0, "")
+    (target,) = tmp_path.glob("appliance-support-*.tar.gz")  # a directory gets a file named by host and time
+    with tarfile.open(target) as archive:
+        text = b"".join(file.read() for one in archive.getmembers() if (file := archive.extractfile(one)))
+    assert b'"name": "web"' in text
+    assert b"it wrote" not in text
+
+
+def test_support_makes_no_directories(tmp_path: Path) -> None:
+    done = run("support", "--to", str(tmp_path / "no" / "x.tar.gz"), "--root", str(tmp_path))
+    assert done.returncode == 4
+    assert "there is no such directory" in done.stderr
+    assert not (tmp_path / "no").exists()
 
 
 def test_support_works_with_the_appliance_down(tmp_path: Path) -> None:
