@@ -10,7 +10,7 @@ from typing import Protocol
 
 import trio
 
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, CorruptError
 from appliance.etcdapi.encoding import encode_event
 from appliance.store import CompactedError, Event, Store, WatchBatch, Watcher
 
@@ -34,6 +34,9 @@ class Subscriber(Protocol):
 
     def compacted(self, revision: int) -> None:
         """What it wants is no longer kept."""
+
+    def damaged(self) -> None:
+        """What it wants cannot be read."""
 
 
 class EncodedEvents:
@@ -142,6 +145,11 @@ class _Feed:
                 except CompactedError as exc:
                     for subscriber in list(self.subscribers.values()):
                         subscriber.compacted(exc.compacted_revision)
+                        self._feeds.remove(subscriber)
+                except CorruptError as exc:  # it will not get better by waiting
+                    self._feeds.store.met_damage(exc)
+                    for subscriber in list(self.subscribers.values()):
+                        subscriber.damaged()
                         self._feeds.remove(subscriber)
                 except ApplianceError:
                     await trio.sleep(_RESTART_SECONDS)  # the store is being opened anew: go on where we were

@@ -25,7 +25,7 @@ from appliance.etcdapi.messages import (
 )
 from appliance.etcdapi.pb import rpc_pb2
 from appliance.etcdapi.statuses import refusal_of, refused
-from appliance.store import DeleteResult, Limits, PutResult, Store, TxnResult
+from appliance.store import DeleteResult, Limits, PutResult, Store, TxnResult, is_change
 
 
 class KV:
@@ -76,6 +76,7 @@ class KV:
         if self._access.enabled:
             self._store.check(request)
         self._access.put(call, request)
+        self._check_sound()
         if request.lease:
             self._leases.attach(request.lease, request.key)
 
@@ -96,6 +97,7 @@ class KV:
         if self._access.enabled:
             self._store.check(request)
         self._access.delete(call, request)
+        self._check_sound()
 
         def done(result: TxnResult | ApplianceError) -> None:
             if isinstance(result, ApplianceError):
@@ -114,6 +116,8 @@ class KV:
         if self._access.enabled:
             self._store.check(request)
         self._access.txn(call, request)
+        if is_change(request):
+            self._check_sound()
 
         def done(result: TxnResult | ApplianceError) -> None:
             if isinstance(result, ApplianceError):
@@ -123,10 +127,16 @@ class KV:
 
         self._backend.submit(request, len(message), done, self._leases.attach)
 
+    def _check_sound(self) -> None:
+        """As an etcd: with a CORRUPT alarm only reads go on."""
+        if self._store.corrupt:
+            raise refused("corrupt")
+
     def compact(self, call: Call, message: bytes) -> None:
         """Forget what was before."""
         request = parse_untrusted(rpc_pb2.CompactionRequest, message)
         self._access.known(call)
+        self._check_sound()
         revision = request.revision
         if revision > self._store.revision:
             raise refused("future revision")

@@ -50,6 +50,7 @@ class LeaseService:
         """A new one, durable before it is told."""
         request = parse_untrusted(rpc_pb2.LeaseGrantRequest, message)
         self._access.known(call)
+        self._check_sound()
         lease = self.new(request.ID, request.TTL)
 
         def done(error: ApplianceError | None) -> None:
@@ -99,6 +100,7 @@ class LeaseService:
         """Ends it, and its keys with it."""
         request = parse_untrusted(rpc_pb2.LeaseRevokeRequest, message)
         self._access.revoke(call, request.ID)
+        self._check_sound()
         lease = self._leases.find(request.ID, now=float("-inf"))
 
         def done(fault: ApplianceError | None) -> None:
@@ -111,6 +113,10 @@ class LeaseService:
                 call.reply(self._headers.alone(self._store.revision))
 
         self._end(request.ID, self._leases.remove(request.ID), done)
+
+    def _check_sound(self) -> None:
+        if self._store.corrupt:
+            raise refused("corrupt")
 
     def _end(self, lease_id: int, deletion: Txn | None, done: Callable[[ApplianceError | None], None]) -> None:
         """In one batch: its keys go, and it is forgotten. What is staged in one go becomes durable together."""

@@ -13,11 +13,13 @@ from appliance.etcdapi.kv import answer_fault
 from appliance.etcdapi.messages import Headers, parse_untrusted
 from appliance.etcdapi.pb import rpc_pb2
 from appliance.etcdapi.statuses import refused
-from appliance.store import Store
+from appliance.store import CORRUPT, NO_SPACE, Store
 
 VERSION = "3.5.21"  # the etcd whose API this is; clients choose features by it
 CLUSTER_VERSION = "3.5.0"
 PEER_URLS = b"member/peer-urls"  # the fact
+_KINDS = {rpc_pb2.NOSPACE: NO_SPACE, rpc_pb2.CORRUPT: CORRUPT}
+_TYPES = {kind: number for number, kind in _KINDS.items()}
 EMPTY_BYTES = 4096  # clients read a size of nothing as "not told"
 
 
@@ -34,7 +36,7 @@ class Member:
         """By path."""
         cluster, maintenance = b"/etcdserverpb.Cluster/", b"/etcdserverpb.Maintenance/"
         return {
-            cluster + b"MemberList": Unary(self.list),
+            cluster + b"MemberList": Unary(self.members),
             cluster + b"MemberAdd": Unary(self.add),
             cluster + b"MemberRemove": Unary(self.remove),
             cluster + b"MemberUpdate": Unary(self.update),
@@ -55,7 +57,7 @@ class Member:
 
         return refuse
 
-    def list(self, call: Call, message: bytes) -> bytes:
+    def members(self, call: Call, message: bytes) -> bytes:
         """One."""
         return rpc_pb2.MemberListResponse(header=self._headers.at(0), members=[self._we()]).SerializeToString()
 
@@ -69,7 +71,7 @@ class Member:
         """Under which addresses other members would find us: it is kept, though there are none."""
         self._access.root(call)
         request = parse_untrusted(rpc_pb2.MemberUpdateRequest, message)
-        if request.ID != self._headers.identity.member_id:
+        if self._headers.identity.member_id != request.ID:
             raise refused("member not found")
         if any("\n" in url for url in request.peerURLs):
             raise refused("member bad urls")
@@ -115,30 +117,45 @@ class Member:
         ).SerializeToString()  # fmt: skip
 
     def alarm(self, call: Call, message: bytes) -> bytes | None:
-        """NOSPACE: the quota was reached, until it is disarmed; or the disk is full, until there is room again."""
+        """NOSPACE: the quota was reached, or there is no room on the disk now. CORRUPT: damage was met.
+
+        As in an etcd, any member may be said to have one; what was not raised is disarmed without a word.
+        """
         self._access.known(call)
         request = parse_untrusted(rpc_pb2.AlarmRequest, message)
-        it = rpc_pb2.AlarmMember(memberID=self._headers.identity.member_id, alarm=rpc_pb2.NOSPACE)
-        concerned = request.alarm in (rpc_pb2.NONE, rpc_pb2.NOSPACE)
-        armed = self._store.status().state in ("full", "nospace")
-
-        def answer(alarms: Sequence[rpc_pb2.AlarmMember]) -> bytes:
-            header = self._headers.at(self._store.revision)
-            return rpc_pb2.AlarmResponse(header=header, alarms=alarms).SerializeToString()
+        if request.action == rpc_pb2.AlarmRequest.GET:
+            raised = self._alarms()
+            wanted = [each for each in raised if request.alarm in (rpc_pb2.NONE, each.alarm)]
+            return self._alarm_answer(wanted)
+        self._access.root(call)
+        on = request.action == rpc_pb2.AlarmRequest.ACTIVATE
+        it = rpc_pb2.AlarmMember(memberID=request.memberID, alarm=request.alarm)
+        kind = _KINDS.get(request.alarm)
+        if kind is None or (not on and it not in self._alarms()):
+            return self._alarm_answer([])
 
         def done(fault: ApplianceError | None) -> None:
             if fault is not None:
                 answer_fault(call, fault)
             else:
-                call.reply(answer([it]))
+                call.reply(self._alarm_answer([it]))
 
-        arming = request.action == rpc_pb2.AlarmRequest.ACTIVATE and request.alarm == rpc_pb2.NOSPACE
-        disarming = request.action == rpc_pb2.AlarmRequest.DEACTIVATE and concerned and self._store.alarmed
-        if arming or disarming:
-            self._access.root(call)
-            self._store.set_alarm(arming, done)
-            return None
-        return answer([it] if armed and concerned else [])
+        ours = request.memberID == self._headers.identity.member_id
+        self._store.set_alarm(on, done, kind=kind, member=None if ours else request.memberID)
+        return None
+
+    def _alarms(self) -> list[rpc_pb2.AlarmMember]:
+        ours = self._headers.identity.member_id
+        found = [
+            rpc_pb2.AlarmMember(memberID=ours if member is None else member, alarm=_TYPES[kind])
+            for kind, member in self._store.alarms()
+        ]
+        full = rpc_pb2.AlarmMember(memberID=ours, alarm=rpc_pb2.NOSPACE)
+        return [full, *found] if self._store.status().state == "full" and full not in found else found
+
+    def _alarm_answer(self, alarms: Sequence[rpc_pb2.AlarmMember]) -> bytes:
+        header = self._headers.at(self._store.revision)
+        return rpc_pb2.AlarmResponse(header=header, alarms=alarms).SerializeToString()
 
     def defragment(self, call: Call, message: bytes) -> None:
         """Give back what compaction leaves behind."""

@@ -14,7 +14,7 @@ from appliance.etcdapi.feeds import EncodedEvents, Feeds, Range
 from appliance.etcdapi.grpc import Call, Code, Method, RefusedError, Streaming
 from appliance.etcdapi.messages import Headers, parse_untrusted, varint
 from appliance.etcdapi.pb import rpc_pb2
-from appliance.etcdapi.statuses import refusal_of
+from appliance.etcdapi.statuses import STATUSES, refusal_of
 from appliance.store import Event, WatchBatch
 
 BACKLOG_MAX = 1 << 20  # unread by the client; then it gets no more until it has read
@@ -126,12 +126,17 @@ class _Watch:
 
     def compacted(self, revision: int) -> None:
         """Over: what it wants is gone."""
+        self._cancel(rpc_pb2.WatchResponse(compact_revision=revision))
+
+    def damaged(self) -> None:
+        """Over: what it wants cannot be read."""
+        self._cancel(rpc_pb2.WatchResponse(cancel_reason=STATUSES["corrupt"][1]))
+
+    def _cancel(self, why: rpc_pb2.WatchResponse) -> None:
         self.stream.forget(self.id)
-        self.stream.call.send(
-            rpc_pb2.WatchResponse(
-                header=self.stream.header(), watch_id=self.id, canceled=True, compact_revision=revision
-            ).SerializeToString()
-        )
+        answer = rpc_pb2.WatchResponse(header=self.stream.header(), watch_id=self.id, canceled=True)
+        answer.MergeFrom(why)
+        self.stream.call.send(answer.SerializeToString())
 
     def tell_progress(self) -> None:
         """Nothing happened up to here."""

@@ -9,7 +9,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from appliance.migration.protobuf import ALL_BITS, NUMBER, bytes_field, fields, number_field, signed, whole
-from appliance.store import Change
+from appliance.store import CORRUPT, NO_SPACE, Change
 
 KEY, META, LEASE = b"key", b"meta", b"lease"
 ALARM = b"alarm"
@@ -19,7 +19,7 @@ FINISHED_COMPACTION, SCHEDULED_COMPACTION = b"finishedCompactRev", b"scheduledCo
 CONSISTENT_INDEX, TERM = b"consistent_index", b"term"
 _REVISION = Struct(">QcQ")
 _TOMBSTONE = b"t"
-_NO_SPACE = 1
+_ALARM_TYPES = {NO_SPACE: 1, CORRUPT: 2}
 LEASE_FACTS = b"lease/"  # in our own store: names begin so
 
 
@@ -85,11 +85,12 @@ def fact_of(lease: LeaseGrant) -> tuple[bytes, bytes]:
     return LEASE_FACTS + key, value
 
 
-def encode_alarm(member_id: int) -> bytes:
-    """A key in the bucket of alarms: NOSPACE, raised by this member."""
-    return number_field(1, member_id) + number_field(2, _NO_SPACE)
+def encode_alarm(kind: bytes, member_id: int) -> bytes:
+    """A key in the bucket of alarms: one of the store's kinds, raised by this member."""
+    return number_field(1, member_id) + number_field(2, _ALARM_TYPES[kind])
 
 
-def is_alarm(data: bytes) -> bool:
-    """Whether a key of that bucket says NOSPACE of anybody. Raises ValueError."""
-    return dict(fields(data)).get(2) == _NO_SPACE
+def decode_alarm(data: bytes) -> bytes | None:
+    """Of which kind a key of that bucket is, whoever raised it. Raises ValueError."""
+    number = dict(fields(data)).get(2)
+    return next((kind for kind, known in _ALARM_TYPES.items() if known == number), None)

@@ -19,13 +19,13 @@ from appliance.migration.etcd_layout import (
     META,
     SCHEDULED_COMPACTION,
     LeaseGrant,
+    decode_alarm,
     decode_change,
     decode_lease,
     decode_revision,
     fact_of,
-    is_alarm,
 )  # fmt: skip
-from appliance.store import NO_SPACE, Change, backup_of, check_backup, restore
+from appliance.store import Change, backup_of, check_backup, restore
 
 _HASH_SIZE = 32
 _SECTOR = 512  # a database is whole pages, so what is left over is the hash (etcd's hasChecksum)
@@ -101,8 +101,8 @@ class Snapshot:
         found = dict(fact_of(lease) for lease in self.leases())
         with self._readable():
             book = book_of(*(self._pairs(name) for name in (AUTH, USERS, ROLES)))
-            alarmed = any(is_alarm(alarm) for alarm, _ in self._pairs(ALARM))
-        return found | ({BOOK_FACT: book} if book else {}) | ({NO_SPACE: b"1"} if alarmed else {})
+            alarms = {kind: b"1" for alarm, _ in self._pairs(ALARM) if (kind := decode_alarm(alarm))}
+        return found | ({BOOK_FACT: book} if book else {}) | alarms
 
     @property
     def auth_enabled(self) -> bool:

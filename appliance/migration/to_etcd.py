@@ -23,7 +23,7 @@ from appliance.migration.etcd_layout import (
     encode_revision,
 )  # fmt: skip
 from appliance.migration.protobuf import NUMBER
-from appliance.store import NO_SPACE, Change
+from appliance.store import CORRUPT, NO_SPACE, Change
 
 DATABASE_BEGIN = META_PAGES * PAGE_SIZE  # where in the file the first bytes belong that ``append`` is given
 
@@ -57,8 +57,8 @@ class Database:
         for name, pairs in (buckets_of(facts[BOOK_FACT]) if BOOK_FACT in facts else {}).items():
             for key, value in pairs:
                 buckets[name].put(key, value)
-        if NO_SPACE in facts:
-            buckets[ALARM].put(encode_alarm(member_id), b"")
+        for alarm in sorted(encode_alarm(kind, member_id) for kind in (NO_SPACE, CORRUPT) if kind in facts):
+            buckets[ALARM].put(alarm, b"")
         # etcd skips entries of its raft log up to this index: a new cluster's log must begin above it.
         meta = {CONSISTENT_INDEX: NUMBER.pack(1), TERM: NUMBER.pack(1)}
         if compacted_revision:

@@ -17,6 +17,7 @@ from appliance.store.faults import (
     TooManyOperationsError,
 )  # fmt: skip
 from appliance.store.importing import backup_of
+from appliance.store.keeping import CORRUPT, NO_SPACE
 from appliance.store.requests import (
     LIMITS,
     OPERATIONS_MAX,
@@ -46,15 +47,16 @@ from appliance.store.results import (
     WatchBatch,
 )  # fmt: skip
 from appliance.store.retention import Retention
-from appliance.store.store import NO_SPACE, Store
+from appliance.store.store import Store
 from appliance.store.surroundings import Sizes
+from appliance.store.transaction import is_change
 from appliance.store.watching import Watcher
 
 __all__ = [
-    "LIMITS", "NO_SPACE", "OPERATIONS_MAX", "REQUEST_BYTES_MAX", "Change", "CheckReport", "CompactedError",
+    "CORRUPT", "LIMITS", "NO_SPACE", "OPERATIONS_MAX", "REQUEST_BYTES_MAX", "Change", "CheckReport", "CompactedError",
     "Compare", "CompareResult", "CompareTarget", "Delete", "DeleteResult", "DuplicateKeyError", "EmptyKeyError",
     "Event", "EventKind", "Export", "FutureRevisionError", "KeyNotFoundError", "KeyValue", "Limits", "NoSpaceError",
     "Operation", "Put", "PutResult", "Range", "RangeResult", "Retention", "Sizes", "SortOrder", "SortTarget",
     "Store", "StoreStatus", "TooLargeError", "TooManyOperationsError", "Txn", "TxnResult", "WatchBatch", "Watcher",
-    "backup_of", "check", "check_backup", "prefix_end", "restore",
+    "backup_of", "check", "check_backup", "is_change", "prefix_end", "restore",
 ]  # fmt: skip

@@ -83,8 +83,9 @@ class StoreStatus:
     """How the store is.
 
     ``state`` is closed, open, full (no room on the disk: writes are refused until there is), nospace (the quota was
-    reached: writes are refused until the alarm is disarmed) or failed (disk error: writes are refused until it was
-    opened anew); ``problem`` says it in words.
+    reached: writes are refused until the alarm is disarmed), corrupt (damage was met: clients' writes are refused
+    until the alarm is disarmed) or failed (disk error: writes are refused until it was opened anew); ``problem`` says
+    it in words.
     """
 
     state: str

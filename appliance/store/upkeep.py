@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import trio
 
-from appliance.errors import ApplianceError, UnavailableError
+from appliance.errors import ApplianceError, CorruptError, UnavailableError
 from appliance.host.disk import Disk
 from appliance.store import checkpoint as checkpoints
 from appliance.store import frames
@@ -22,6 +22,7 @@ class Upkeep:
     def __init__(
         self, disk: Disk, tree: Tree, committer: Committer, in_thread: InThread, *,
         checkpoint_records: int, replayed: int, checkpoint_revision: int, tell: Callable[[str, str], None],
+        damaged: Callable[[CorruptError], None],
     ) -> None:  # fmt: skip
         self.checkpoint_revision = checkpoint_revision
         self.problem = ""
@@ -33,6 +34,7 @@ class Upkeep:
         self._records = replayed
         self._segment = tree.log.next_segment
         self._tell = tell
+        self._damaged = damaged
         self._wake = trio.Event()
         self._compactions: list[trio.Event] = []
         self._one_at_a_time = trio.Lock()  # the last checkpoint of a life meets the task's
@@ -90,6 +92,8 @@ class Upkeep:
                 self._records = 0
                 self.problem = exc.message
                 self._tell("upkeep-failed", exc.message)
+                if isinstance(exc, CorruptError):
+                    self._damaged(exc)
             else:
                 self.problem = ""
             finally:

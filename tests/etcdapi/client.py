@@ -40,7 +40,8 @@ class Client:
 
     async def open(self, method: str) -> int:
         number = self._h2.get_next_available_stream_id()
-        headers = [(":method", "POST"), (":scheme", "http"), (":path", f"/etcdserverpb.{method}"), (":authority", "x")]
+        path = method if method.startswith("/") else f"/etcdserverpb.{method}"
+        headers = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "x")]
         headers += [("token", self.token)] if self.token else []
         self._h2.send_headers(number, [*headers, ("content-type", "application/grpc"), ("te", "trailers")])
         self._data[number] = bytearray()

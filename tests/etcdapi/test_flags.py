@@ -155,6 +155,16 @@ def test_json_web_tokens(method: str, tmp_path: Path) -> None:
             JwtTokens("ES256" if method[0] != "E" else "RS256", **files)
 
 
+def test_a_certificate_is_a_public_key(tmp_path: Path) -> None:
+    """As in the files of etcd's own tests."""
+    from appliance.host.self_signed import make_self_signed
+
+    certificate, key = make_self_signed(str(tmp_path / "pair"), ["localhost"])
+    tokens = JwtTokens("ES256", private_key=key, public_key=certificate)
+    assert tokens.user_of(tokens.give("alice", 7), 7) == "alice"
+    assert JwtTokens("ES256", public_key=certificate).user_of(tokens.give("alice", 7), 7) == "alice"
+
+
 @pytest.mark.slow
 def test_json_web_tokens_over_a_restart(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}"

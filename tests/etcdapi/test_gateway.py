@@ -77,7 +77,7 @@ async def test_gateway_and_side_doors(tmp_path: Path) -> None:
         assert (await http.ask("POST", "/v3/nope", "{}"))[0] == 404
         assert json.loads((await http.ask("POST", "/v3beta/lease/grant", '{"TTL":"60"}'))[1])["TTL"] == "60"
         assert set(json.loads((await http.ask("GET", "/version"))[1])) == {"etcdserver", "etcdcluster"}
-        assert json.loads((await http.ask("GET", "/health"))[1])["health"] == "true"
+        assert (await http.ask("GET", "/health"))[1] == '{"health":"true"}'
         assert "\netcd_debugging_mvcc_keys_total 1\n" in (await http.ask("GET", "/metrics"))[1]
         assert (await http.ask("GET", "/nope"))[0] == 404
         await http.stream.send_all(b"HEAD /version HTTP/1.1\r\nHost: x\r\n\r\n")

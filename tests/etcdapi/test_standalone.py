@@ -83,6 +83,30 @@ def test_in_place_of_an_etcd(tmp_path: Path) -> None:
     stands_in(SOURCE, tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("etcdctl"), reason="needs etcdctl")
+def test_the_member_is_the_one_that_an_etcd_would_be(tmp_path: Path) -> None:
+    """Its number follows from the flags; other projects' tests have it in what they expect."""
+    url = f"http://127.0.0.1:{free_port()}"
+    flags = ("--data-dir", str(tmp_path), "--listen-client-urls", url, "--advertise-client-urls", url)
+    cluster = (
+        "--name", "testname0", "--initial-cluster", "testname0=http://localhost:20001", "--initial-cluster-token",
+    )  # fmt: skip
+    peers = ("--initial-advertise-peer-urls", "http://localhost:20001")
+    with started(SOURCE, *flags):
+        assert etcdctl(url, "member", "list") == (
+            f"8e9e05c52164694d, started, default, http://localhost:2380, {url}, false\n"
+        )
+        assert '"cluster_id":14841639068965178418' in etcdctl(url, "get", "a", "-w", "json")
+        moved = etcdctl(url, "member", "update", "8e9e05c52164694d", "--peer-urls=http://127.0.0.1:7")
+        assert moved == "Member 8e9e05c52164694d updated in cluster cdf818194e3a8c32\n"
+    with started(SOURCE, *flags):
+        assert ", http://127.0.0.1:7, " in etcdctl(url, "member", "list")
+        assert "not enough started members" in etcdctl(url, "member", "remove", "8e9e05c52164694d")
+    with started(SOURCE, *flags, *cluster, "new", *peers):
+        assert '"cluster_id":238453183653593855,"member_id":14578408409545168728' in etcdctl(url, "get", "a", "-w=json")
+
+
 @pytest.mark.binary
 @pytest.mark.skipif(not shutil.which("etcdctl"), reason="needs etcdctl")
 def test_in_place_of_an_etcd_built(tmp_path: Path) -> None:
