@@ -53,7 +53,8 @@ def _check(args: argparse.Namespace) -> int:
     report = {"ok": not errors, "files": list(names), "findings": [asdict(one) for one in findings]}
 
     def text(data: Any) -> str:
-        read = ", ".join(names) or args.config or f"no {args.layout.settings_file}: all defaults"
+        nothing = "" if findings else f"no {args.layout.settings_file}: all defaults"
+        read = ", ".join(names) or args.config or nothing or args.layout.settings_file
         last = f"{read}: {errors or 'no'} error{'' if errors == 1 else 's'}"
         return "\n".join([*map(str, findings), last])
 

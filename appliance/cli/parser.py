@@ -44,6 +44,24 @@ class Parser(argparse.ArgumentParser):
         )
 
 
+def a_duration(text: str) -> str:
+    """For ``type=``: the text, which is one."""
+    from appliance.schema import parse_duration
+
+    try:
+        parse_duration(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(f'found "{text}", {error.message}') from None
+    return text
+
+
+def a_number(text: str) -> int:
+    """For ``type=``: a whole number, not below 0."""
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise argparse.ArgumentTypeError(f'found "{text}", expected a whole number')
+    return int(text)
+
+
 def give_examples(parser: argparse.ArgumentParser) -> None:
     """A verb without an example gets those of its noun that call it; or itself with what it cannot do without."""
     of_noun = [line.strip() for line in (parser.epilog or "").splitlines()]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 
+from appliance.cli.parser import a_duration, a_number
+
 _CHANNELS = ("alpha", "beta", "stable")
 _ROLES = ("root", "targets", *_CHANNELS, "snapshot", "timestamp")
 _EXAMPLES = """Examples:
@@ -31,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EXAMPLES
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     init = _verb(verbs, "init", "make keys and an empty, signed repository", signs=True, dry=False)
-    init.add_argument("--root-keys", type=int, default=3, metavar="N", help="how many root keys (3)")
-    init.add_argument("--threshold", type=int, default=2, metavar="N", help="how many of them must sign (2)")
+    init.add_argument("--root-keys", type=a_number, default=3, metavar="N", help="how many root keys (3)")
+    init.add_argument("--threshold", type=a_number, default=2, metavar="N", help="how many of them must sign (2)")
     init.add_argument("--passphrase", action="store_true", help="keep the new keys under a passphrase")
     add = _verb(verbs, "add", "take a built binary in, to be published next", named=True)
     add.add_argument("file", metavar="FILE")
@@ -54,15 +56,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_product(promote)
     _verb(verbs, "publish", "sign and publish what was added; renew what expires", signs=True)
     refresh = _verb(verbs, "refresh", "sign timestamp and snapshot anew, and what else expires soon", signs=True)
-    refresh.add_argument("--within", default="30d", metavar="DURATION", help="how soon is soon (30d)")
+    refresh.add_argument("--within", type=a_duration, default="30d", metavar="DURATION", help="how soon is soon (30d)")
     _add_rules(verbs)
     _add_keys(verbs)
     check = _verb(verbs, "verify", "check every signature and every byte as a host would", dry=False)
     check.add_argument("--trust", metavar="FILE", help="the root to begin with (DIR/metadata/1.root.json)")
     check.add_argument("--as-host", action="store_true", help="show the way that a host on each version goes, too")
     prune = _verb(verbs, "prune", "remove withdrawn releases and files that nothing names", signs=True)
-    prune.add_argument("--keep", type=int, default=0, metavar="N", help="and all but the newest N of each channel")
-    prune.add_argument("--grace", default="1d", metavar="DURATION", help="for which old metadata stays (1d)")
+    prune.add_argument("--keep", type=a_number, default=0, metavar="N", help="and all but the newest N of each channel")
+    prune.add_argument(
+        "--grace", type=a_duration, default="1d", metavar="DURATION", help="for which old metadata stays (1d)"
+    )
     export = _verb(verbs, "export", "the repository as one file, for hosts without a network", dry=False, named=True)
     export.add_argument("file", metavar="FILE", help="what to write; hosts: appliance update apply --from FILE")
     export.add_argument("--channel", action="append", default=[], choices=_CHANNELS, help="only this one (repeatable)")
@@ -106,7 +110,9 @@ def _add_waves(parser: argparse.ArgumentParser) -> None:
         "--wave", action="append", default=[], metavar="START=FRACTION",
         help="from START (a time, now, +4h) on for that part of all hosts (0.05 or 5%%); may be repeated",
     )  # fmt: skip
-    parser.add_argument("--over", metavar="DURATION", help="waves of 1, 5, 10, 25, 50 and 100 %% over that time")
+    parser.add_argument(
+        "--over", type=a_duration, metavar="DURATION", help="waves of 1, 5, 10, 25, 50 and 100 %% over that time"
+    )
 
 
 def _add_rules(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -161,7 +167,7 @@ def _add_keys(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     add.add_argument("--signer", default="", metavar="COMMAND", help="signs what it reads; needs --public")
     add.add_argument("--public", default="", metavar="FILE", help="the public key: PEM, or a .pub of ssh-keygen")
     add.add_argument("--ssh-agent", default="", metavar="FILE", help="a .pub of ssh-keygen whose key the agent holds")
-    add.add_argument("--threshold", type=int, default=0, metavar="N", help="how many of the role's keys must sign")
+    add.add_argument("--threshold", type=a_number, default=0, metavar="N", help="how many of the role's keys must sign")
     add.add_argument("--passphrase", action="store_true", help="keep the new key under a passphrase")
     rotate = _verb(actions, "rotate", "replace a key by a new one", signs=True, named=True)
     rotate.add_argument("name", metavar="NAME")
@@ -169,7 +175,9 @@ def _add_keys(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     revoke = _verb(actions, "revoke", "take a key from a role", signs=True, named=True)
     revoke.add_argument("role", metavar="ROLE", choices=_ROLES)
     revoke.add_argument("name", metavar="KEY", help="the name of its file, its id, or the start of that")
-    revoke.add_argument("--threshold", type=int, default=0, metavar="N", help="how many of the role's keys must sign")
+    revoke.add_argument(
+        "--threshold", type=a_number, default=0, metavar="N", help="how many of the role's keys must sign"
+    )
     words = "a new root whose keys are offline"
     root = verbs.add_parser("root", help=words, description=words, epilog=_CEREMONY)
     root.formatter_class = argparse.RawDescriptionHelpFormatter

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from appliance.cli.parser import a_duration
+
 EXAMPLES = """Examples:
   appliance status
   appliance status -o json | jq .ready
@@ -13,7 +15,9 @@ EXAMPLES = """Examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its own options."""
     parser.epilog = EXAMPLES
-    parser.add_argument("--wait", metavar="TIME", help="wait so long for the node to be ready (30s, 5m)")
+    parser.add_argument(
+        "--wait", type=a_duration, metavar="TIME", help="wait so long for the node to be ready (30s, 5m)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from appliance.cli import store_migrate
+from appliance.cli.parser import a_number
 
 if TYPE_CHECKING:
     from appliance.host.disk import FileDisk
@@ -53,14 +54,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     made["put"].add_argument("value", nargs="?", default="-", metavar="VALUE", help="- (the default): standard input")
     for name in ("put", "del", "watch"):
         made[name].add_argument("--prev", action="store_true", help="also what was there before")
-    made["get"].add_argument("--rev", type=int, default=0, metavar="N", help="as it was at this revision")
-    made["get"].add_argument("--limit", type=int, default=0, metavar="N")
+    made["get"].add_argument("--rev", type=a_number, default=0, metavar="N", help="as it was at this revision")
+    made["get"].add_argument("--limit", type=a_number, default=0, metavar="N")
     shown = made["get"].add_mutually_exclusive_group()
     shown.add_argument("--keys-only", action="store_true")
     shown.add_argument("--value-only", action="store_true", help="the values as they are, byte for byte")
     shown.add_argument("--count", action="store_true", help="only how many there are")
-    made["watch"].add_argument("--rev", type=int, default=0, metavar="N", help="from this revision on")
-    made["compact"].add_argument("revision", type=int, metavar="REVISION")
+    made["watch"].add_argument("--rev", type=a_number, default=0, metavar="N", help="from this revision on")
+    made["compact"].add_argument("revision", type=a_number, metavar="REVISION")
     made["backup"].add_argument("file", metavar="FILE", help="- : standard output")
     made["restore"].add_argument("file", metavar="FILE", help="- : standard input")
     made["restore"].add_argument("--replace", action="store_true", help="in place of the store that is there")
@@ -213,7 +214,7 @@ def _compact(args: argparse.Namespace) -> int:
 
 def _backup(args: argparse.Namespace) -> int:
     from appliance.cli.client import stream_bytes
-    from appliance.errors import ApplianceError
+    from appliance.errors import ApplianceError, InputError
     from appliance.host import files
 
     pieces = stream_bytes(args.layout, "/v1/store/backup", headers={"Accept": "application/octet-stream"})
@@ -224,6 +225,8 @@ def _backup(args: argparse.Namespace) -> int:
     from appliance.store import check_backup  # late: a short command does not need the store's code
 
     path = os.path.abspath(args.file)
+    if os.path.isdir(path):
+        raise InputError(f"cannot write {path}: it is a directory", where=path)
     temp = f"{path}.part"
     try:
         with open(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as out:

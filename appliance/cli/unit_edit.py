@@ -69,6 +69,8 @@ def _read(path: str) -> bytes:
 
 def _edited(text: str, name: str) -> str:
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    if editor == "vi" and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise InputError(f"cannot edit {name}: this is not a terminal; use --stdin, or set EDITOR")
     with tempfile.TemporaryDirectory(prefix="appliance-") as directory:
         copy = os.path.join(directory, f"{name}.toml")
         with open(copy, "w", encoding="utf-8") as file:

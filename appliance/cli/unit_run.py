@@ -99,6 +99,8 @@ def tables_of(args: argparse.Namespace) -> dict[str, Any]:
 
 def _code(ended: dict[str, Any]) -> int:
     exit_ = ended.get("exit") or {}
+    if str(ended.get("last_exit")).startswith("cannot "):  # its program never ran, so it has said nothing
+        print(f"appliance: {ended['name']}: {ended['last_exit']}", file=sys.stderr)
     if exit_.get("signal"):
         with suppress(ValueError):
             return 128 + signal.Signals[exit_["signal"]].value if exit_["signal"] in signal.Signals.__members__ else 1

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from appliance.cli.parser import a_duration
 from appliance.errors import ApplianceError, InputError, NotFoundError, NotRunningError, NotYetError, UnavailableError
 
 SECONDS_MAX = 24 * 3600.0  # a oneshot may take its time
@@ -17,7 +18,7 @@ def add_work(verb: argparse.ArgumentParser, name: str) -> None:
     if name == "wait":
         verb.add_argument("name", metavar="NAME")
         verb.add_argument("--for", dest="goal", default="ready", choices=("ready", "healthy", "exit", "stopped"))
-        verb.add_argument("--timeout", default="60s", help='at most so long, as "30s" (60s)')
+        verb.add_argument("--timeout", type=a_duration, default="60s", help='at most so long, as "30s" (60s)')
         return
     if name == "graph":
         verb.add_argument("names", nargs="*", metavar="NAME", help="only these, and what they are tied to")
@@ -58,8 +59,13 @@ def _transact(args: argparse.Namespace) -> int:
             units.append(call(args.layout, "GET", path_of(name)))
         except NotFoundError:  # one that is forgotten as soon as it is at rest
             units.append({"name": name, "state": "stopped", "reason": "at rest, and forgotten"})
-    show(args, units, lambda data: "\n".join(f"{one['name']}: {one['state']} ({one['reason']})" for one in data))
+    show(args, units, lambda data: "\n".join(map(short_text, data)))
     return 0
+
+
+def short_text(unit: dict[str, Any]) -> str:
+    """One line: how it is, and why."""
+    return f"{unit['name']}: {unit['state']}" + (f" ({unit['reason']})" if unit["reason"] else "")
 
 
 def _plan(args: argparse.Namespace, directory: str) -> int:
@@ -120,7 +126,7 @@ def _wait(args: argparse.Namespace) -> int:
     seconds = parse_duration(args.timeout)
     query = f"/wait?for={args.goal}&timeout={quote(args.timeout)}"
     found = call(args.layout, "GET", path_of(args.name, query), timeout=seconds + 60)
-    show(args, found, lambda data: f"{args.name}: {data['unit']['state']} ({data['unit']['reason']})")
+    show(args, found, lambda data: short_text(data["unit"]))
     if found["met"]:
         return 0
     if found["hopeless"]:

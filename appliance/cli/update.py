@@ -7,6 +7,8 @@ import os
 import time
 from typing import Any
 
+from appliance.cli.parser import a_duration
+
 _VERBS = {
     "status": "versions, slots, what is offered, what was done",
     "check": "ask the repository now",
@@ -53,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             verb.add_argument("--now", action="store_true", help="although a window is shut or somebody holds updates")
             verb.add_argument("--dry-run", action="store_true", help="say what would be done, and which gate is shut")
         if name == "hold":
-            verb.add_argument("--for", dest="duration", default="24h", metavar="DURATION", help="how long (24h)")
+            verb.add_argument(
+                "--for", dest="duration", type=a_duration, default="24h", metavar="DURATION", help="how long (24h)"
+            )
             verb.add_argument("--why", required=True, metavar="TEXT", help="shown to whoever wonders")
             verb.add_argument("--name", default="", metavar="NAME", help="of this hold, if there are several")
         if name == "unhold":
@@ -67,7 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             verb.add_argument("--progress-fd", type=int, metavar="N", help="write JSON lines of what happens there")
         if name in ("apply", "rollback"):
             verb.add_argument("--no-wait", action="store_true", help="return when it has begun")
-            verb.add_argument("--timeout", default="30m", metavar="DURATION", help="give up waiting (30m)")
+            verb.add_argument(
+                "--timeout", type=a_duration, default="30m", metavar="DURATION", help="give up waiting (30m)"
+            )
 
 
 def run(args: argparse.Namespace) -> int:

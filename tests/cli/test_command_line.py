@@ -85,6 +85,26 @@ def test_global_options_that_are_wrong(argv: list[str], message: str) -> None:
             "cannot run `appliance config`: the following arguments are required: VERB; see `appliance config --help`",
         ),
         (
+            ["status", "--wait", "1x"],
+            'cannot run `appliance status`: argument --wait: found "1x", expected a duration such as "90s"; '
+            "see `appliance status --help`",
+        ),
+        (
+            ["unit", "wait", "web", "--timeout", "1y"],
+            'cannot run `appliance unit wait`: argument --timeout: found "1y", expected a duration such as "90s"; '
+            "see `appliance unit wait --help`",
+        ),
+        (
+            ["store", "get", "a", "--rev", "abc"],
+            'cannot run `appliance store get`: argument --rev: found "abc", expected a whole number; '
+            "see `appliance store get --help`",
+        ),
+        (
+            ["release", "prune", "x", "--keep", "1.5"],
+            'cannot run `appliance release prune`: argument --keep: found "1.5", expected a whole number; '
+            "see `appliance release prune --help`",
+        ),
+        (
             ["version", "--loud"],
             "cannot run `appliance version`: unrecognized arguments: --loud; see `appliance version --help`",
         ),

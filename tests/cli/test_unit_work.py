@@ -92,7 +92,9 @@ def test_run_passes_output_and_exit_code_on(node: Path) -> None:
     bad = appliance(node, "unit", "run", "-p", "service.usr=x", "--", "true")
     assert bad.returncode == 2
     assert "service.usr: unknown key" in bad.stderr
-    assert appliance(node, "unit", "run", "--", "/no/such/program").returncode != 0
+    absent = appliance(node, "unit", "run", "--", "/no/such/program")
+    assert absent.returncode != 0
+    assert "cannot execute /no/such/program: No such file or directory" in absent.stderr
     name = appliance(node, "unit", "run", "--unit", "bg", "--detach", "--", "sleep", "infinity").stdout.strip()
     assert name == "bg"
     assert next(one for one in units(node) if one["name"] == "bg")["enabled"] == "transient"
@@ -130,6 +132,12 @@ def test_edit_saves_only_what_is_valid(root: Path, tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "appliance", "--root", str(root), "unit", "edit", "web"]
     assert subprocess.run(argv, cwd=ROOM, env=environment, stdin=subprocess.DEVNULL, check=False).returncode == 0
     assert path.read_text() == UNIT.replace("hello", "bye")
+    no_editor = subprocess.run(
+        argv, cwd=ROOM, env={**environment, "EDITOR": ""}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert no_editor.returncode == 2
+    assert "this is not a terminal; use --stdin, or set EDITOR" in no_editor.stderr
     assert edit(root, "new", text=UNIT).returncode == 0
     assert edit(root, "--drop-in", "nobody", text="").returncode == 4
 
