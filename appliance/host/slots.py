@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
+import struct
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -17,6 +19,8 @@ from appliance.host.direct import DirectFile
 from appliance.host.files import sync_directory, translate
 
 _PIECE = 1 << 20
+BLOCK = 4096  # of file systems that share blocks between files
+_FICLONERANGE = 0x4020940D  # linux/fs.h
 _NETWORK_NAMES = {
     "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "PATH", "HOME", "TMPDIR",
 }  # fmt: skip
@@ -208,6 +212,19 @@ class Writing(Reading):
                 view, offset = view[written:], offset + written
         except OSError as exc:
             raise translate(exc, "write", self.path) from exc
+
+    def share(self, source: Reading, offset: int, size: int) -> bool:
+        """Have the source's blocks at that place here, too (FICLONERANGE); False where the file system cannot.
+
+        Both are multiples of BLOCK. Raises UnavailableError: no room, or the disk cannot be read.
+        """
+        try:
+            fcntl.ioctl(self._fd, _FICLONERANGE, struct.pack("=qQQQ", source._fd, offset, size, offset))
+        except OSError as exc:
+            if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+                raise translate(exc, "write", self.path) from exc
+            return False
+        return True
 
     def sync(self) -> None:
         """Make the bytes and the length durable."""

@@ -5,7 +5,7 @@ The publisher cuts a release so, and a host what it has: equal content gives equ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from pyfastcdc import FastCDC
 
@@ -26,12 +26,18 @@ class MalformedError(Exception):
     """These bytes are no zstd frame."""
 
 
-def cut(read_at: ReadAt, length: int, *, average: int) -> Iterator[Chunk]:
-    """All of it, in order. ``average`` is about how long chunks are; none is longer than four times that."""
+def cut(
+    read_at: ReadAt, length: int, *, average: int, parts: Iterable[tuple[int, int]] | None = None
+) -> Iterator[Chunk]:
+    """All of it, or these parts, in order. ``average`` is about how long chunks are; none is longer than four times it.
+
+    A part that begins and ends where chunks do is cut as it would be with all the rest.
+    """
     begin, end = _payload(read_at, length)
-    yield from _cut_by_content(read_at, 0, begin, average)
-    yield from _cut_by_frames(read_at, begin, end, average)
-    yield from _cut_by_content(read_at, end, length, average)
+    for start, stop in parts if parts is not None else ((0, length),):
+        yield from _cut_by_content(read_at, start, min(stop, begin), average)
+        yield from _cut_by_frames(read_at, max(start, begin), min(stop, end), average)
+        yield from _cut_by_content(read_at, max(start, end), stop, average)
 
 
 def _payload(read_at: ReadAt, length: int) -> tuple[int, int]:

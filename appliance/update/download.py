@@ -12,15 +12,30 @@ from dataclasses import dataclass, field
 from appliance.errors import NotFoundError, UnavailableError, UntrustedError
 from appliance.host import clock, entropy
 from appliance.host.failpoint import reach
-from appliance.host.slots import Writing, file_size, reading, writing
+from appliance.host.slots import BLOCK, Reading, Writing, file_size, reading, writing
 from appliance.payload import Index, chunk_hash, cut, plain, plan_ranges
 from appliance.update.fetch import Fetcher
+from appliance.update.matching import matching
 from appliance.update.progress import Progress
 
 _ATTEMPTS_MAX = 4  # in a row, without a chunk between them
 _WAIT_FIRST, _WAIT_MAX = 0.2, 10.0
 _SYNC_BYTES = 64 << 20
-_WINDOW = 4 << 20
+_RUN_MAX = 2 << 20
+_STRANGE_MAX = 32 << 20  # bytes in a row
+
+
+class _Run:
+    """Chunks of a seed that follow each other; those of a window are views of one piece of memory."""
+
+    def __init__(self, start: int = 0) -> None:
+        self.start = self.end = start
+        self.chunks: list[tuple[int, memoryview]] = []
+
+    def add(self, number: int, data: memoryview) -> None:
+        """One more, right behind the last."""
+        self.chunks.append((number, data))
+        self.end += len(data)
 
 
 @dataclass(kw_only=True)
@@ -45,6 +60,7 @@ class Assembly:
         fresh = file_size(self.path) != index.length
         self._places = index.places()
         self._unsynced = 0
+        self._shares = True  # until the file system says no
         with writing(self.path, index.length, mode=0o755) as file:
             self._file = file
             if not fresh:
@@ -68,24 +84,20 @@ class Assembly:
 
     def _look_through(self, file: Writing) -> None:
         """Which chunks the file holds already: they were written by an attempt that was cut off."""
-        begin, end = file.data_end(0)
-        for number, data in self._windows(file):
-            position = self.index.positions[number]
-            while end <= position < file.size:
-                begin, end = file.data_end(position)
-            if position + len(data) > begin and chunk_hash(data) == self.index.hash(number):
+        for number, data in matching(file, self.index, self._written(file), self.alive):
+            if data is not None:
                 self._count(number, len(data))
                 self.fetched = True
 
-    def _windows(self, file: Writing) -> Iterator[tuple[int, memoryview]]:
-        """Every chunk as it lies in the file, read in large pieces."""
-        start, window = 0, memoryview(b"")
+    def _written(self, file: Writing) -> Iterator[int]:
+        """The chunks that do not lie in a hole of the file."""
+        begin, end = file.data_end(0)
         for number, length in enumerate(self.index.lengths):
-            at = self.index.positions[number]
-            if at + length > start + len(window):
-                self.alive()
-                start, window = at, memoryview(file.at(at, max(_WINDOW, length)))
-            yield number, window[at - start : at - start + length]
+            position = self.index.positions[number]
+            while end <= position < file.size:
+                begin, end = file.data_end(position)
+            if position + length > begin:
+                yield number
 
     def _count(self, number: int, length: int) -> None:
         self.have[number] = 1
@@ -95,7 +107,10 @@ class Assembly:
         """What the seed has of it. A seed that cannot be read is none: everything can be fetched."""
         try:
             with reading(seed) as source:
-                for _, chunk in cut(source.at, source.size, average=self.index.average):
+                moved = self._take_in_place(source)
+                if 0 not in self.have:
+                    return
+                for _, chunk in cut(source.at, source.size, average=self.index.average, parts=moved):
                     self._put(chunk)
                     self.alive()
                     if 0 not in self.have:
@@ -104,6 +119,59 @@ class Assembly:
             if exc.where != seed:
                 raise
 
+    def _take_in_place(self, source: Reading) -> list[tuple[int, int]]:
+        """What did not even move, and where the file system can, without a copy of it: the blocks are shared.
+
+        Returns the parts of the seed that were not taken.
+        """
+        left, at = [], 0
+        for run in self._runs(source):
+            self._take_run(source, run)
+            if run.start > at:
+                left.append((at, run.start))
+            at = run.end
+        return [*left, (at, source.size)] if source.size > at else left
+
+    def _runs(self, source: Reading) -> Iterator[_Run]:
+        """Missing chunks that lie in the seed where they are to be here."""
+        index, run, strange = self.index, _Run(), 0
+        missing = (
+            number for number in self._missing()
+            if index.positions[number] + index.lengths[number] <= source.size
+        )  # fmt: skip
+        for number, data in matching(source, index, missing, self.alive):
+            if data is None:
+                strange += index.lengths[number]
+                if strange >= _STRANGE_MAX:  # the rest has moved: it is found by its content
+                    break
+                continue
+            strange = 0
+            if run.end != index.positions[number] or run.end - run.start >= _RUN_MAX:
+                if run.chunks:
+                    yield run
+                run = _Run(index.positions[number])
+            run.add(number, data)
+        if run.chunks:
+            yield run
+
+    def _take_run(self, source: Reading, run: _Run) -> None:
+        start, end = -(-run.start // BLOCK) * BLOCK, run.end // BLOCK * BLOCK
+        if self._shares and end > start:
+            self._shares = self._file.share(source, start, end - start)
+        if not self._shares or end <= start:
+            start = end = run.end
+        for number, data in run.chunks:
+            position = self.index.positions[number]
+            if position < start:
+                self._file.put(position, data[: start - position])
+            if position + len(data) > end:
+                self._file.put(max(position, end), data[max(0, end - position) :])
+            self._kept(number, len(data))
+            for same in self._places[self.index.hash(number)]:
+                if not self.have[same]:
+                    self._keep(same, data)
+        self._sync_sometimes()
+
     def _put(self, chunk: bytes) -> bool:
         """Wherever it belongs and is missing; False when it belongs nowhere."""
         numbers = self._places.get(chunk_hash(chunk))
@@ -111,14 +179,23 @@ class Assembly:
             return False
         for number in numbers:
             if not self.have[number]:
-                self._file.put(self.index.positions[number], chunk)
-                self._count(number, len(chunk))
-                self._unsynced += len(chunk)
-                reach("update.fetch.chunk")
+                self._keep(number, chunk)
+        self._sync_sometimes()
+        return True
+
+    def _keep(self, number: int, data: bytes | memoryview) -> None:
+        self._file.put(self.index.positions[number], data)
+        self._kept(number, len(data))
+
+    def _kept(self, number: int, length: int) -> None:
+        self._count(number, length)
+        self._unsynced += length
+        reach("update.fetch.chunk")
+
+    def _sync_sometimes(self) -> None:
         if self._unsynced >= _SYNC_BYTES:
             self._file.sync()
             self._unsynced = 0
-        return True
 
     # --- what is not ---
 
