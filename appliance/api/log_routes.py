@@ -29,6 +29,8 @@ _PARAMETERS = (
     Parameter("invert", "1: only lines without it", "boolean"),
     Parameter("where", 'Only lines that are JSON objects with such fields, as "level=error,code>=500"'),
     Parameter("priority", 'Only lines at least as urgent: 0 to 7, or as "warning"; lines without one count as 6'),
+    Parameter("stream", '"stdout" or "stderr": only these, of units with standard_error = "journal"'),
+    Parameter("invocation", "Only lines of that start: its ID, 0 for the last one, -1 for the one before it"),
     Parameter("mark", '1: with follow, a line {"caught_up": true} before the first new one', "boolean"),
 )
 
@@ -103,7 +105,17 @@ def query_of(request: Request) -> LogQuery:
         invert=asked.flag("invert"),
         where=tuple(parse_clause(one) for one in where),
         priority=parse_priority(priority) if priority else None,
+        stream=stream_of(request),
+        invocation=request.query.get("invocation", ""),
     )
+
+
+def stream_of(request: Request) -> str:
+    """Raises InputError."""
+    word = request.query.get("stream", "")
+    if word not in ("", "stdout", "stderr"):
+        raise InputError(f'cannot read stream: found "{word[:80]}", expected stdout or stderr', where="query.stream")
+    return word
 
 
 def moment_of(request: Request, key: str) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from fnmatch import fnmatchcase
 
 from appliance.api.router import Answer, Parameter, Reply, Request, Route, json_answer
 from appliance.api.subjects import Subjects
 from appliance.api.unit_work_routes import flag_of, known_only
 from appliance.api.wire import object_untrusted, plain
-from appliance.units import ReloadPlan, UnitPicture
+from appliance.errors import InputError
+from appliance.units import STATES, TYPES, ReloadPlan, UnitPicture
 
 PLAIN = "text/plain; charset=utf-8"
 VERBS: dict[str, tuple[str, str]] = {  # verb in the path -> method of Units, summary
@@ -19,6 +21,33 @@ VERBS: dict[str, tuple[str, str]] = {  # verb in the path -> method of Units, su
     "reset-failed": ("reset_failed", "Forget that a unit failed"),
 }
 NAME = (Parameter("name", "The unit"),)
+FILTERS = (
+    Parameter("state", f"Only units in one of these states, with commas between: {', '.join(STATES)}"),
+    Parameter("type", f"Only units of one of these types, or with such a trigger: {', '.join(TYPES)}"),
+    Parameter("pattern", "Only units of such names, with commas between; * and ? stand for anything"),
+)
+
+
+def wanted(request: Request, pictures: Iterable[UnitPicture]) -> list[UnitPicture]:
+    """Those that the query asks for. Raises InputError."""
+    asked = {key: _words(request, key) for key in ("state", "type", "pattern")}
+    for key, known in (("state", STATES), ("type", TYPES)):
+        for word in asked[key]:
+            if word not in known:
+                expected = f"expected one of {', '.join(known)}"
+                raise InputError(f'cannot read {key}: found "{word[:80]}", {expected}', where=f"query.{key}")
+    names = [one.removesuffix(".service") for one in asked["pattern"]]
+    return [
+        one
+        for one in pictures
+        if (not asked["state"] or one.state in asked["state"])
+        and (not asked["type"] or not one.kinds.isdisjoint(asked["type"]))
+        and (not names or any(fnmatchcase(one.name, name) for name in names))
+    ]
+
+
+def _words(request: Request, key: str) -> list[str]:
+    return [word.strip() for word in request.query.get(key, "").split(",") if word.strip()]
 
 
 def unit_routes(subjects: Subjects) -> tuple[Route, ...]:
@@ -26,7 +55,7 @@ def unit_routes(subjects: Subjects) -> tuple[Route, ...]:
     need = subjects.need_units
 
     async def units(request: Request) -> Reply:
-        return json_answer({"units": need().pictures(), "findings": need().problems()})
+        return json_answer({"units": wanted(request, need().pictures()), "findings": need().problems()})
 
     async def unit(request: Request) -> Reply:
         name = request.names["name"]
@@ -65,6 +94,7 @@ def unit_routes(subjects: Subjects) -> tuple[Route, ...]:
             summary="All units",
             answer="Every unit as it is now, and what is wrong with unit files",
             schema={"type": "object", "required": ["units"], "properties": {"units": list[UnitPicture]}},
+            parameters=FILTERS,
         ),
         Route(
             method="GET",

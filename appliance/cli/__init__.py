@@ -113,7 +113,7 @@ def split_globals(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             words += [word, *rest]
             break
         name, equals, value = word.partition("=")
-        if name not in _VALUED and word in ("-ojson", "-otable", "-ocat", "-oiso", "-oshort"):
+        if name not in _VALUED and word in ("-ojson", "-otable", "-ocat", "-oiso", "-oshort", "-ojournal"):
             name, equals, value = "-o", "=", word[2:]
         if name not in _VALUED:
             words.append(word)
@@ -125,7 +125,7 @@ def split_globals(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         options[_VALUED[name]] = value
     allowed: tuple[str, ...] = ("table", "json")
     if "logs" in words[:2]:
-        allowed += ("short", "iso", "cat")
+        allowed += ("short", "iso", "cat", "journal")
     if (output := options.get("output", "table")) not in allowed:
         either = " or ".join(f'"{one}"' for one in allowed)
         raise InputError(f"cannot use -o {output}: the output is {either}")

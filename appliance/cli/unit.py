@@ -80,6 +80,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         elif name == "list":
             verb.add_argument("patterns", nargs="*", metavar="PATTERN", help='only such names, as "web*"')
             verb.add_argument("--state", default="", help="only units in these states, with commas between")
+            verb.add_argument(
+                "-t", "--type", default="", help="only service, target, oneshot, timer, socket, path, ..."
+            )
             verb.add_argument("--failed", action="store_true", help="only failed ones")
         elif name == "reset-failed":
             verb.add_argument("names", nargs="+", metavar="NAME")
@@ -159,22 +162,20 @@ def _list(args: argparse.Namespace) -> int:
     from appliance.cli.client import call
     from appliance.cli.render import show
 
-    answer = call(args.layout, "GET", "/v1/units")
-    answer["units"] = [one for one in answer["units"] if _is_listed(args, one)]
-    show(args, answer, _list_text)
+    show(args, call(args.layout, "GET", "/v1/units" + _filters(args)), _list_text)
     return 0
 
 
-def _is_listed(args: argparse.Namespace, unit: dict[str, Any]) -> bool:
-    from fnmatch import fnmatchcase
+def _filters(args: argparse.Namespace) -> str:
+    from urllib.parse import urlencode
 
-    patterns = getattr(args, "patterns", ())
-    if patterns and not any(fnmatchcase(unit["name"], one.removesuffix(".service")) for one in patterns):
-        return False
-    states = {word for word in getattr(args, "state", "").split(",") if word}
-    if getattr(args, "failed", False):
-        states.add("failed")
-    return not states or unit["state"] in states
+    states = [getattr(args, "state", ""), "failed" if getattr(args, "failed", False) else ""]
+    asked = {
+        "state": ",".join(filter(None, states)), "type": getattr(args, "type", ""),
+        "pattern": ",".join(getattr(args, "patterns", ())),
+    }  # fmt: skip
+    words = urlencode({key: value for key, value in asked.items() if value}, safe=",*?")
+    return f"?{words}" if words else ""
 
 
 def _list_text(answer: dict[str, Any]) -> str:
@@ -242,17 +243,18 @@ def _status_text(unit: dict[str, Any]) -> str:
         "wants": " ".join(unit["wants"]),
         "after": " ".join(unit["after"]),
         "before": " ".join(unit["before"]),
+        "invocation": unit.get("invocation", ""),
         "log lost": _lost_text(unit),
     }
-    lines = [f"unit {unit['name']}", *(f"  {name + ':':<10} {value}" for name, value in facts.items() if value)]
+    lines = [f"unit {unit['name']}", *(f"  {name + ':':<11} {value}" for name, value in facts.items() if value)]
     if unit["triggers"]:
         from appliance.cli.unit_timers import trigger_text
 
-        lines += [f"  {'triggers:':<10} {trigger_text(one, now)}" for one in unit["triggers"]]
+        lines += [f"  {'triggers:':<11} {trigger_text(one, now)}" for one in unit["triggers"]]
     if unit.get("processes"):
         from appliance.cli.unit_work import tree_lines
 
-        lines += [f"  {'processes:':<10} {line}" if not number else f"  {'':<10} {line}"
+        lines += [f"  {'processes:':<11} {line}" if not number else f"  {'':<11} {line}"
                   for number, line in enumerate(tree_lines(unit["processes"]))]  # fmt: skip
     for moment in unit["history"][-5:]:
         ago = age(now - moment["time"])

@@ -18,6 +18,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 EXAMPLES = """Output (-o):
   iso    with times in UTC (the default)   json  an object per line; what is JSON itself in "fields"
   short  with local times                  cat   as it was written, byte for byte
+  journal  as `journalctl -o json`: MESSAGE, PRIORITY, _SYSTEMD_UNIT, __REALTIME_TIMESTAMP, ...
 
 Examples:
   appliance logs -f
@@ -50,6 +51,10 @@ def add_logs(parser: argparse.ArgumentParser, *, of_host: bool = False) -> None:
         "-w", "--where", action="append", default=[], metavar="KEY=VALUE",
         help="only lines that are JSON objects with such a field; also != < <= > >=, and a.b for inner ones",
     )  # fmt: skip
+    parser.add_argument(
+        "--invocation", default="", metavar="ID", help="only of that start of the unit; 0 is the last, -1 that before"
+    )
+    parser.add_argument("--stream", choices=("stdout", "stderr"), default="", help="only that, where it is told apart")
     parser.add_argument(
         "-p", "--priority", default="", metavar="LEVEL", help="at least as urgent: 0 to 7, err, warning"
     )
@@ -135,8 +140,9 @@ def _query(args: argparse.Namespace, *, by_ourselves: bool) -> dict[str, str]:
         query |= {"follow": "1", "mark": "1"} if by_ourselves else {"follow": "1"}
     if args.where:
         query["where"] = ",".join(args.where)
-    if args.priority:
-        query["priority"] = args.priority
+    for key in ("priority", "stream", "invocation"):
+        if text := getattr(args, key):
+            query[key] = text
     return query
 
 
@@ -159,10 +165,9 @@ def _source(args: argparse.Namespace, *, by_ourselves: bool) -> Iterable[dict[st
     except NotRunningError:
         if args.follow:
             raise
-        yield from (
-            {"time": one.time, "text": one.text, "unit": one.unit, "priority": one.priority}
-            for one in (entry.line() for entry in _from_files(args, by_ourselves=by_ourselves))
-        )
+        from dataclasses import asdict
+
+        yield from (asdict(entry.line()) for entry in _from_files(args, by_ourselves=by_ourselves))
 
 
 def _print_raw(args: argparse.Namespace, pattern: re.Pattern[str] | None) -> None:
@@ -203,6 +208,8 @@ def _from_files(args: argparse.Namespace, *, by_ourselves: bool) -> Iterator[Any
         until=_stamp(parse_moment(asked["until"], 0.0)) if "until" in asked else "",
         where=tuple(parse_clause(one) for one in args.where),
         priority=parse_priority(args.priority) if args.priority else None,
+        stream=args.stream,
+        invocation=args.invocation,
     )
     print("appliance: not running; these are the logs that it left", file=sys.stderr)
     return read_log_files(args.layout.journal, args.names, query)
@@ -220,6 +227,8 @@ def _stamp(seconds: float) -> str:
 def _shower(mode: str, *, many: bool) -> Callable[[dict[str, Any]], str]:
     if mode == "json":
         return _as_json
+    if mode == "journal":
+        return _Journald()
     from appliance.cli.render import paint
 
     moment = _Local() if mode == "short" else str
@@ -243,6 +252,36 @@ def _as_json(line: dict[str, Any]) -> str:
         if (fields := fields_of(text)) is not None:
             line = {**line, "fields": fields}
     return json.dumps(line, ensure_ascii=False) + "\n"
+
+
+class _Journald:
+    """In the words of systemd.journal-fields(7), for what reads `journalctl -o json`; all values are strings there."""
+
+    def __init__(self) -> None:
+        from appliance.host import node
+
+        self._host = node.hostname()
+
+    def __call__(self, line: dict[str, Any]) -> str:
+        from datetime import datetime
+
+        unit, kernel = line["unit"], line["unit"] == "kernel"
+        moment = datetime.fromisoformat(line["time"]).timestamp() if line["time"] else 0.0
+        fields = {
+            "__REALTIME_TIMESTAMP": str(round(moment * 1e6)),
+            "_HOSTNAME": self._host,
+            "_TRANSPORT": "kernel" if kernel else "stdout",
+            "PRIORITY": str(6 if line.get("priority") is None else line["priority"]),
+            "SYSLOG_IDENTIFIER": unit,
+            "MESSAGE": line["text"],
+        }
+        if not kernel:
+            fields["_SYSTEMD_UNIT"] = unit if "." in unit else f"{unit}.service"
+        if line.get("invocation"):
+            fields["_SYSTEMD_INVOCATION_ID"] = line["invocation"]
+        if line.get("stream"):
+            fields["STREAM"] = line["stream"]
+        return json.dumps(fields, ensure_ascii=False) + "\n"
 
 
 def _safe(text: str) -> str:

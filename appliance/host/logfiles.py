@@ -66,6 +66,16 @@ def size_and_last_byte(path: str) -> tuple[int, bytes]:
         return 0, b""
 
 
+def last_bytes(path: str, count: int) -> bytes:
+    """At most so many; none when there is no such file."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            return os.pread(file.fileno(), count, max(0, size - count))
+    except OSError:
+        return b""
+
+
 def size_and_time(path: str) -> tuple[int, float]:
     """And when something was last written to it; (0, 0) when there is none."""
     try:

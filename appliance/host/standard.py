@@ -12,9 +12,10 @@ _F_SETPIPE_SZ = 1031
 
 
 def open_standard(
-    standard_input: str, standard_output: str, standard_error: str, *, journal: str, uid: int | None
+    standard_input: str, standard_output: str, standard_error: str, *, journal: str, errors: str, uid: int | None
 ) -> tuple[int, int, int]:
-    """Three new descriptors, the caller's to close. Words as in ``[service]``; ``journal`` is the log's named pipe.
+    """Three new descriptors, the caller's to close. Words as in ``[service]``; ``journal`` is the log's named pipe,
+    ``errors`` that of a stderr that is told apart.
 
     Raises the error of ours that says which file could not be opened.
     """
@@ -22,10 +23,10 @@ def open_standard(
     try:
         opened.append(_open("null" if standard_input == "null" else f"in:{standard_input}", journal, uid))
         opened.append(_open(standard_output, journal, uid))
-        if standard_error in ("inherit", standard_output):
+        if standard_error == "inherit" or (standard_error == standard_output != "journal"):
             opened.append(os.dup(opened[1]))
         else:
-            opened.append(_open(standard_error, journal, uid))
+            opened.append(_open(standard_error, errors, uid))
     except BaseException:
         close_standard(tuple(opened))
         raise

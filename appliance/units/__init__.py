@@ -9,6 +9,8 @@ from appliance.units.graph import Graph, build_graph, start_order
 from appliance.units.log_query import Entry, LogQuery, fields_of, parse_clause, parse_priority
 from appliance.units.pictures import (
     GOALS,
+    STATES,
+    TYPES,
     LogLine,
     Publish,
     ReloadPlan,
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GOALS",
+    "STATES",
+    "TYPES",
     "Entry",
     "Graph",
     "LogLine",

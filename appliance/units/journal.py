@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from appliance.errors import ApplianceError
 from appliance.host import clock, files, logfiles
+from appliance.units.invocations import note
 from appliance.units.log_rate import RateGate
 from appliance.units.log_section import Rate
 from appliance.units.log_text import stamp_lines
@@ -40,8 +41,8 @@ class Journal:
     """Appends from one side, any number of readers on the other; they share nothing but the files and a bell."""
 
     __slots__ = (
-        "_age_due", "_column", "_gate", "_limits", "_room_made", "_size", "directory", "dropped", "dropped_lines",
-        "growth", "sequence",
+        "_age_due", "_column", "_gate", "_limits", "_noted", "_room_made", "_size", "_stream", "directory", "dropped",
+        "dropped_lines", "growth", "sequence",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +57,8 @@ class Journal:
         self.growth = growth if growth is not None else Growth()
         self._size = 0
         self._column = -1
+        self._stream = ""  # of the line that has no end yet
+        self._noted = ""  # the start of the unit that wrote last
         self._room_made = False
         self._age_due = 0.0
 
@@ -75,7 +78,7 @@ class Journal:
             self._gate = None
         self._limits = limits
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes, *, stream: str = "", invocation: str = "") -> None:
         """Write a piece of output, as it came from the pipe. Never raises, never waits for a reader."""
         if (rate := self._limits.rate) is not None:
             if self._gate is None:
@@ -86,7 +89,12 @@ class Journal:
                 return
             if lost:  # and now lines pass again
                 self._report()
-        self._write(data, clock.wall_seconds())
+        seconds = clock.wall_seconds()
+        if invocation and invocation != self._noted:
+            self._noted = invocation
+            self._open()
+            note(self.directory, clock.timestamp(seconds), invocation)
+        self._write(data, seconds, stream)
         self._tell()
 
     def append_at(self, data: bytes, seconds: float) -> None:
@@ -125,9 +133,15 @@ class Journal:
         end = b"\n" if self._column >= 0 else b""
         self._write(end + b"<4>appliance: " + self._gate.report().encode() + b"\n", clock.wall_seconds())
 
-    def _write(self, data: bytes, seconds: float) -> None:
+    def _write(self, data: bytes, seconds: float, stream: str = "") -> None:
         self._open()
-        text, column = stamp_lines(data, clock.timestamp(seconds), self._column)
+        cut = b""
+        if stream != self._stream:
+            if self._column >= 0:  # the other one's line is cut here: two in one would be nobody's
+                cut, self._column = b"\n", -1
+            self._stream = stream
+        text, column = stamp_lines(data, clock.timestamp(seconds), self._column, stream)
+        text = cut + text
         piece_max = min(_FILE_BYTES_MAX, max(self._limits.size // 4, 4096))
         if self._size + len(text) >= piece_max and column >= 0 and (end := text.rfind(b"\n") + 1):
             self._put(text[:end], len(data))  # an endless line must not keep the file from being cut

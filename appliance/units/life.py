@@ -53,7 +53,7 @@ class Owner(Protocol):
     def on_phase(self, phase: Phase, reason: str) -> None: ...  # noqa: D102
     def on_end(self) -> None: ...  # noqa: D102
     def on_notice(self, sender: int, data: bytes, fds: list[int]) -> None: ...  # noqa: D102
-    def log(self, data: bytes) -> None: ...  # noqa: D102
+    def log(self, data: bytes, stream: str) -> None: ...  # noqa: D102
     def remember(self) -> None: ...  # noqa: D102
     def is_coming_back(self) -> bool: ...  # noqa: D102
 
@@ -135,7 +135,7 @@ class Life:
         make_directories(self.service, self.ground.below, uid=who.uid, gid=who.gid)
         if (private := self.ground.private_directory(self.owner.unit)) != "":
             make_private(private, keep=self.service.runtime_directory_preserve != "no")
-        self.voice.open_output()
+        self.voice.open_output(apart=self.service.tells_errors_apart)
         if self.service.notices_from() != "none":
             self.voice.open_notify()
         if self.group.kind == "session" or self.service.kill_mode in ("process", "none"):

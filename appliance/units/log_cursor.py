@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from appliance.errors import ApplianceError, CorruptError
 from appliance.host import logfiles
+from appliance.units.invocations import Invocations
 from appliance.units.journal import Journal
 from appliance.units.log_query import Entry
-from appliance.units.log_text import LINE_BYTES_MAX, cut_stamp, goes_on
+from appliance.units.log_text import LINE_BYTES_MAX, cut_stamp, goes_on, stream_of
 
 BLOCK_BYTES = 64 << 10
 _BACK_BYTES = 32 << 10
@@ -54,7 +55,8 @@ class Cursor:
         self._pieces = pieces
         self._sequence, self._offset = place.sequence, place.offset
         self._rest = b""  # of a line that has no end yet
-        self._held: tuple[str, list[bytes]] | None = None  # a line that may go on in the next
+        self._invocations = Invocations(journal.directory)
+        self._held: tuple[str, str, list[bytes]] | None = None  # a line that may go on in the next
         self._held_bytes = 0
 
     def read(self) -> list[Entry]:
@@ -78,6 +80,7 @@ class Cursor:
                 piece.close()
             if data:
                 self._offset += len(data)
+                self._invocations.look()
                 found = list(self._entries(data))
             elif self._journal.next_sequence() > self._sequence:
                 found = self.flush(held=False)
@@ -108,24 +111,26 @@ class Cursor:
         for line in lines:
             time, text = cut_stamp(line)
             if self._held is not None and goes_on(line) and self._held_bytes + len(text) <= _JOINED_BYTES_MAX:
-                self._held[1].append(text)
+                self._held[2].append(text)
                 self._held_bytes += len(text)
             else:
                 yield from self._release()
-                self._held, self._held_bytes = (time, [text]), len(text)
+                self._held, self._held_bytes = (time, stream_of(line), [text]), len(text)
             if len(text) != LINE_BYTES_MAX:
                 yield from self._release()
 
     def _release(self) -> list[Entry]:
         if self._held is None:
             return []
-        (time, parts), self._held = self._held, None
-        return [Entry(time, self.unit, b"".join(parts))]
+        (time, stream, parts), self._held = self._held, None
+        return [Entry(time, self.unit, b"".join(parts), stream, self._invocations.at(time))]
 
 
 def newest_first(journal: Journal, unit: str, pieces: Pieces) -> Iterator[tuple[Entry, Place]]:
     """The lines from the end on, each with its place."""
     parts: list[bytes] = []
+    invocations = Invocations(journal.directory)
+    invocations.look()
     later = ""  # for a line without a time: it was not written after that
     for sequence in reversed([*journal.sequences(), journal.next_sequence()]):
         try:
@@ -154,7 +159,8 @@ def newest_first(journal: Journal, unit: str, pieces: Pieces) -> Iterator[tuple[
                     if goes_on(line):
                         continue
                     later = time or later
-                    yield Entry(later, unit, b"".join(reversed(parts))), Place(sequence, begin)
+                    data = b"".join(reversed(parts))
+                    yield Entry(later, unit, data, stream_of(line), invocations.at(later)), Place(sequence, begin)
                     parts.clear()
         finally:
             piece.close()

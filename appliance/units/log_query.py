@@ -25,6 +25,8 @@ class Entry:
     time: str
     unit: str
     data: bytes  # without the newline
+    stream: str = ""  # "stdout" or "stderr", of a unit whose output is told apart
+    invocation: str = ""  # which start of the unit wrote it, if that is known
 
     @property
     def written(self) -> bytes:
@@ -34,7 +36,8 @@ class Entry:
     def line(self) -> LogLine:
         """For people and programs: its priority apart, and bytes that are not UTF-8 as their hex."""
         priority, data = split_priority(self.data)
-        return LogLine(self.time, data.decode(errors="backslashreplace"), self.unit, priority)
+        text = data.decode(errors="backslashreplace")
+        return LogLine(self.time, text, self.unit, priority, self.stream, self.invocation)
 
 
 @dataclass(frozen=True)
@@ -109,15 +112,19 @@ class LogQuery:
     invert: bool = False
     where: tuple[Clause, ...] = ()
     priority: int | None = None
+    stream: str = ""  # only what was written there
+    invocation: str = ""  # only what that start of each unit wrote; as ``Invocations.find`` takes it
 
     def filter(self) -> Callable[[Entry], bool] | None:
         """Whether a line is wanted, but for its time; None: all are."""
         needle = self.contains.encode(errors="surrogateescape")
         folded = self.contains.casefold()
-        if not needle and not self.where and self.priority is None:
+        if not needle and not self.where and self.priority is None and not self.stream:
             return None
 
         def wanted(entry: Entry) -> bool:
+            if self.stream and entry.stream != self.stream:
+                return False
             if needle:
                 if self.ignore_case:
                     has = folded in entry.data.decode(errors="backslashreplace").casefold()

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 
 from appliance.errors import NotFoundError
 from appliance.host import clock, files
+from appliance.units.invocations import Invocations
 from appliance.units.journal import Journal
 from appliance.units.log_cursor import Cursor, Pieces, Place, end_of, newest_first, since_place
 from appliance.units.log_query import Entry, LogQuery
@@ -33,6 +34,7 @@ class Reading:
         self._entries: dict[str, deque[Entry]] = {}
         self._queue: list[tuple[str, str]] = []  # (time of its next line, directory); what is to be looked at has ""
         self._since: dict[str, str] = {}
+        self._invocation: dict[str, str] = {}  # by directory, where one is asked for
         for unit, journal in journals.items():
             self._admit(unit, journal)
 
@@ -40,6 +42,10 @@ class Reading:
         self._journals[journal.directory] = (unit, journal)
         oldest = journal.oldest_seconds
         self._since[journal.directory] = max(self._query.since, clock.timestamp(oldest) if oldest else "")
+        if self._query.invocation:
+            known = Invocations(journal.directory)
+            known.look()
+            self._invocation[journal.directory] = known.find(self._query.invocation)
 
     def begin(self) -> Iterator[None]:
         """Find where to begin in each. Every step is short."""
@@ -114,6 +120,8 @@ class Reading:
     def _matches(self, entry: Entry, directory: str) -> bool:
         since, until = self._since[directory], self._query.until
         if (since and entry.time < since) or (until and entry.time > until):
+            return False
+        if self._query.invocation and entry.invocation != (self._invocation[directory] or None):
             return False
         return self._wanted is None or self._wanted(entry)
 

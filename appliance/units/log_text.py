@@ -2,7 +2,8 @@
 
 A line is ``2026-11-22T03:22:11.123Z text``. What comes without a newline is written at once and goes on in the same
 line when the rest comes, so nothing waits in memory: a killed daemon loses no byte. Bytes are kept as they came. A
-line that is too long is cut; what goes on from the line before has a ``+`` in place of the blank.
+line that is too long is cut; what goes on from the line before has a ``+`` in place of the blank. Of a unit whose
+stdout and stderr are told apart, ``>`` and ``!`` stand there.
 """
 
 from __future__ import annotations
@@ -11,18 +12,20 @@ import re
 
 STAMP_BYTES = 25  # with the blank
 LINE_BYTES_MAX = 16 << 10
-_STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z[ +]")
+_STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z[ +>!]")
 _PRIORITY = re.compile(rb"<(\d{1,3})>")
 _GOES_ON = 0x2B  # +
+_SIGNS = {"": b" ", "stdout": b">", "stderr": b"!"}
+_STREAMS = {0x3E: "stdout", 0x21: "stderr"}
 
 
-def stamp_lines(data: bytes, time: str, column: int) -> tuple[bytes, int]:
+def stamp_lines(data: bytes, time: str, column: int, stream: str = "") -> tuple[bytes, int]:
     """What to append to the file, and the column it ends in. ``column``: bytes of text in the file's last line so far,
     or -1 at the start of a line. Lines longer than LINE_BYTES_MAX are cut into several.
     """
     if not data:
         return b"", column
-    stamp = time.encode() + b" "
+    stamp = time.encode() + _SIGNS[stream]
     longest = LINE_BYTES_MAX - max(column, 0)
     if len(data) > longest and _has_long_line(data, longest):
         return _stamp_long_lines(data, stamp, column)
@@ -46,6 +49,11 @@ def cut_stamp(line: bytes) -> tuple[str, bytes]:
     if _STAMP.match(line):
         return line[: STAMP_BYTES - 1].decode(), line[STAMP_BYTES:]
     return "", line
+
+
+def stream_of(line: bytes) -> str:
+    """Where it was written to, where that is known."""
+    return _STREAMS.get(line[STAMP_BYTES - 1], "") if len(line) >= STAMP_BYTES and _STAMP.match(line) else ""
 
 
 def goes_on(line: bytes) -> bool:

@@ -121,8 +121,22 @@ class UnitPicture:
     enabled: str = "enabled"  # or disabled, masked, static (an instance that others only name), transient
     called: str = ""  # of one on demand: who wants it up
     drop_ins: tuple[str, ...] = ()
+    invocation: str = ""  # the ID of its last start: INVOCATION_ID in its environment, and with each line of its log
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Words of ``TYPES`` that fit it."""
+        more = () if self.type == "target" else ("service",)
+        return frozenset((self.type, *more, *(one.kind for one in self.triggers)))
 
 
+STATES = (
+    "waiting", "starting", "ready", "reloading", "exited", "stopping", "backoff", "stopped", "failed",
+)  # fmt: skip
+TYPES = (
+    "service", "target", "timer", "socket", "path", "simple", "exec", "oneshot", "notify", "notify-reload", "forking",
+    "idle",
+)  # fmt: skip
 Goal = Literal["ready", "healthy", "exit", "stopped"]
 GOALS: tuple[Goal, ...] = ("ready", "healthy", "exit", "stopped")
 
@@ -167,3 +181,5 @@ class LogLine:
     text: str
     unit: str = ""
     priority: int | None = None  # 0 to 7, of a line that began with "<3>" (sd-daemon(3))
+    stream: str = ""  # "stdout" or "stderr", of a unit whose standard_error is "journal"
+    invocation: str = ""  # which start of the unit wrote it: its INVOCATION_ID

@@ -124,4 +124,5 @@ def picture_of(runner: Runner) -> UnitPicture:
         log_lines_dropped=runner.journal.dropped_lines,
         last_lines=last_lines(runner.journal) if flapping or runner.state is State.FAILED else (),
         history=tuple(runner.history),
+        invocation=runner.invocation,
     )

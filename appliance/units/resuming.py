@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from appliance.errors import ApplianceError
-from appliance.host import clock, entropy
+from appliance.host import clock, entropy, files
 from appliance.host.processes import Child, Exit
 from appliance.host.sessions import Session
 from appliance.units.life import UNSEEN, Life
@@ -27,7 +27,7 @@ _OLD_PHASES = {"starting": Phase.START, "ready": Phase.RUN}  # of versions that 
 
 def resume(runner: Runner, run: RunState) -> None:
     """Called once, before anything else happens to that runner."""
-    runner.digest, runner.since = run.digest, run.since
+    runner.digest, runner.since, runner.invocation = run.digest, run.since, run.invocation
     old = run.since_boot < 0  # the first version said only what the wall clock was
     runner.since_boot = clock.boot_seconds() - max(0.0, clock.wall_seconds() - run.since) if old else run.since_boot
     runner.failures, runner.restarts = run.failures, run.restarts
@@ -102,7 +102,8 @@ class _Resumed:
     def _listen(self) -> None:
         life = self._life
         try:
-            life.voice.open_output(adopted=True)
+            voice = life.voice  # its file may have changed since: a pipe that it writes into is read
+            voice.open_output(apart=life.service.tells_errors_apart or files.exists(voice.errors_path), adopted=True)
             if life.service.notices_from() != "none":
                 life.voice.open_notify(adopted=True)
         except ApplianceError as exc:

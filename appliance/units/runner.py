@@ -43,6 +43,7 @@ class Runner:
         self.unit = unit
         self.standing = Standing()
         self.digest = ""
+        self.invocation = ""  # of its last start
         self.reason = ""
         self.since = clock.wall_seconds()
         self.since_boot = clock.boot_seconds()
@@ -121,7 +122,8 @@ class Runner:
             self.feed(Event.NEEDS_MET, "starting")
             self.feed(Event.CAME_UP, "reached")
             return
-        self.life = Life(self, self.ground, self.directory, entropy.token(16))
+        self.invocation = entropy.token(16)
+        self.life = Life(self, self.ground, self.directory, self.invocation)
         self.feed(Event.NEEDS_MET, "starting")
         self.life.begin()
 
@@ -206,9 +208,9 @@ class Runner:
             self.status_text = self.status_text if notice.status is None else notice.status
             self.error_number = self.error_number if notice.error is None else notice.error
 
-    def log(self, data: bytes) -> None:
+    def log(self, data: bytes, stream: str) -> None:
         """It wrote something."""
-        self.journal.append(data)
+        self.journal.append(data, stream=stream, invocation=self.invocation)
 
     def is_coming_back(self) -> bool:
         """Whether it goes down to come up again."""

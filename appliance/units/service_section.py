@@ -137,6 +137,11 @@ class ServiceSection:
         return self.type in ("notify", "notify-reload")
 
     @property
+    def tells_errors_apart(self) -> bool:
+        """Whether the log knows which lines came from stderr; else it is one stream, in the exact order."""
+        return self.standard_error == "journal"
+
+    @property
     def signal_of_reload(self) -> str | None:
         """What makes it read its configuration again when there is no command for that."""
         return self.reload_signal or ("SIGHUP" if self.type == "notify-reload" else None)

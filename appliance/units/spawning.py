@@ -82,12 +82,13 @@ class Spawning:
             command = replace(self.besides(line, more), output=life.voice.output_path, descriptors=descriptors)
             if call is not None:
                 error = "journal" if service.standard_error == "inherit" else service.standard_error
-                standard = open_connection(call.fd, error, journal=life.voice.output_path, uid=who_of(service).uid)
+                path = life.voice.errors_path if service.tells_errors_apart else life.voice.output_path
+                standard = open_connection(call.fd, error, journal=path, uid=who_of(service).uid)
                 command = replace(command, output=None, standard=standard)
             elif (service.standard_input, service.standard_output, service.standard_error) != _PLAIN:
                 standard = open_standard(
                     service.standard_input, service.standard_output, service.standard_error,
-                    journal=life.voice.output_path, uid=who_of(service).uid,
+                    journal=life.voice.output_path, errors=life.voice.errors_path, uid=who_of(service).uid,
                 )  # fmt: skip
                 command = replace(command, output=None, standard=standard)
         except ApplianceError as exc:

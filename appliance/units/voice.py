@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from appliance.errors import ApplianceError
 from appliance.host import pipes
@@ -10,19 +11,22 @@ from appliance.host.datagrams import NotifySocket
 from appliance.units.ground import Ground
 
 Hear = Callable[[int, bytes, list[int]], None]
+Log = Callable[[bytes, str], None]  # what was written, and to which of stdout and stderr, if that can be told
 
 
 class Voice:
     """Of one unit, from the start to the last of what it left. What cannot be held is said, and the unit runs on."""
 
-    def __init__(self, name: str, directory: str, ground: Ground, log: Callable[[bytes], None], hear: Hear) -> None:
+    def __init__(self, name: str, directory: str, ground: Ground, log: Log, hear: Hear) -> None:
         self.output_path = f"{directory}/output"
+        self.errors_path = f"{directory}/errors"
         self._name = name
         self._notify_path = f"{directory}/notify"
         self._ground = ground
         self._log = log
         self._hear = hear
         self._output: pipes.PipeReader | None = None
+        self._errors: pipes.PipeReader | None = None  # of a unit whose stderr is a stream of its own
         self._notify: NotifySocket | None = None
         self._held: set[str] = set()
 
@@ -31,12 +35,22 @@ class Voice:
         """For NOTIFY_SOCKET; empty when nobody listens."""
         return self._notify.address if self._notify is not None else ""
 
-    def open_output(self, *, adopted: bool = False) -> None:
-        """What was written while nobody read comes first. Raises ApplianceError."""
-        pipes.make_pipe(self.output_path)
+    def open_output(self, *, apart: bool, adopted: bool = False) -> None:
+        """What was written while nobody read comes first. ``apart``: stderr has its own. Raises ApplianceError."""
         if self._output is None:
-            self._output = pipes.PipeReader(self.output_path, self._ground.processes.poller, self._log)
-            self._hold("output", self._output.fileno(), adopted=adopted)
+            stream = "stdout" if apart else ""
+            self._output = self._open("output", self.output_path, stream, adopted=adopted)
+        if apart and self._errors is None:
+            self._errors = self._open("errors", self.errors_path, "stderr", adopted=adopted)
+
+    def _open(self, kind: str, path: str, stream: str, *, adopted: bool) -> pipes.PipeReader:
+        pipes.make_pipe(path)
+        reader = pipes.PipeReader(path, self._ground.processes.poller, partial(self._say, stream))
+        self._hold(kind, reader.fileno(), adopted=adopted)
+        return reader
+
+    def _say(self, stream: str, data: bytes) -> None:
+        self._log(data, stream)
 
     def open_notify(self, *, adopted: bool = False) -> None:
         """Until ``release_notify``, what it says while no appliance lives waits for the next. Raises ApplianceError."""
@@ -55,16 +69,16 @@ class Voice:
 
     def drain(self) -> None:
         """The rest of the output, of a unit whose processes are gone."""
-        if self._output is not None:
-            self._output.drain()
+        for reader in (self._output, self._errors):
+            if reader is not None:
+                reader.drain()
 
     def close(self, *, for_good: bool) -> None:
         """Stop listening. ``for_good``: nothing of the unit is left, so nothing needs to be held. Twice is fine."""
-        if self._output is not None:
-            self._output.close()
-        if self._notify is not None:
-            self._notify.close()
-        self._output = self._notify = None
+        for reader in (self._output, self._errors, self._notify):
+            if reader is not None:
+                reader.close()
+        self._output = self._errors = self._notify = None
         if for_good:
             for kind in tuple(self._held):
                 self._let_go(kind)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -12,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from api.conftest import GENEROUS, Serve
 from api.sim import Sim, service, unit
 from appliance.api.limits import Limits
+from appliance.units.pictures import TriggerPicture
 
 
 def encoded(text: str) -> str:
@@ -260,3 +262,29 @@ async def test_beyond_loopback_a_token_is_needed(serve: Serve, tmp_path: Path) -
         bearer = {"Authorization": "Bearer t0ken-of-some-length"}
         assert (await http.get("/v1/status", headers=bearer)).status_code == 200
         assert (await http.get("/", auth=httpx.BasicAuth("me", "t0ken-of-some-length"))).status_code == 200
+
+
+async def test_units_are_asked_for_by_state_type_and_name(serve: Serve) -> None:
+    async with serve() as running, running.status() as http:
+        running.sim.units.all["every-minute"] = replace(
+            unit("every-minute", state="stopped"),
+            type="oneshot",
+            triggers=(TriggerPicture(kind="timer", name="x", unit="every-minute", state="waiting", about=""),),
+        )
+        running.sim.units.all["all"] = replace(unit("all", state="ready"), type="target")
+
+        async def names(**asked: str) -> list[str]:
+            return [one["name"] for one in (await http.get("/v1/units", params=asked)).json()["units"]]
+
+        assert await names() == ["web", "worker", "every-minute", "all"]
+        assert await names(state="backoff,stopped") == ["worker", "every-minute"]
+        assert await names(type="timer") == ["every-minute"]
+        assert await names(type="target,oneshot") == ["every-minute", "all"]
+        assert await names(type="service", pattern="w*") == ["web", "worker"]
+        assert await names(pattern="web.service, a?l") == ["web", "all"]
+        assert await names(state="ready", pattern="worker") == []
+        for asked in ({"state": "running"}, {"type": "mount"}):
+            answer = await http.get("/v1/units", params=asked)
+            assert answer.status_code == 400
+            assert f"cannot read {next(iter(asked))}: found" in answer.text
+        assert (await http.get("/v1/units/web/logs", params={"stream": "both"})).status_code == 400

@@ -66,7 +66,7 @@ def test_a_day_with_units(node: Path) -> None:
     asked = appliance(node, "unit", "status", "hello")
     assert asked.returncode == 3
     assert "it requires web, which is stopped" in asked.stdout
-    assert "wanted:    down (stopped by hand)" in appliance(node, "unit", "status", "web").stdout
+    assert "wanted:     down (stopped by hand)" in appliance(node, "unit", "status", "web").stdout
     assert appliance(node, "unit", "start", "hello").stdout.startswith("hello: ready (started, pid ")
     assert appliance(node, "unit", "restart", "web").returncode == 0
 

@@ -41,7 +41,7 @@ def test_timers_and_triggers_are_listed(node: Path) -> None:
     assert table[0].split() == ["NEXT", "LEFT", "LAST", "PASSED", "UNIT", "ACTIVATES", "WHEN"]
     assert "backup" in table[1] or "backup" in table[2]
     status = appliance(node, "unit", "status", "backup").stdout
-    assert "triggers:  timer: *-*-* 03:00 UTC, waiting, next " in status
+    assert "triggers:   timer: *-*-* 03:00 UTC, waiting, next " in status
     assert "timer of job.timer: on_active 10ms" in appliance(node, "unit", "status", "job").stdout
     assert f"socket: {node}/api.sock, waiting" in appliance(node, "unit", "status", "api").stdout
     assert f"path: path_exists {node}/flag, waiting" in appliance(node, "unit", "status", "spool").stdout
