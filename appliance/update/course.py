@@ -100,6 +100,8 @@ class Course(Verdict):
         self.checks += 1
         offers = [parse_offer(value) for value in answer.get("offers", ())]
         self.last_check, self.clock_problem = clock.timestamp(clock.wall_seconds()), str(answer.get("clock", ""))
+        if repaired := str(answer.get("repaired", "")):
+            self._publish("repaired", reason=repaired)
         now = max(clock.wall_seconds(), float(answer.get("time", 0)))
         self.gates.know_time(float(answer.get("time", 0)))
         denied = self.slots.record.denied if self.slots.record else ()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from appliance.errors import ApplianceError, ConflictError
+from appliance.errors import ApplianceError, ConflictError, InputError
 from appliance.host import files, trees
 from appliance.host.failpoint import reach
 from appliance.host.layout import Layout
@@ -144,7 +144,10 @@ def _store(layout: Layout, schema: int) -> str:
 
 def _made_by(layout: Layout, schema: int) -> str:
     path = f"{_place(layout, schema)}/{_MADE_BY}"
-    return files.read_text(path, size_max=256) if schema > 1 and files.exists(path) else ""
+    try:
+        return files.read_text(path, size_max=256) if schema > 1 and files.exists(path) else ""
+    except InputError:  # damaged: then nothing is dropped for its sake
+        return ""
 
 
 def _drop(layout: Layout, schema: int) -> None:

@@ -49,7 +49,7 @@ class Glance:
             trust = files.sha256_file(self._trust_root)
         except ApplianceError:
             return
-        self._kept = _Kept(settings, trust, {**answer, "offers": offers}, clock.monotonic_seconds())
+        self._kept = _Kept(settings, trust, {**answer, "offers": offers, "repaired": ""}, clock.monotonic_seconds())
 
     def unchanged(self, settings: UpdateSettings) -> dict[str, Any] | None:
         """The answer again, if the repository says the same; None: ask in full. Never raises."""

@@ -5,6 +5,7 @@ The store may be down: an update is not begun then, but a trial is still judged,
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -133,11 +134,13 @@ def _alike(entry: HistoryEntry, last: HistoryEntry) -> bool:
 
 
 def _parse_entries(data: bytes | None) -> list[HistoryEntry]:
-    names = HistoryEntry.__dataclass_fields__.keys()
+    """What can be read of it: a single entry that cannot is left out."""
+    names, found = HistoryEntry.__dataclass_fields__.keys(), []
     try:
-        return [
-            HistoryEntry(**{name: value for name, value in entry.items() if name in names})
-            for entry in json.loads(data or b"[]")
-        ]
-    except (ValueError, TypeError, AttributeError):
+        kept = list(json.loads(data or b"[]"))
+    except (ValueError, TypeError):
         return []
+    for entry in kept:
+        with contextlib.suppress(TypeError, AttributeError):
+            found.append(HistoryEntry(**{name: value for name, value in entry.items() if name in names}))
+    return found

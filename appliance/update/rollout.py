@@ -16,6 +16,7 @@ from appliance.errors import InputError
 from appliance.update.offer import Offer, offer_to_json, parse_offer
 from appliance.update.record import SlotName, SlotRecord, other
 
+CUTS_MAX = 3  # trials that ended with the machine and cost no try; a version that takes it down each time is left
 SWITCHES_MAX = 5  # starts of the launcher that changed nothing in the record: it does not want the new version
 
 
@@ -86,6 +87,8 @@ class Rollout:
     reason: str = ""
     fetched: int = 0  # bytes that the download took from the network
     began: float = 0.0  # seconds since 1970
+    boot: str = ""  # the kernel's name for the boot in which the version on trial was started last
+    cuts: int = 0  # so often it got another try because the machine had gone down under it
 
     def to(self, phase: Phase, **changes: object) -> Rollout:
         """The next state. Raises IllegalTransitionError; nothing changes then."""
@@ -113,6 +116,8 @@ def encode(rollout: Rollout) -> bytes:
             "reason": rollout.reason,
             "fetched": rollout.fetched,
             "began": rollout.began,
+            "boot": rollout.boot,
+            "cuts": rollout.cuts,
         }
     ).encode()  # fmt: skip
 
@@ -145,6 +150,8 @@ def decode(data: bytes) -> Rollout:
             str(value["reason"]),
             int(value.get("fetched", 0)),
             float(value.get("began", 0.0)),
+            str(value.get("boot", "")),
+            int(value.get("cuts", 0)),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise InputError(f"cannot read the state of the update: {exc!r}") from exc
@@ -157,6 +164,7 @@ class Facts:
     running: SlotName | None  # the slot whose bytes we are
     trial: bool  # the launcher spent a try on us
     record: SlotRecord | None
+    boot: str = ""  # this boot; empty where it does not matter: a machine's own image is tried boot by boot
 
 
 class Next(enum.Enum):
@@ -167,9 +175,21 @@ class Next(enum.Enum):
     PROVE = "prove"  # we are on trial
     BLESSED = "blessed"  # the blessing was written, its end was not: finish it
     SWITCH = "switch"  # the other slot is armed and has tries left
+    TRY_AGAIN = "try again"  # the other slot's last try ended with the machine: a power cut is not its fault
     CONDEMN_OTHER = "condemn other"  # it spent its tries and did not live
     CONDEMN_SELF = "condemn self"  # we were rolling back ourselves and were killed in between
     ROLLED_BACK = "rolled back"  # the other one condemned itself; say so
+
+
+def was_cut_off(kept: Rollout, boot: str) -> bool:
+    """Whether the last start of the version on trial ended because the machine did: then nobody knows what it is worth.
+
+    A power cut and a version that makes the kernel panic look the same, so it is given only so many tries more.
+    """
+    return (
+        kept.phase in (Phase.SWITCHING, Phase.TRIAL) and "" not in (kept.boot, boot) and kept.boot != boot
+        and kept.cuts < CUTS_MAX
+    )  # fmt: skip
 
 
 def decide_start(kept: Rollout, facts: Facts) -> Next:
@@ -183,7 +203,8 @@ def decide_start(kept: Rollout, facts: Facts) -> Next:
         return Next.CONDEMN_SELF if kept.phase is Phase.ROLLING_BACK and kept.slot == running else Next.PROVE
     if theirs.on_trial:
         if theirs.tries == 0:
-            return Next.CONDEMN_OTHER
+            cut = kept.slot == other(running) and was_cut_off(kept, facts.boot)
+            return Next.TRY_AGAIN if cut else Next.CONDEMN_OTHER
         if kept.phase is Phase.ROLLING_BACK and kept.slot == other(running):
             return Next.CONDEMN_OTHER
         return Next.CONDEMN_OTHER if kept.switches >= SWITCHES_MAX else Next.SWITCH

@@ -1,7 +1,7 @@
 """What we believe of a repository: python-tuf's client workflow, with a durable cache and our fetchers.
 
-The cache is written with fsync (python-tuf only renames). And the versions seen are kept in a file of their own, so
-that a cache that was lost or torn is fetched again without forgetting what is too old.
+The cache is written with fsync (python-tuf only renames). And the versions seen are kept in files of their own (seen),
+so that a cache that was lost or torn is fetched again without forgetting what is too old.
 
 Time: metadata expires, and no clock is believed blindly. It is never earlier than the making of this version, nor than
 the last time at which everything that we used was valid, which is kept. So a host that starts in 1970 refuses what
@@ -12,7 +12,6 @@ so a clock that is wrong by less than that harms nobody: what a publisher signs 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,12 +19,13 @@ from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
 
-from appliance.errors import ApplianceError, CorruptError, InputError, NotFoundError, UnavailableError, UntrustedError
+from appliance.errors import ApplianceError, InputError, NotFoundError, UnavailableError, UntrustedError
 from appliance.host import clock, files
 from appliance.update.fetch import Fetcher, fetch_bytes, fetcher_for
 from appliance.update.offer import Offer, offer_of_target
 from appliance.update.policy import POLICY_FIELD, Policy, format_time, parse_policy
 from appliance.update.product import OURS, Product
+from appliance.update.seen import Seen
 from appliance.update.transport import plain_transport
 from appliance.version import built_seconds
 
@@ -126,8 +126,8 @@ class Repository:
         self.fetcher, self._base = fetcher or fetcher_for(plain_transport(repository))
         self._name = repository
         self._directory = directory
-        self._seen_file = directory + "/seen.json"
-        self._seen = _read_seen(self._seen_file)
+        self._memory = Seen(directory)
+        self._seen = self._memory.value
         files.make_directory(directory + "/root_history")
         self._wall = clock.wall_seconds() if now is None else now
         self._known = max(float(self._seen.get("time", 0)), built_seconds() if floor is None else floor)
@@ -197,6 +197,11 @@ class Repository:
         return self._updater.expiries(self.now)[0]
 
     @property
+    def repaired(self) -> str:
+        """What was found damaged in our own memory, and is mended."""
+        return self._memory.damage
+
+    @property
     def timestamp_file(self) -> str:
         """The trusted timestamp as it was fetched: while the repository serves the same bytes, nothing is new."""
         return self._directory + "/timestamp.json"
@@ -219,9 +224,8 @@ class Repository:
                 raise NotFoundError(f"cannot use channel {channel}: {self._name} has no such channel") from exc
 
     def _keep(self, seen: dict[str, Any]) -> None:
-        if seen != self._seen:
-            files.write_atomic(self._seen_file, json.dumps(seen).encode())
-            self._seen = seen
+        self._memory.keep(seen)
+        self._seen = seen
 
     @contextmanager
     def _trusting(self) -> Iterator[None]:
@@ -270,14 +274,3 @@ def _translated(repository: str) -> Iterator[None]:
     except OSError as exc:
         raise files.translate(exc, "keep the metadata of", repository) from exc
 
-
-def _read_seen(path: str) -> dict[str, Any]:
-    try:
-        value = json.loads(files.read_bytes(path, size_max=1 << 20))
-        if not isinstance(value, dict):
-            raise ValueError("no object")
-        return value
-    except NotFoundError:
-        return {}
-    except (ValueError, InputError) as exc:
-        raise CorruptError(f"cannot read {path}: {exc}; remove it to trust the repository anew", where=path) from exc

@@ -11,11 +11,12 @@ from dataclasses import replace
 import trio
 
 from appliance.errors import ApplianceError, UnavailableError
+from appliance.host import clock
 from appliance.host.bundle import dismiss_guard
 from appliance.update.offer import Offer
 from appliance.update.proving import Proving
 from appliance.update.record import SlotName, SlotRecord, other
-from appliance.update.rollout import Facts, Goal, Next, Phase, Rollout, decide_start
+from appliance.update.rollout import CUTS_MAX, Facts, Goal, Next, Phase, Rollout, decide_start, was_cut_off
 from appliance.update.seeding import find_place
 from appliance.update.standing import Standing
 from appliance.update.version import parse_version
@@ -58,7 +59,7 @@ class Verdict(Standing):
             kept = await self.memory.load()
         await self.gates.remember()
         self.begun = True
-        facts = Facts(self.running, self._bundle.trial, self.slots.record)
+        facts = Facts(self.running, self._bundle.trial, self.slots.record, self._boot())
         what = decide_start(kept, facts)
         self.state = kept if kept.phase is not Phase.IDLE else Rollout()
         try:
@@ -94,6 +95,9 @@ class Verdict(Standing):
                 assert running is not None
                 self.state = self._as_if(Phase.SWITCHING, other(running), kept)
                 await self._switch_again()
+            case Next.TRY_AGAIN:
+                assert running is not None
+                await self._try_again(other(running), kept)
             case Next.CONDEMN_OTHER:
                 assert running is not None
                 self.state = self._as_if(Phase.SWITCHING, other(running), kept)
@@ -113,9 +117,39 @@ class Verdict(Standing):
                 assert running is not None
                 await self._go_back(running)
 
+    def _boot(self) -> str:
+        """Its name by the kernel. Of our own OS image every try is a boot, and the boot loader counts them."""
+        return "" if self.product.kind == "os" else clock.boot_id()
+
+    async def _try_again(self, slot: SlotName, kept: Rollout) -> None:
+        """Its tries are spent, and the last one ended with the machine: one more."""
+        record = self.slots.record or SlotRecord()
+        entry = record.entry(slot)
+        await self._count_cut(slot, kept)
+        await trio.to_thread.run_sync(
+            lambda: self.slots.slot(slot).arm(
+                version=entry.version, sha256=entry.sha256, tries=1, deadline=record.deadline
+            )
+        )  # fmt: skip
+        await self._switch_to_armed()
+
+    async def _count_cut(self, slot: SlotName, kept: Rollout) -> None:
+        """Kept before anything follows from it: else a version that takes the machine down would be tried for ever."""
+        self.state = replace(self._as_if(Phase.SWITCHING, slot, kept), cuts=kept.cuts + 1)
+        version = self.state.offer.version if self.state.offer else ""
+        try:
+            await self.memory.keep(self.state)
+        except ApplianceError as exc:
+            raise UnavailableError(f"{version} waits for the next start: {exc.message}") from exc
+        again = f"it is tried once more, {self.state.cuts} of {CUTS_MAX} times"
+        self._publish("interrupted", version=version, reason=f"the machine went down in its trial; {again}")
+
     async def _prove_again(self, running: SlotName, kept: Rollout) -> bool:
         """A bundle's trial that we did not live through; False: it was the last one."""
         entry = (self.slots.record or SlotRecord()).entry(running)
+        if not entry.tries and kept.phase is Phase.TRIAL and was_cut_off(kept, self._boot()):
+            await self._count_cut(running, kept)
+            return True
         if not entry.tries and kept.phase is not Phase.SWITCHING:
             self.state = self._as_if(Phase.SWITCHING, running, kept)
             await self._enter_anyway(Phase.ROLLING_BACK, reason=f"{entry.version} used up its trials: we died in each")
@@ -154,7 +188,7 @@ class Verdict(Standing):
         await self._switch_to_armed()
 
     async def _switch_to_armed(self) -> None:
-        await self._enter_anyway(Phase.SWITCHING, switches=self.state.switches + 1)
+        await self._enter_anyway(Phase.SWITCHING, switches=self.state.switches + 1, boot=self._boot())
         await self._leave()
         assert self.running is not None
         await self._prove(self.running)
@@ -163,7 +197,7 @@ class Verdict(Standing):
 
     async def _prove(self, running: SlotName) -> None:
         self.state = replace(self._as_if(Phase.SWITCHING, running, self.state), switches=0)
-        await self._enter_anyway(Phase.TRIAL)
+        await self._enter_anyway(Phase.TRIAL, boot=self._boot())
         started = trio.current_time() if self.product.is_bundle else self.started
         self.proving = Proving(self._health, self._ground.processes, self.settings.health, started=started)
         failure = await self.proving.prove(self._healthy_before, lambda: self._bless(running))

@@ -70,7 +70,7 @@ def _work(task: Task) -> dict[str, Any]:
                 "event": "offers", "offers": [offer_to_json(offer) for offer in worth_telling(offers)],
                 "policy": policy_to_json(repository.policy(task.channel, product)), "time": repository.now,
                 "clock": repository.clock_problem, "valid_until": repository.valid_until,
-                "timestamp": files.sha256_file(repository.timestamp_file),
+                "timestamp": files.sha256_file(repository.timestamp_file), "repaired": repository.repaired,
             }  # fmt: skip
         for offer in offers:
             if offer.path == task.path:

@@ -57,15 +57,6 @@ class Node:
         )  # fmt: skip
         self.started.append(process)
 
-    def settle_and_die(self) -> int:
-        """A first life, in which the slots are seeded; returns the ticker's pid."""
-        self.start()
-        self.wait_resting()
-        ticker = self.ticker()
-        os.kill(self.pid(), signal.SIGKILL)
-        self.wait_dead()
-        return ticker
-
     def pid(self) -> int:
         """Of the daemon now; 0 when none runs."""
         with contextlib.suppress(FileNotFoundError, ValueError):
@@ -90,18 +81,10 @@ class Node:
         self.last_words = f"exit {result.returncode}: {result.stderr}"
         return json.loads(result.stdout) if result.returncode == 0 else None
 
-    def wait(self, condition: Callable[[Any], Any], what: str, *, init_seconds: float = 0) -> Any:
-        """Until the picture is so: it changes over several processes, none of which lasts to tell us.
-
-        ``init_seconds``: start it when none has lived for so long, as an init does (a guard takes one second).
-        """
+    def wait(self, condition: Callable[[Any], Any], what: str) -> Any:
+        """Until the picture is so: it changes over several processes, none of which lasts to tell us."""
         deadline = time.monotonic() + PATIENCE
-        lived = time.monotonic()
         while time.monotonic() < deadline:
-            lived = time.monotonic() if self.pid() else lived
-            if init_seconds and time.monotonic() > lived + init_seconds:
-                self.start()
-                lived = time.monotonic()
             picture = self.picture()
             if picture is not None and condition(picture):
                 return picture

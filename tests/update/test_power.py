@@ -16,6 +16,7 @@ import pytest
 import trio
 import trio.testing
 
+from appliance.host import clock
 from appliance.update.record import other, pick
 from appliance.update.rollout import Phase, Rollout
 from appliance.update.slots import Slots
@@ -25,7 +26,7 @@ from tests.sim.slotcalls import PowerLost, SimSlotCalls
 from tests.update.machine import offer
 
 NESTED = 2  # second cuts for each disk that a first one left
-TRIES = 3  # a cut during a trial costs one, and here are two
+TRIES = 2  # as many as there are cuts: a trial that ended with the machine is no verdict
 DENIED = 12  # so many that a copy of the record is longer than a sector
 
 
@@ -38,6 +39,7 @@ def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         return act(*words)
 
     monkeypatch.setattr(trio.to_thread, "run_sync", inline)
+    monkeypatch.setattr(clock, "boot_id", lambda: f"boot {Power.boots}")
 
 
 Act = Callable[[PowerMachine], Awaitable[None]]
@@ -102,6 +104,8 @@ STORIES = {
 class Power:
     """Cuts it and counts."""
 
+    boots = 0
+
     def __init__(self, place: Path, story: Story) -> None:
         self.place, self.story = place, story
         self.counts: Counter[str] = Counter()
@@ -110,6 +114,7 @@ class Power:
 
     def machine(self, calls: SimSlotCalls | None = None, values: dict[str, bytes] | None = None) -> PowerMachine:
         story = self.story
+        Power.boots += 1
         made = PowerMachine(self.place)
         made.settings = replace(
             made.settings, health=replace(made.settings.health, deadline=0.5, settle=0.1, tries=TRIES)

@@ -12,6 +12,7 @@ from appliance.errors import InputError
 from appliance.update.offer import Offer
 from appliance.update.record import SlotEntry, SlotRecord
 from appliance.update.rollout import (
+    CUTS_MAX,
     SWITCHES_MAX,
     TRANSITIONS,
     Facts,
@@ -63,6 +64,10 @@ rollouts = st.builds(
     st.lists(st.text(max_size=9), max_size=3).map(tuple),
     st.integers(0, 9),
     st.text(max_size=40),
+    st.integers(0, 1 << 40),
+    st.floats(0, 1e10),
+    st.text(max_size=40),
+    st.integers(0, 9),
 )
 
 
@@ -107,3 +112,21 @@ def test_what_a_start_does_first() -> None:
     by_hand = Rollout(Phase.ROLLING_BACK, replace(goal, verb="rollback"), OFFER, "b")
     assert start(by_hand, ARMED.blessed_as("b"), "b") is Next.CONDEMN_SELF
     assert start(by_hand, ARMED.blessed_as("b").condemned("b"), "a") is Next.ROLLED_BACK
+
+
+def test_a_trial_that_ended_with_the_machine_is_no_verdict() -> None:
+    def begin(kept: Rollout, boot: str = "this boot", record: SlotRecord = SPENT) -> Next:
+        return decide_start(kept, Facts("a", False, record, boot))
+
+    for phase in (Phase.SWITCHING, Phase.TRIAL):
+        cut = Rollout(phase, Goal("id", "apply"), OFFER, "b", boot="the boot before")
+        assert begin(cut) is Next.TRY_AGAIN
+        assert begin(replace(cut, cuts=CUTS_MAX - 1)) is Next.TRY_AGAIN
+        # A version that takes the machine down each time; one that died while the machine lived; nobody can say.
+        assert begin(replace(cut, cuts=CUTS_MAX)) is Next.CONDEMN_OTHER
+        assert begin(replace(cut, boot="this boot")) is Next.CONDEMN_OTHER
+        assert begin(replace(cut, boot="")) is Next.CONDEMN_OTHER
+        assert begin(cut, boot="") is Next.CONDEMN_OTHER
+        assert begin(replace(cut, slot="a")) is Next.CONDEMN_OTHER
+        assert begin(cut, record=ARMED) is Next.SWITCH
+    assert begin(Rollout(Phase.ROLLING_BACK, Goal("id"), OFFER, "b", boot="the boot before")) is Next.CONDEMN_OTHER
