@@ -206,6 +206,34 @@ def test_kill_9_in_the_middle_of_a_trial_is_one_try_and_not_the_verdict(
     assert node.ticker() == ticker
 
 
+def test_power_cuts_in_a_trial_deny_nobody(node: Node, shelf: Shelf, versions: Versions) -> None:
+    """As many as it has tries; each boot has another name. In the end it is started again, and blessed."""
+    (node.root / "etc/appliance/units/ticker.toml").unlink()  # its pid is of the boot before
+    shelf.publish(versions["2.0.0"])
+
+    def boot(number: int, failpoint: str = "") -> None:
+        name = node.place / f"boot-{number}"
+        name.write_text(f"{number:08}-0000-4000-8000-000000000000\n")
+        kernel = 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"'
+        node.start({"APPLIANCE_FAILPOINT": failpoint}, wrap=["unshare", "-m", "sh", "-c", kernel, str(name)])
+
+    boot(1, "update.armed.enter")
+    node.wait_resting()
+    node.cli("update", "apply", "--no-wait", check=False)
+    node.wait_dead()
+    for number in (2, 3):
+        boot(number, "update.trial.enter=hang")
+        node.wait_said("update trial:", number - 1)
+        os.killpg(node.started[-1].pid, signal.SIGKILL)  # the guard, too
+        node.wait_dead()
+    assert node.record().b.tries == 0
+    boot(4)
+    picture = node.wait(lambda it: it["state"] == "idle" and it["recent"], "a verdict")
+    assert [(entry["to_version"], entry["outcome"]) for entry in picture["recent"]] == [("2.0.0", "blessed")]
+    assert (picture["version"], picture["denied"]) == ("2.0.0", [])
+    assert "the machine went down in its trial; it is tried once more, 1 of 3 times" in node.said()
+
+
 def test_both_copies_of_the_record_broken(node: Node, shelf: Shelf, versions: Versions) -> None:
     shelf.publish(versions["2.0.0"])
     node.start()

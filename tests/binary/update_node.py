@@ -101,6 +101,13 @@ class Node:
             time.sleep(0.02)
         assert not self.pid(), self.said()
 
+    def wait_said(self, what: str, times: int = 1) -> None:
+        """Until the log holds it so often."""
+        deadline = time.monotonic() + PATIENCE
+        while (self.place / "log").read_text(errors="replace").count(what) < times and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert (self.place / "log").read_text(errors="replace").count(what) >= times, self.said()
+
     def said(self) -> str:
         return (self.place / "log").read_bytes().decode(errors="replace")[-6000:]
 
