@@ -6,13 +6,14 @@ import contextlib
 import hashlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from appliance.host import controllers
 from appliance.host.files import translate
 from appliance.host.poller import CHANGED, Poller
 
 _KILL_ROUNDS = 50
+_ROOT_MARK = "user.appliance.root"  # whose group that is, for those who find it empty
 
 
 class CgroupRoot:
@@ -30,6 +31,17 @@ class CgroupRoot:
         """Which of the kernel's controllers groups in it may have."""
         mount = _mount_point()
         return frozenset() if mount is None else controllers.available(mount, os.path.dirname(self.directory))
+
+    def sweep(self, in_use: Container[str]) -> None:
+        """Take away what a killed appliance left empty: groups of units that nobody starts or runs now (``in_use`` are
+        the others), and those of appliances whose root is gone.
+        """
+        for path in _directories(self.directory):
+            if path not in in_use:
+                Cgroup(path, self._poller).remove()
+        for path in _directories(os.path.dirname(self.directory)):
+            if path != self.directory and os.path.basename(path).startswith("appliance-") and _is_of_nobody(path):
+                Cgroup(path, self._poller).remove()
 
     def remove(self) -> None:
         """Take it away, if no unit is left in it; it comes again when one starts."""
@@ -219,9 +231,25 @@ def find_cgroup_root(tag: str, poller: Poller) -> CgroupRoot | None:
             os.makedirs(directory, exist_ok=True)
         except OSError:
             continue
+        with contextlib.suppress(OSError):
+            os.setxattr(directory, _ROOT_MARK, os.fsencode(os.path.abspath(tag)))
         if os.access(f"{directory}/cgroup.procs", os.W_OK) and os.access(f"{parent}/cgroup.procs", os.W_OK):
             return CgroupRoot(directory, poller)
     return None
+
+
+def _directories(path: str) -> list[str]:
+    try:
+        return [entry.path for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+
+
+def _is_of_nobody(path: str) -> bool:
+    try:
+        return not os.path.lexists(os.getxattr(path, _ROOT_MARK))
+    except OSError:
+        return False
 
 
 def _mount_point() -> str | None:

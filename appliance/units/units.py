@@ -50,7 +50,7 @@ from appliance.units.triggers import Triggers
 from appliance.units.unit_logs import UnitLogs
 from appliance.units.unit_section import plain_name
 
-_KERNEL_LOG_SECONDS = 1.0  # first things first
+_LATER_SECONDS = 1.0  # first things first
 _STORE_IS_SLOW_SECONDS = 0.1  # while units wait for it, others may go on
 
 
@@ -160,7 +160,7 @@ class Units:
                 if waits is not None:
                     waits.cancel()
                 self._triggers.begin()
-                self._alarms.after(_KERNEL_LOG_SECONDS, lambda: self._logs.begin(self._processes.poller))
+                self._alarms.after(_LATER_SECONDS, self._begin_later)
                 self._settling.mark(register.runners)
                 nursery.start_soon(self._settling.run)
                 task_status.started()
@@ -185,6 +185,13 @@ class Units:
                 runner.release()
                 runner.turned.unpark_all()
             self._holder.close()
+
+    def _begin_later(self) -> None:
+        register = self._register
+        self._logs.begin(self._processes.poller)
+        if (cgroups := register.ground.cgroups) is not None:
+            lives = [runner.life for runner in register.runners.values()]
+            cgroups.sweep({life.group.path or "" for life in lives if life is not None and life.group is not None})
 
     async def wait_begun(self) -> None:
         """Until all that could start at once was started, or adopted; or it is the store that they wait for."""

@@ -1,15 +1,20 @@
-# ruff: noqa: ASYNC110, ASYNC220 (a test may look at real processes and files)
+# ruff: noqa: ASYNC110, ASYNC220, ASYNC240 (a test may look at real processes and files)
 """A dead supervisor's units live on, and the next one takes them over (design, law 2)."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import pytest
 import trio
 
+from appliance.host.cgroups import find_cgroup_root
+from appliance.host.poller import Poller
 from units.stage import Stage, is_alive, kill, wait_gone
 
 DAEMON = Path(__file__).with_name("daemon.py")
@@ -161,3 +166,38 @@ async def test_an_adopted_notify_unit_is_still_heard(stage: Stage, tmp_path: Pat
         with trio.fail_after(30):
             while units.picture("talk").status_text != "second":
                 await trio.sleep(0.01)
+
+
+async def test_what_a_killed_daemon_left_empty_is_swept(stage: Stage, tmp_path: Path) -> None:
+    cgroups = find_cgroup_root(str(stage.root), Poller())
+    if cgroups is None:
+        pytest.skip("no cgroup v2 that we may write to")
+    gone, there = (find_cgroup_root(str(tmp_path / name), Poller()) for name in ("gone", "there"))
+    assert gone is not None
+    assert there is not None
+    (tmp_path / "there").mkdir()
+    marked = "user.appliance.root" in os.listxattr(gone.directory)  # not every kernel has marks in its cgroups
+    for made in (cgroups, gone, there):
+        os.makedirs(f"{made.directory}/old/inner", exist_ok=True)
+    stage.shell("web", "exec sleep 1000")
+    stray = subprocess.Popen(["/bin/sleep", "1000"])
+    try:
+        os.makedirs(f"{cgroups.directory}/stray")
+        Path(cgroups.directory, "stray/cgroup.procs").write_text(str(stray.pid))
+        run_and_kill(stage, ["web ready"])
+        stage.write("web", "[service]\ncommand = ['/bin/sleep', '1001']")
+        async with stage.running() as units:
+            await stage.state(units, "web", "ready")
+            await stage.until(lambda: not os.path.exists(f"{cgroups.directory}/old"))
+            if marked:
+                await stage.until(lambda: not os.path.exists(gone.directory))
+            assert os.path.exists(f"{there.directory}/old"), "that of another appliance, which may come again"
+            assert os.path.exists(f"{cgroups.directory}/stray"), "somebody lives in it"
+            assert units.processes("web")
+    finally:
+        stray.kill()
+        stray.wait()
+        for path in (f"{there.directory}/old/inner", f"{there.directory}/old", there.directory,
+                     f"{cgroups.directory}/stray", cgroups.directory):  # fmt: skip
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
