@@ -67,6 +67,7 @@ def _records(tree: Tree, revision: int, compacted: int, end: int) -> Iterator[by
         yield from _bases(tree, compacted - 1)
     log = tree.log
     begin = tree.marks.before(compacted - 1) if compacted else 0
+    seen = 0  # a rewriting that was cut off left some of it twice
     for number, segment in sorted(log.segments.items()):
         offset = SEGMENT_HEADER_SIZE
         if number == begin >> frames.OFFSET_BITS:
@@ -76,11 +77,14 @@ def _records(tree: Tree, revision: int, compacted: int, end: int) -> Iterator[by
         for at, body in log.frames_from(segment, offset):
             if frames.location(number, at) >= end:
                 return
+            newest = seen
             for looked, (_, record) in enumerate(frames.decode_records(body), 1):
                 if not looked % _SLICE:
                     yield b""  # a batch may have had a hundred thousand
-                if record.kind in (PUT, DELETE, DELETE_RANGE) and compacted <= record.mod <= revision:
+                newest = max(newest, record.mod)
+                if record.kind in (PUT, DELETE, DELETE_RANGE) and max(compacted, seen + 1) <= record.mod <= revision:
                     yield _without_prev(record)
+            seen = newest
             yield None
 
 

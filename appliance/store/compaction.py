@@ -28,26 +28,33 @@ SLICE = 256  # records looked at between two pauses
 _WALK_SLICE = 2048
 
 
-def victims(tree: Tree, *, thorough: bool = False) -> list[Segment]:
-    """Segments that hold no more history, and are garbage by half; ``thorough``: that hold any."""
+def victims(tree: Tree, *, thorough: bool = False, rewritten: bool = False) -> list[Segment]:
+    """Segments that hold no more history, and are garbage by half; ``thorough``: that hold any.
+
+    ``rewritten``: the history stands in the newest one, too.
+    """
     sealed_before = tree.log.durable_end >> OFFSET_BITS
     oldest = max(tree.compacted_revision, 1)
     sealed = [segment for number, segment in sorted(tree.log.segments.items()) if number < sealed_before]
     return [
         segment for segment in sealed
-        if segment.last_revision < oldest and (segment.dropped * 2 >= segment.records or (thorough and segment.dropped))
+        if (rewritten and segment.last_revision >= oldest)
+        or (
+            segment.last_revision < oldest
+            and (segment.dropped * 2 >= segment.records or (thorough and segment.dropped))
+        )
     ]  # fmt: skip
 
 
 class Compaction:
     """One run over the tree. When ``steps`` has ended and a checkpoint without ``victims`` lasts, they may go."""
 
-    def __init__(self, tree: Tree, *, thorough: bool = False) -> None:
+    def __init__(self, tree: Tree, *, thorough: bool = False, rewritten: bool = False) -> None:
         self._tree = tree
         self._log = tree.log
         self._revision = tree.compacted_revision
         self._bases: dict[bytes, int] = {}  # of keys with long chains
-        self._segments = victims(tree, thorough=thorough)
+        self._segments = victims(tree, thorough=thorough, rewritten=rewritten)
         self.victims = frozenset(segment.number for segment in self._segments)
         self.moved = 0
 

@@ -75,6 +75,7 @@ class Export:
     def _history(self, compacted: int) -> Iterator[list[Record]]:
         tree, log = self._tree, self._tree.log
         begin = tree.marks.before(compacted - 1) if compacted else 0
+        seen = 0  # a rewriting that was cut off left some of it twice
         for number, segment in sorted(log.segments.items()):
             offset = SEGMENT_HEADER_SIZE
             if number == begin >> frames.OFFSET_BITS:
@@ -85,8 +86,10 @@ class Export:
                 if frames.location(number, at) >= self._end:
                     return
                 found: list[Record] = []
+                newest = seen
                 for _, record in frames.decode_records(body):
-                    if not compacted <= record.mod <= self.revision:
+                    newest = max(newest, record.mod)
+                    if not max(compacted, seen + 1) <= record.mod <= self.revision:
                         continue
                     if record.kind in (PUT, DELETE):
                         found.append(record)
@@ -97,6 +100,7 @@ class Export:
                     if len(found) >= _SLICE:
                         yield found
                         found = []
+                seen = newest
                 yield found
 
     def _deleted(self, record: Record) -> Iterator[list[Record]]:

@@ -105,6 +105,13 @@ class Log:
         self.staged[at] = record
         return at
 
+    def begin_segment(self) -> None:
+        """What is staged next goes into a new one. Only when nothing is staged, or being written."""
+        assert self.open_batch is None
+        if self.next_offset > SEGMENT_HEADER_SIZE:
+            self.next_segment += 1
+            self.next_offset = SEGMENT_HEADER_SIZE
+
     def unstage(self, batch: Batch, parts: int) -> None:
         """Take back what was staged in the batch after its first ``parts`` records."""
         while len(batch.parts) > parts:

@@ -187,7 +187,7 @@ class Store(Keeping):
             await done.wait()
 
     async def defragment(self) -> None:
-        """Give back all the room there is to give, but for that of kept history and the newest segment."""
+        """Give back all the room there is to give; with much kept history, all but its newest segments'."""
         engine = await self._writing()
         await engine.upkeep.want_compaction(thorough=True).wait()
 

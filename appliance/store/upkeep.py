@@ -13,7 +13,10 @@ from appliance.store import frames
 from appliance.store.committing import Committer, InThread
 from appliance.store.compaction import Compaction, victims
 from appliance.store.log import Batch
+from appliance.store.rewriting import rewrite_history
 from appliance.store.tree import Tree
+
+_TRIES = 100  # to meet a moment at which nothing is being written
 
 
 class Upkeep:
@@ -118,7 +121,15 @@ class Upkeep:
         await self._committer.settled()  # the compacted revision itself, for one
         rewinds = log.rewinds
         thorough, self._thorough = self._thorough, False
-        compaction = Compaction(tree, thorough=thorough)
+        rewritten = False
+        if thorough:
+            for _ in range(_TRIES):
+                if self._committer.newest is None:
+                    rewritten = rewrite_history(tree)
+                    break
+                await self._committer.settled()
+            await self._committer.settled()
+        compaction = Compaction(tree, thorough=thorough, rewritten=rewritten)
         for _ in compaction.steps():
             await self._committer.settled()
         await self._committer.settled()

@@ -126,7 +126,7 @@ class Watcher:
                 continue
             _, body = next(log.frames_from(segment, position & OFFSET_MASK))
             records = [record for _, record in frames.decode_records(body)]
-            events += self._hub.events_of(tree, records, self)
+            events += self._hub.events_of(tree, records, self, seen)
             seen = max(seen, *(record.mod for record in records))
             read += FRAME_HEADER_SIZE + len(body)
             position += FRAME_HEADER_SIZE + len(body)
@@ -189,7 +189,7 @@ class WatchHub:
                     if watcher.synced and _overlap(record, watcher):
                         watcher.fall_behind(before)
                 continue
-            if record.kind not in (PUT, DELETE):
+            if record.kind not in (PUT, DELETE) or record.mod <= before:  # rewritten: it was told when it was new
                 continue
             wanting = self._of_range.at(record.key)
             wanting += self._of_key.get(record.key, ())
@@ -216,11 +216,11 @@ class WatchHub:
                     watcher.fall_behind(before)
             return plain
 
-    def events_of(self, tree: Tree, records: Iterable[Record], watcher: Watcher) -> list[Event]:
-        """What of these records the watcher wants, at its ``next_revision`` or later."""
+    def events_of(self, tree: Tree, records: Iterable[Record], watcher: Watcher, seen: int) -> list[Event]:
+        """What of these records the watcher wants, at its ``next_revision`` or later, and newer than ``seen``."""
         events = []
         for record in records:
-            if record.mod < watcher.next_revision:
+            if record.mod < watcher.next_revision or record.mod <= seen:
                 continue
             if record.kind == DELETE_RANGE:
                 events += _deleted_by(tree, record, watcher)

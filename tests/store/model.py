@@ -85,12 +85,8 @@ class Model:
                 return PutResult(revision, old if o.prev_kv else None)
             case Delete():
                 gone = [work.pop(k) for k in sorted(work) if matches(k, o.key, o.range_end)]
-                changes += [
-                    Event(EventKind.DELETE, KeyValue(kv.key, b"", 0, revision, 0), kv) for kv in gone
-                ]
-                return DeleteResult(
-                    self.revision + bool(changes), len(gone), tuple(gone) if o.prev_kv else ()
-                )
+                changes += [Event(EventKind.DELETE, KeyValue(kv.key, b"", 0, revision, 0), kv) for kv in gone]
+                return DeleteResult(self.revision + bool(changes), len(gone), tuple(gone) if o.prev_kv else ())
             case Range():
                 return self.range(o, work, self.revision + bool(changes))
             case Txn():

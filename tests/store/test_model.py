@@ -126,6 +126,10 @@ class Machine(RuleBasedStateMachine):
         ours = outcome(lambda: self.host.call(compact, self.store, revision, physical))
         assert ours == outcome(lambda: self.model.compact(revision))
 
+    @rule()
+    def defragment(self) -> None:
+        self.host.call(defragment, self.store)
+
     @rule(key=KEYS, end=ENDS, back=st.integers(0, 30), prev_kv=st.booleans())
     def watch(self, key: bytes, end: bytes | None, back: int, prev_kv: bool) -> None:
         start = max(self.model.revision - back, self.model.compacted, 1)
@@ -200,6 +204,10 @@ async def together(store: Store, batch: list[Put]) -> list[Any]:
 
 async def compact(store: Store, revision: int, physical: bool) -> None:
     await store.compact(revision, physical=physical)
+
+
+async def defragment(store: Store) -> None:
+    await store.defragment()
 
 
 async def seen(store: Store, key: bytes, end: bytes | None, start: int, prev_kv: bool) -> list[Any]:

@@ -396,4 +396,3 @@ async def backed_up(disk: SimDisk) -> list[bytes]:
 async def _chunks(store: Store) -> AsyncIterator[bytes]:
     async for chunk in store.backup():
         yield chunk
-

@@ -194,7 +194,9 @@ async def test_history_is_bounded_when_asked() -> None:
     sizes = Sizes(segment_bytes=2000, reserve_bytes=512, checkpoint_records=100)
     async with running(
         new_store(
-            SimDisk(), sizes, retention=Retention(revisions=20),
+            SimDisk(),
+            sizes,
+            retention=Retention(revisions=20),
             publish=lambda kind, subject, **data: told.append((kind, subject, data)),
         )
     ) as store:

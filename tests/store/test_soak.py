@@ -125,9 +125,7 @@ async def test_long_life(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
         life.model.range(Range(b"a", None, life.model.revision + 1))
 
 
-async def open_watch(
-    store: Store, key: bytes, end: bytes | None, *, task_status: trio.TaskStatus[Watcher]
-) -> None:
+async def open_watch(store: Store, key: bytes, end: bytes | None, *, task_status: trio.TaskStatus[Watcher]) -> None:
     async with store.watch(key, end) as watcher:
         task_status.started(watcher)
         await trio.sleep_forever()
