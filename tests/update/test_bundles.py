@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from appliance.errors import InputError, UntrustedError
-from appliance.host import trees
+from appliance.host import clock, trees
 from appliance.host.bundle import Bundle
 from appliance.host.layout import Layout
 from appliance.host.slots import RealSlotCalls
@@ -342,3 +342,30 @@ async def test_every_instant_of_a_bundles_update_may_be_the_last(
         record = host.slots().load()
         assert not record.denied
         assert not any(entry.on_trial for entry in (record.a, record.b)), place
+
+
+@pytest.mark.parametrize(("cause", "outcome"), [("we died", "rolled back"), ("the machine went down", "blessed")])
+async def test_trials_that_nobody_lived_through(
+    host: Host, publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str, outcome: str
+) -> None:
+    """As many as it has: our death may be the bundle's doing, a power cut is not."""
+    from appliance.update import standing
+
+    publish_tree(publisher, tmp_path, "1.0.0")
+    await host.life("apply")
+    publish_tree(publisher, tmp_path, "2.0.0")
+
+    def kill(name: str) -> None:
+        if name == "bundle.trial.enter":
+            raise KeyboardInterrupt
+
+    for number in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(standing, "reach", kill)
+            patch.setattr(clock, "boot_id", lambda number=number: f"boot {number if 'machine' in cause else 0}")
+            with pytest.raises(BaseExceptionGroup):
+                await host.life(*(() if number else ("apply",)))
+    monkeypatch.setattr(clock, "boot_id", lambda: "boot 2" if "machine" in cause else "boot 0")
+    update = await host.life()
+    assert update.history()[0].outcome == outcome
+    assert host.units.version() == ("2.0.0" if outcome == "blessed" else "1.0.0")
