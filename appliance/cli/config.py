@@ -83,8 +83,16 @@ def _reload(args: argparse.Namespace) -> int:
     from appliance.cli.render import show
 
     answer = call(args.layout, "POST", "/v1/reload", {})
-    problem = (answer.get("settings") or {}).get("problem")
-    show(
-        args, answer, lambda data: f"not used, the old settings are kept: {problem}" if problem else "settings reloaded"
-    )
-    return 2 if problem else 0
+    refused = (answer.get("settings") or {}).get("problem")
+    outcome = answer.get("reload") or {}
+    problems = outcome.get("problems") or []
+
+    def text(_: Any) -> str:
+        if refused:
+            return f"not used, the old settings are kept: {refused}"
+        later = outcome.get("restart_needed") or []
+        lines = [f"{line} (from the next start on)" if line in later else line for line in outcome.get("changed") or []]
+        return "\n".join([*lines, *(f"problem: {one}" for one in problems), "settings reloaded"])
+
+    show(args, answer, text)
+    return 2 if refused else 1 if problems else 0

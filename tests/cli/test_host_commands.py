@@ -56,6 +56,15 @@ def test_config_show_of_a_bad_file_shows_the_findings(tmp_path: Path) -> None:
 def test_config_reload_says_whether_it_is_used(peer: Peer) -> None:
     peer.says("POST /v1/reload", {"settings": {"problem": ""}, "reload": {}})
     assert run("config", "reload", "--root", peer.layout.root).stdout == "settings reloaded\n"
+    changed = ["status.listen: a -> b", "units.directory: c -> d"]
+    outcome = {"changed": changed, "restart_needed": changed[1:], "units": None, "problems": ["it cannot listen"]}
+    peer.says("POST /v1/reload", {"settings": {"problem": ""}, "reload": outcome})
+    done = run("config", "reload", "--root", peer.layout.root)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        "status.listen: a -> b", "units.directory: c -> d (from the next start on)", "problem: it cannot listen",
+        "settings reloaded",
+    ]  # fmt: skip
     peer.says("POST /v1/reload", {"settings": {"problem": "x.toml:1:1: bad"}})
     done = run("config", "reload", "--root", peer.layout.root)
     assert (done.returncode, done.stdout) == (2, "not used, the old settings are kept: x.toml:1:1: bad\n")
