@@ -1,4 +1,4 @@
-"""The page for people at ``/``: the status picture as HTML. Pure: everything foreign is escaped here, in one place.
+"""The page for people at ``/``: the status picture as HTML. Pure: what is foreign is escaped here and in markup.py.
 
 It is whole without JavaScript; the script (page_parts.py) exchanges ``<main>`` when an event says so.
 """
@@ -11,15 +11,11 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
+from appliance.api.markup import card, cell, chip, moment, percent_encoded, row, size_text, small, table
 from appliance.api.page_parts import SCRIPT, STYLE
 from appliance.api.router import Answer, Parameter, Reply, Request, Route
 from appliance.api.status_routes import status_picture
 from appliance.api.subjects import Subjects
-from appliance.host import clock
-
-GOOD = {"ready", "running", "healthy", "blessed", "open"}
-BAD = {"failed", "unhealthy", "corrupt", "full", "nospace", "closed"}
-REST = {"stopped", "exited", "idle", "off", "none", ""}
 
 
 def _hash(text: str) -> str:
@@ -102,7 +98,8 @@ def render_picture(picture: Mapping[str, Any], graph: str = "") -> str:
             _banner(picture),
             _findings(picture),
             _units(picture),
-            f'<section class="card graph" id="graph"><h2>How units depend</h2><div>{graph}</div></section>'
+            f'<section class="card graph" id="graph"><h2>How units depend</h2>'
+            f'<div tabindex="0" role="group" aria-label="How units depend">{graph}</div></section>'
             if graph
             else "",
             '<div class="pair">' + _store(picture["store"]) + _update(picture["update"]) + "</div>",
@@ -148,7 +145,7 @@ def finding_text(finding: Any) -> str:
 def _units(picture: Mapping[str, Any]) -> str:
     rows = [_unit(unit) for unit in picture["units"]]
     heads = ("Unit", "State", "Since", "PID", "Restarts", "Last exit", "Log")
-    return _table("Units", len(rows), heads, rows, "No units yet: put a unit file into the units directory.")
+    return table("Units", len(rows), heads, rows, "No units yet: put a unit file into the units directory.")
 
 
 def _unit(unit: Mapping[str, Any]) -> str:
@@ -160,9 +157,9 @@ def _unit(unit: Mapping[str, Any]) -> str:
     ]
     if unit.get("changed"):
         notes.append("its file was changed; a reload applies it")
-    chips = _chip(state)
+    chips = chip(state)
     if unit.get("health") in ("unhealthy", "unknown"):
-        chips += " " + _chip(
+        chips += " " + chip(
             f"health {unit['health']}" if unit["health"] == "unknown" else "unhealthy",
             "bad" if unit["health"] == "unhealthy" else "wait",
         )
@@ -171,32 +168,32 @@ def _unit(unit: Mapping[str, Any]) -> str:
         f'<a id="log-{encoded}" data-unit="{escape(name)}" href="/v1/units/{encoded}/logs?lines=200">'
         f'log<span class="unseen"> of {escape(name)}</span></a>'
     )
-    return _row(
+    return row(
         f"unit {name}",
         state,
-        _cell("Unit", f"{escape(name)}{_small(unit.get('description'))}", "name"),
-        _cell("State", chips + "".join(_small(note) for note in notes if note)),
-        _cell("Since", _time(unit.get("since"))),
-        _cell("PID", escape(str(unit.get("pid") or "")), "number"),
-        _cell("Restarts", escape(str(unit.get("restarts") or 0)), "number"),
-        _cell("Last exit", escape(str(unit.get("last_exit") or ""))),
-        _cell("Log", log, "log"),
+        cell("Unit", f"{escape(name)}{small(unit.get('description'))}", "name"),
+        cell("State", chips + "".join(small(note) for note in notes if note)),
+        cell("Since", moment(unit.get("since"))),
+        cell("PID", escape(str(unit.get("pid") or "")), "number"),
+        cell("Restarts", escape(str(unit.get("restarts") or 0)), "number"),
+        cell("Last exit", escape(str(unit.get("last_exit") or ""))),
+        cell("Log", log, "log"),
     )
 
 
 def _services(services: Iterable[Mapping[str, Any]]) -> str:
     rows = [
-        _row(
+        row(
             f"service {service['name']}",
             str(service["state"]),
-            _cell("Service", escape(str(service["name"])), "name"),
-            _cell("State", _chip(str(service["state"])) + _small(service["reason"] if _is_odd(service) else "")),
-            _cell("Since", _time(service.get("since"))),
-            _cell("Failures", escape(str(service.get("failures") or 0)), "number"),
+            cell("Service", escape(str(service["name"])), "name"),
+            cell("State", chip(str(service["state"])) + small(service["reason"] if _is_odd(service) else "")),
+            cell("Since", moment(service.get("since"))),
+            cell("Failures", escape(str(service.get("failures") or 0)), "number"),
         )
         for service in services
     ]
-    return _table("Services of this process", len(rows), ("Service", "State", "Since", "Failures"), rows, "None.")
+    return table("Services of this process", len(rows), ("Service", "State", "Since", "Failures"), rows, "None.")
 
 
 def _is_odd(service: Mapping[str, Any]) -> bool:
@@ -205,28 +202,28 @@ def _is_odd(service: Mapping[str, Any]) -> bool:
 
 def _store(store: Mapping[str, Any]) -> str:
     if "revision" not in store:
-        return _card("Store", [("State", _chip("not available", "bad") + _small(store.get("problem")))])
+        return card("Store", [("State", chip("not available", "bad") + small(store.get("problem")))])
     state = str(store.get("state", "open"))
     rows = [
-        ("State", _chip(state, "good" if state == "open" else "bad") + _small(store.get("problem"))),
+        ("State", chip(state, "good" if state == "open" else "bad") + small(store.get("problem"))),
         ("Revision", escape(str(store["revision"]))),
         ("Keys", escape(str(store.get("keys", "")))),
-        ("On disk", escape(_size(store.get("size_bytes")))),
+        ("On disk", escape(size_text(store.get("size_bytes")))),
         ("Watchers", escape(str(store.get("watchers", "")))),
     ]
-    return _card("Store", rows)
+    return card("Store", rows)
 
 
 def _update(update: Mapping[str, Any], title: str = "Update") -> str:
     if "state" not in update:
-        return _card(title, [("State", _chip("not available", "bad") + _small(update.get("problem")))])
+        return card(title, [("State", chip("not available", "bad") + small(update.get("problem")))])
     offer = update.get("available") or {}
     slot_here = f", slot {update['slot']}" if update.get("version") else ""
     rows = [
-        ("State", _chip(str(update["state"]) if update.get("enabled", True) else "off") + _small(_why(update))),
-        ("Running", escape(f"{update.get('version') or 'nothing yet'}{slot_here}") + _small(_trial(update))),
+        ("State", chip(str(update["state"]) if update.get("enabled", True) else "off") + small(_why(update))),
+        ("Running", escape(f"{update.get('version') or 'nothing yet'}{slot_here}") + small(_trial(update))),
         ("Channel", escape(f"{update.get('channel', '')}, {update.get('strategy', '')}")),
-        ("Offered", escape(str(offer.get("version") or "nothing new")) + _small(offer.get("notes"))),
+        ("Offered", escape(str(offer.get("version") or "nothing new")) + small(offer.get("notes"))),
         *_held(update),
     ]
     for slot in update.get("slots") or ():
@@ -238,13 +235,13 @@ def _update(update: Mapping[str, Any], title: str = "Update") -> str:
     if update.get("denied"):
         rows.append(("Denied", escape(", ".join(map(str, update["denied"])))))
     if update.get("last_check"):
-        rows.append(("Last check", _time(update["last_check"])))
+        rows.append(("Last check", moment(update["last_check"])))
     if update.get("next_check"):
-        rows.append(("Next check", _time(update["next_check"])))
+        rows.append(("Next check", moment(update["next_check"])))
     for entry in list(update.get("recent") or ())[:3]:
         words = f"{entry.get('from_version')} to {entry.get('to_version')}: {entry.get('outcome')}"
-        rows.append(("Before", escape(words) + _small(entry.get("reason"))))
-    return _card(title, rows)
+        rows.append(("Before", escape(words) + small(entry.get("reason"))))
+    return card(title, rows)
 
 
 def _why(update: Mapping[str, Any]) -> str:
@@ -257,14 +254,14 @@ def _held(update: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """What an update waits for, and who holds it back."""
     if update.get("waiting"):
         opens = f"opens at {update['opens']}" if update.get("opens") else ""
-        yield "Waits for", escape(str(update["waiting"])) + _small(opens)
+        yield "Waits for", escape(str(update["waiting"])) + small(opens)
     for hold in update.get("holds") or ():
-        yield "Held by", escape(f"{hold['name']} until {hold['until']}") + _small(hold["why"])
+        yield "Held by", escape(f"{hold['name']} until {hold['until']}") + small(hold["why"])
     window = update.get("window") or {}
     if window.get("until"):
         yield "Window", escape(f"open until {window['until']}")
     elif window.get("opens"):
-        yield "Next window", _time(window["opens"])
+        yield "Next window", moment(window["opens"])
 
 
 def _trial(update: Mapping[str, Any]) -> str:
@@ -274,71 +271,10 @@ def _trial(update: Mapping[str, Any]) -> str:
 
 def _node(node: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     rows = [
-        ("Started", _time(node.get("started"))),
+        ("Started", moment(node.get("started"))),
         ("Process", escape(f"pid {node['pid']}")),
         ("Slot", escape(str(node["slot"]) + (" (on trial)" if node["trial"] else ""))),
         ("Root", escape(str(node["root"]))),
-        ("Settings", escape(str(settings["file"]) or "built-in defaults") + _small(settings.get("problem"))),
+        ("Settings", escape(str(settings["file"]) or "built-in defaults") + small(settings.get("problem"))),
     ]
-    return _card("Node", rows)
-
-
-def _card(title: str, rows: Iterable[tuple[str, str]]) -> str:
-    inner = "".join(f"<dt>{escape(term)}</dt><dd>{html}</dd>" for term, html in rows)
-    return f'<section class="card"><h2>{escape(title)}</h2><dl>{inner}</dl></section>'
-
-
-def _table(title: str, count: int, heads: Iterable[str], rows: Iterable[str], empty: str) -> str:
-    if not count:
-        return f'<section class="card"><h2>{escape(title)}</h2><p class="empty">{escape(empty)}</p></section>'
-    head = "".join(f'<th role="columnheader" scope="col">{escape(text)}</th>' for text in heads)
-    return (
-        f'<section class="card"><h2>{escape(title)} <span class="soft">{count}</span></h2>'
-        f'<table role="table"><thead><tr role="row">{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></section>'
-    )
-
-
-def _row(key: str, state: str, *cells: str) -> str:
-    return f'<tr role="row" data-key="{escape(key)}" data-state="{escape(state)}">{"".join(cells)}</tr>'
-
-
-def _cell(label: str, html: str, kind: str = "") -> str:
-    kinds = " ".join(filter(None, (kind, "" if html else "none", "zero" if html == "0" else "")))
-    return f'<td role="cell" data-label="{escape(label)}" class="{kinds}"><div>{html}</div></td>'
-
-
-def _chip(state: str, look: str = "") -> str:
-    look = look or ("good" if state in GOOD else "bad" if state in BAD else "rest" if state in REST else "wait")
-    return f'<span class="chip {look}">{escape(state or "none")}</span>'
-
-
-def _small(text: Any) -> str:
-    return f"<small>{escape(str(text))}</small>" if text else ""
-
-
-def _time(value: Any) -> str:
-    if not value:
-        return ""
-    if isinstance(value, int | float):
-        try:
-            value = clock.timestamp(value)
-        except (ValueError, OverflowError):
-            return escape(str(value))
-    shown = str(value).partition(".")[0].replace("T", " ").removesuffix("Z") + " UTC"
-    return f'<time datetime="{escape(str(value))}">{escape(shown)}</time>'
-
-
-def percent_encoded(text: str) -> str:
-    """Safe as one segment of a URL's path, and inside HTML (RFC 3986, 2.3)."""
-    safe = "-._~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-    return "".join(chr(byte) if chr(byte) in safe else f"%{byte:02X}" for byte in text.encode(errors="replace"))
-
-
-def _size(size: Any) -> str:
-    if not isinstance(size, int | float):
-        return ""
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "bytes" or size >= 100 else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TB"
+    return card("Node", rows)
