@@ -19,6 +19,11 @@ def matches(pattern: str) -> bool:
     return next(glob.iglob(pattern), None) is not None
 
 
+def matching(pattern: str) -> tuple[str, ...]:
+    """What has a name that fits, in order; none when it is no pattern."""
+    return tuple(sorted(glob.glob(pattern))) if glob.has_magic(pattern) else ()
+
+
 def before_pattern(path: str) -> str:
     """The directories of a pattern that stand fast."""
     return "/".join(itertools.takewhile(lambda part: not glob.has_magic(part), path.split("/"))) or "/"

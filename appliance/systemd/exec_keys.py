@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from appliance.errors import InputError
-from appliance.systemd.draft import Draft, Handler, Handlers, into, listed, no_equal, one_of, unless
+from appliance.systemd.draft import Draft, Handler, Handlers, into, listed, no_equal, one_of
 from appliance.systemd.lines import Assignment
 from appliance.systemd.values import boolean, integer, limit, octal
 from appliance.systemd.words import split_words
@@ -86,6 +86,11 @@ def _input(draft: Draft, at: Assignment) -> None:
         draft.lose(at, f'"{at.value}" has no equal here: its input is empty')
 
 
+def _search_path(draft: Draft, at: Assignment) -> None:
+    before = draft.said.get("search_path", ("", at))[0] if at.value else ""
+    draft.said["search_path"] = (":".join(filter(None, (before, at.value))), at)
+
+
 def _supplementary(text: str) -> list[str]:
     return split_words(text, escapes=False)
 
@@ -93,8 +98,6 @@ def _supplementary(text: str) -> list[str]:
 def _files(draft: Draft, at: Assignment) -> None:
     if not at.value:
         draft.unset("service", "environment_file")
-    elif "*" in at.value or "?" in at.value:
-        draft.lose(at, "patterns are not looked up here, ignored")
     else:
         draft.extend("service", "environment_file", [at.value], at)
 
@@ -156,12 +159,18 @@ EXEC: Handlers = {
     "CPUAffinity": _cpus,
     "IOSchedulingClass": _number_or("none realtime best-effort idle"),
     "IOSchedulingPriority": into("limits", "io_scheduling_priority", lambda text: integer(text, 0, 7)),
-    "IgnoreSIGPIPE": unless(frozenset({"no", "false", "0", "off", ""}), "SIGPIPE is left as it is"),
+    "IgnoreSIGPIPE": into("service", "ignore_sigpipe", boolean),
+    "ExecSearchPath": _search_path,
 }
 
 
 def finish_exec(draft: Draft) -> None:
-    """Output that follows the input."""
+    """Output that follows the input; and what systemd does unless told otherwise."""
+    if draft.get("service", "ignore_sigpipe") is None:
+        draft.set("service", "ignore_sigpipe", True)
+    path, at = draft.said.get("search_path", ("", None))
+    if path and "PATH" not in draft.tables.get("service.environment", {}):
+        draft.set("service.environment", "PATH", path, at)
     for key in ("standard_output", "standard_error"):
         word, at = draft.said.get(key, ("", None))
         if word == "inherit" and key == "standard_output" and draft.said.get("standard_input", "") in ("", "null"):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from appliance.errors import ApplianceError, InputError, NotFoundError
-from appliance.host import files, users
+from appliance.host import file_marks, files, users
 from appliance.host.processes import Command
 from appliance.units.command_lines import CommandTable, expand_words
 from appliance.units.directories import Below, directory_variables
@@ -61,13 +61,17 @@ def environment_of(service: ServiceSection, who: Who, below: Below = str) -> dic
     environment |= service.environment
     paths = service.environment_file
     for path in (paths,) if isinstance(paths, str) else paths:
+        found = file_marks.matching(path.removeprefix("-")) or (path.removeprefix("-"),)
         try:
-            environment |= parse_environment_file(files.read_text(path.removeprefix("-"), size_max=_FILE_BYTES_MAX))
+            for one in found:
+                environment |= parse_environment_file(files.read_text(one, size_max=_FILE_BYTES_MAX))
         except NotFoundError:
             if not path.startswith("-"):
                 raise
     for name in service.unset_environment:
-        environment.pop(name, None)
+        variable, equals, value = name.partition("=")
+        if not equals or environment.get(variable) == value:
+            environment.pop(variable, None)
     return environment
 
 
@@ -93,6 +97,8 @@ def command_of(
     words = () if line.privileged else options
     if line.argv0 is not None:
         words = (*words, "--argv0", line.argv0)
+    if service.ignore_sigpipe:
+        words = (*words, "--ignore-sigpipe", "1")
     return Command(
         argv=expand_words(line, environment),
         environment=environment,

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from appliance.units.sandbox_section import SandboxSection
 
 _API = ("/dev", "/proc", "/sys")
+_BELOW_SYS = (
+    "/sys/firmware/efi/efivars", "/sys/fs/bpf", "/sys/fs/cgroup", "/sys/fs/fuse/connections", "/sys/fs/pstore",
+    "/sys/fs/selinux", "/sys/kernel/config", "/sys/kernel/debug", "/sys/kernel/security", "/sys/kernel/tracing",
+)  # fmt: skip
 _HOMES = ("/home", "/root", "/run/user")
 _TUNABLES = (
     "/proc/acpi", "/proc/apm", "/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/latency_stats",
@@ -59,7 +63,9 @@ def _of_protections(sandbox: SandboxSection, private: str) -> Iterator[_Step]:
     if sandbox.read_only_root == "strict":
         yield _Step("set", "/", "r")
         yield from (
-            _Step("keep", path, optional=True) for path in _API if path != "/dev" or not sandbox.private_devices
+            _Step("keep", path, optional=True)
+            for path in _API
+            if not (path == "/dev" and sandbox.private_devices) and not (path == "/sys" and sandbox.private_network)
         )
     elif sandbox.read_only_root:
         full = ("/etc",) if sandbox.read_only_root == "full" else ()
@@ -80,6 +86,9 @@ def _of_protections(sandbox: SandboxSection, private: str) -> Iterator[_Step]:
                 yield _Step("new", path, flags, "tmpfs,mode=1777", optional=True)
     if sandbox.private_devices:
         yield _Step("dev", "/dev", "x")
+    if sandbox.private_network:  # where its network devices are; what is mounted below is the host's as before
+        yield _Step("new", "/sys", "x", "sysfs", optional=True)
+        yield from (_Step("keep", path, optional=True) for path in _BELOW_SYS)
     if sandbox.private_ipc and not sandbox.private_devices:
         yield _Step("new", "/dev/mqueue", "", "mqueue", optional=True)
     if sandbox.protect_proc != "default" or sandbox.proc_subset != "all":

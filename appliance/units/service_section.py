@@ -103,6 +103,7 @@ class ServiceSection:
     watchdog_signal: str = field(default="SIGABRT", metadata=_SIGNAL)
     runtime_max: DurationOrInfinity = math.inf
 
+    ignore_sigpipe: bool = False  # what writes to a pipe that nobody reads gets EPIPE, and lives
     kill_mode: Literal["control-group", "mixed", "process", "none"] = "control-group"
     kill_signal: str = field(default="SIGTERM", metadata=_SIGNAL)
     restart_kill_signal: str | None = field(default=None, metadata=_SIGNAL)  # when it is to come up again

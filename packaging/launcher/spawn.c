@@ -31,6 +31,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "hold.h"
@@ -94,10 +95,13 @@ static void enter_cgroup(const char *directory)
 }
 
 /* What an ordinary program expects to find: default signals, none blocked, a select(2)-safe limit of open files. */
-static void restore_defaults(int files_are_set)
+static void restore_defaults(const struct options *o, int files_are_set)
 {
-    for (int number_ = 1; number_ < NSIG; number_++)
-        signal(number_, SIG_DFL); /* fails for SIGKILL, SIGSTOP and libc's own: they are at their default anyway */
+    static const unsigned long by_default[4]; /* the kernel's struct sigaction; libc hides its own signals from us */
+    for (int number_ = 1; number_ <= 64; number_++)
+        syscall(SYS_rt_sigaction, number_, by_default, NULL, 8); /* fails for SIGKILL and SIGSTOP */
+    if (o->ignore_sigpipe)
+        signal(SIGPIPE, SIG_IGN);
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -127,6 +131,7 @@ static int read_options(int argc, char **argv, struct options *o)
         {"--scheduling", &o->scheduling}, {"--io-scheduling", &o->io_scheduling}, {"--cpus", &o->cpus},
         {"--namespaces", &o->namespaces}, {"--root", &o->root}, {"--bounding", &o->bounding},
         {"--ambient", &o->ambient}, {"--no-new-privileges", &o->no_new_privileges}, {"--seccomp", &o->seccomp},
+        {"--ignore-sigpipe", &o->ignore_sigpipe},
         {"--limit", &many}, {"--source", &many}, {"--mount", &many}, {"--landlock", &many},
     };
     int at = 1;
@@ -196,7 +201,7 @@ _Noreturn void become_program(int argc, char **argv, int in_cgroup)
         fail("execute", argv[program]); /* behind the filter perhaps nobody could tell */
     restrict_paths(&o);
     close_rest(o.pass);
-    restore_defaults(limits_files(&o));
+    restore_defaults(&o, limits_files(&o));
     if (o.seccomp)
         filter_system_calls(o.seccomp); /* last: it may forbid any of the above */
     const char *path = argv[program];

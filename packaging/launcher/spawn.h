@@ -31,6 +31,7 @@ struct options {
     const char *bounding;         /* capabilities that may remain, hexadecimal */
     const char *ambient;          /* capabilities that are kept over the change of user, hexadecimal */
     const char *no_new_privileges;
+    const char *ignore_sigpipe;
     const char *seccomp;          /* struct sock_filter[], hexadecimal bytes */
 
     char **words;                 /* all options, for those that may come more than once: --limit, --mount, --landlock */

@@ -155,6 +155,12 @@ static int new_file_system(const char *source, const struct step *step)
     int made = -1;
     if (!bad && fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
         made = fsmount(context, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | (is(step, "dev") ? 0 : MOUNT_ATTR_NODEV));
+    if (made < 0 && step->optional && errno == EPERM) { /* whoever runs us may not: then as before */
+        if (context >= 0)
+            close(context);
+        free(copy);
+        return -1;
+    }
     if (made < 0)
         fail(step->kind_length ? "make a file system for" : "make", step->path);
     close(context);
@@ -292,6 +298,8 @@ static void take(struct step *step)
         if (stat(step->path, &it) < 0 && errno == ENOENT && step->optional)
             return;
         int fs = new_file_system(step->source ? step->source : "", step);
+        if (fs < 0)
+            return;
         give_flags(step, fs, "", 0);
         put(step, fs);
     } else if (is(step, "hide")) {
