@@ -13,7 +13,7 @@ so a clock that is wrong by less than that harms nobody: what a publisher signs 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import ModuleType
@@ -35,7 +35,7 @@ _fetcher_module.Urllib3Fetcher = type("Urllib3Fetcher", (), {})  # type: ignore[
 sys.modules.setdefault("tuf.ngclient.urllib3_fetcher", _fetcher_module)
 
 from tuf.api import exceptions  # noqa: E402
-from tuf.api._payload import Root, Targets  # noqa: E402
+from tuf.api._payload import Root, Targets, VerificationResult  # noqa: E402
 from tuf.ngclient.config import UpdaterConfig  # noqa: E402
 from tuf.ngclient.fetcher import FetcherInterface  # noqa: E402
 from tuf.ngclient.updater import Updater  # noqa: E402
@@ -69,6 +69,22 @@ class _TufFetcher(FetcherInterface):
             raise exceptions.DownloadLengthMismatchError(exc.message) from exc
         except ApplianceError as exc:
             raise exceptions.DownloadError(exc.message) from exc
+
+
+def _count_keys_once(original: Callable[..., VerificationResult]) -> Callable[..., VerificationResult]:
+    """python-tuf counts names of keys: one key under several names would reach any threshold alone."""
+
+    def verify(*args: Any, **named: Any) -> VerificationResult:
+        result = original(*args, **named)
+        keys = {str(sorted(key.keyval.items())): keyid for keyid, key in result.signed.items()}
+        once = {keyid: result.signed[keyid] for keyid in keys.values()}
+        return VerificationResult(result.threshold, once, result.unsigned)
+
+    return verify
+
+
+for _delegator in (Root, Targets):
+    _delegator.get_verification_result = _count_keys_once(_delegator.get_verification_result)  # type: ignore[method-assign]
 
 
 class _Updater(Updater):
@@ -253,8 +269,8 @@ class Repository:
             target = self._updater.get_targetinfo(path)
         if target is None:
             raise NotFoundError(f"cannot find {path}: {self._name} does not sign it", where=path)
-        folder, _, name = path.rpartition("/")
-        return target, f"{self._base}/targets/{folder}/{target.hashes['sha256']}.{name}"
+        folder, slash, name = path.rpartition("/")
+        return target, f"{self._base}/targets/{folder}{slash}{target.hashes['sha256']}.{name}"
 
 
 @contextmanager
