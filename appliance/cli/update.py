@@ -261,8 +261,11 @@ def _status_text(picture: dict[str, Any]) -> str:
     ]  # fmt: skip
     header: tuple[str, ...] = ("slot", "version", "", "state")
     if any(one.get("entry") for one in picture["slots"]):  # an OS of ours: what the boot loader and dm-verity go by
-        header = (*header, "boot entry", "root hash")
-        rows = [(*row, one["entry"], one["verity"]) for row, one in zip(rows, picture["slots"], strict=True)]
+        header = (*header, "tries left", "boot entry", "root hash")
+        rows = [
+            (*row, str(one["tries"]) if one["entry"] else "", one["entry"], one["verity"])
+            for row, one in zip(rows, picture["slots"], strict=True)
+        ]
     lines += ["", table(header, rows)]
     if picture["recent"]:
         lines += ["", _history_text(picture["recent"])]

@@ -305,6 +305,7 @@ class OsSlot:
                     self._slots.rename_entry(directory, entry, last)
         self._slots.load()
         self._slots.keep_record((self._slots.record or SlotRecord()).blessed_as(self.name))
+        self._slots.load()  # its tries, as its entry has them
 
     def condemn(self) -> None:
         """No tries are left to it; its version is never taken again."""

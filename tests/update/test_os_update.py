@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+import json
+import re
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from appliance.cli.update import _status_text
 from appliance.host.bundle import Bundle
 from appliance.host.slots import RealSlotCalls, architecture
 from appliance.update import Offer, Product, Update
@@ -24,8 +27,12 @@ from tests.update.test_bundles import MemoryKeeper
 OS = Product("appliance", "os")
 
 
+def kernel_image(version: str) -> bytes:
+    return f"MZ roothash={hashlib.sha256(version.encode()).hexdigest()} {version}".encode() * 30
+
+
 def payload(version: str) -> bytes:
-    root, kernel = version.encode().ljust(8192, b"r"), version.encode() * 300
+    root, kernel = version.encode().ljust(8192, b"r"), kernel_image(version)
     header = OsHeader(version=version, root_size=len(root), kernel_size=len(kernel), identity="x", roothash="y")
     return header.encode() + root + kernel
 
@@ -37,7 +44,7 @@ class OsMachine:
         self.layout, self.settings, self.keeper = layout, settings, MemoryKeeper()
         self.entries = place / "esp" / DIRECTORY
         self.entries.mkdir(parents=True)
-        (self.entries / "appliance_1.0.0.good+3.efi").write_bytes(b"kernel 1.0.0")
+        (self.entries / "appliance_1.0.0.good+3.efi").write_bytes(kernel_image("1.0.0"))
         self.devices: dict[SlotName, str] = {"a": str(place / "a"), "b": str(place / "b")}
         (place / "a").write_bytes(b"1.0.0".ljust(8192, b"r"))
         (place / "b").write_bytes(b"\0" * 8192)
@@ -140,6 +147,26 @@ async def test_an_os_image_is_switched_to_by_reboot_and_blessed(machine: OsMachi
     assert machine.update.picture().slot == "b"
     assert await machine.boot() == "idle"
     assert machine.started[-1] == "2.0.0"
+
+
+async def test_status_shows_both_slots(machine: OsMachine) -> None:
+    """As a person sees it: versions, what became of them, tries, boot entries, the hash that dm-verity goes by."""
+
+    def shown() -> list[list[str]]:
+        assert machine.update is not None
+        text = _status_text(json.loads(json.dumps(asdict(machine.update.picture()))))
+        rows = [re.split("  +", line) for line in text[text.index("SLOT") :].splitlines()[:3]]
+        assert rows[0] == ["SLOT", "VERSION", "STATE", "TRIES LEFT", "BOOT ENTRY", "ROOT HASH"]
+        return rows[1:]
+
+    assert await machine.boot(ask=True) == "reboot"
+    hashes = [hashlib.sha256(version).hexdigest() for version in (b"1.0.0", b"2.0.0")]
+    assert shown() == [
+        ["a", "1.0.0", "running", "blessed", "2", "appliance_1.0.0.good+2-1.efi", hashes[0]],
+        ["b", "2.0.0", "-", "trial, 2 tries left", "2", "appliance_2.0.0+2.efi", hashes[1]],
+    ]
+    assert await machine.boot() == "idle"
+    assert shown()[1] == ["b", "2.0.0", "running", "blessed", "3", "appliance_2.0.0.good+3.efi", hashes[1]]
 
 
 async def test_one_that_is_not_well_is_left_and_denied(machine: OsMachine) -> None:
