@@ -21,14 +21,14 @@ PATIENCE = 60.0
 class Node:
     """``origin`` is the dropped file; a ticking unit runs all the time, and must not notice anything."""
 
-    def __init__(self, place: Path, program: Path) -> None:
+    def __init__(self, place: Path, program: Path, *, tick: float = 0.1) -> None:
         self.place = place
         self.root = place / "root"
         self.origin = place / "appliance"
         self.drop(program)
         (self.root / "etc/appliance/units").mkdir(parents=True)
         (self.root / "etc/appliance/trust").mkdir()
-        script = "i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.1; done"
+        script = f"i=0; while :; do i=$((i+1)); echo tick $i; sleep {tick}; done"
         (self.root / "etc/appliance/units/ticker.toml").write_text(
             f'[service]\ncommand = ["/bin/sh", "-c", {json.dumps(script)}]\n'
         )
