@@ -66,24 +66,25 @@ def install(
     left = provisioning.encode(provision) if provision else b""
     table = _lay_out(parts, target)
     first, last = gpt.encode(table)
-    start = (first.ljust(provisioning.AT, b"\0") + left).ljust(gpt.ALIGNMENT, b"\0")
+    left = left.ljust(gpt.ALIGNMENT - provisioning.AT, b"\0")
     if not erase and any(target.read(0, gpt.ALIGNMENT)):
         raise ConflictError(f"cannot install to {target.path}: it holds something; --erase gives it up")
     tell("making the disk unbootable until all is written")
-    target.zero(0, gpt.ALIGNMENT)
-    target.zero(target.size - gpt.ALIGNMENT, gpt.ALIGNMENT)
-    target.sync()
+    for at, size in (
+        (target.size - gpt.ALIGNMENT, gpt.ALIGNMENT), (0, provisioning.AT), (provisioning.AT, provisioning.SIZE_MAX),
+    ):  # fmt: skip
+        target.zero(at, size)
+        target.sync()
     pairs = list(zip(parts, table.partitions, strict=True))
     written = sum(_write(part, partition, target, tell) for part, partition in pairs)
     tell("reading it back")
     for part, partition in pairs:
         _verify(part, partition, target)
-    target.write(target.size - len(last), last)
-    target.sync()
-    target.write(0, start)
-    target.sync()
+    for at, data in ((provisioning.AT, left), (target.size - len(last), last), (0, first)):  # what makes it start: last
+        target.write(at, data)
+        target.sync()
     with target.medium() as medium:
-        if medium.read(0, CHUNK) != start:
+        if medium.read(0, CHUNK) != first.ljust(provisioning.AT, b"\0") + left:
             raise CorruptError(f"cannot install to {target.path}: it does not keep what is written")
     target.announce()
     return Installed(target.path, written, tuple(sorted(provision or ())))
