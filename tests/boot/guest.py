@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.host import block_devices
-from boot.vm import VM
+from tests.boot.vm import VM
 
 HOUSE = Path(__file__).parents[2]
 sys.path[:0] = [str(HOUSE / "packaging"), str(HOUSE / "packaging/image")]
