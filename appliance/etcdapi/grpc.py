@@ -106,16 +106,27 @@ class Call(Protocol):
         """End of a stream, well."""
 
 
+BEGUN = len(Code)  # behind the codes: how many calls of a streaming method there were
+_NOBODYS = [0] * (BEGUN + 1)
+
+
+def new_counts() -> list[int]:
+    """How many calls of a method ended with which code."""
+    return [0] * (BEGUN + 1)
+
+
 class Unary(NamedTuple):
     """One message in, one out: returned at once, or given to ``call.reply`` later when None is returned."""
 
     handle: Callable[[Call, bytes], bytes | None]
+    counts: list[int] = _NOBODYS
 
 
 class Streaming(NamedTuple):
     """Messages both ways."""
 
     open: Callable[[Call], Consumer]
+    counts: list[int] = _NOBODYS
 
 
 Method = Unary | Streaming

@@ -12,29 +12,26 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from appliance.errors import InputError
 from appliance.etcdapi import frames
 from appliance.etcdapi.call import StreamCall
 from appliance.etcdapi.frames import HEAD, NUMBER, ConnectionLostError, Reason
 from appliance.etcdapi.grpc import (
+    BEGUN,
     HEAD_BLOCK,
     MESSAGE_HEAD,
     MESSAGE_SIZE_MAX,
     TAIL_BLOCK,
     Code,
-    Head,
     Methods,
     RefusedError,
     Streaming,
     Unary,
-    read_head_untrusted,
     tail_block,
 )
-from appliance.etcdapi.hpack import Decoder
+from appliance.etcdapi.heads import HEADER_BLOCK_MAX, Heads
 from appliance.etcdapi.outgoing import Outbox
 
 STREAMS_MAX = 10_000
-HEADER_BLOCK_MAX = 65536
 OUTPUT_MAX = 4 << 20
 PARKED_MAX = 8 << 20
 PARTIAL_MAX = 8 << 20
@@ -51,15 +48,14 @@ class Connection:
     """
 
     __slots__ = (
-        "_acknowledgements", "_block", "_buffer", "_consumed", "_decoder", "_heads", "_last_stream", "_message_max",
-        "_methods", "_out", "_parked", "_parked_size", "_partial_size", "_settings_seen", "_started", "calls",
+        "_acknowledgements", "_block", "_buffer", "_consumed", "_heads", "_last_stream", "_message_max", "_out",
+        "_parked", "_parked_size", "_partial_size", "_settings_seen", "_started", "calls",
         "closing", "common_name", "outbox", "wake",
     )  # fmt: skip
 
     def __init__(self, methods: Methods, wake: Callable[[], None], common_name: str = "", most: int = 0) -> None:
         """``common_name`` is that of the client's certificate; ``most`` bytes may a message have."""
         self._message_max = most or MESSAGE_SIZE_MAX
-        self._methods = methods
         self.common_name = common_name
         self.wake = wake
         self.calls: dict[int, StreamCall] = {}
@@ -68,8 +64,7 @@ class Connection:
         self._out = self.outbox.ready
         self._buffer = b""
         self._started = False
-        self._decoder = Decoder(list_size_max=HEADER_BLOCK_MAX)
-        self._heads: dict[bytes, Head] = {}
+        self._heads = Heads(methods)
         self._block: tuple[int, int, bytearray] | None = None  # stream, flags, header block so far
         self._last_stream = 0
         self._consumed = 0  # of the receive window, not given back yet
@@ -184,7 +179,7 @@ class Connection:
             self._check_not_idle(stream)
             call = self.calls.get(stream)
             if call is not None:
-                self._forget(call)
+                self._cancelled(call)
             else:
                 self.outbox.drop(stream)
         elif kind == frames.PRIORITY:
@@ -254,21 +249,7 @@ class Connection:
             self._headers(stream, first_flags, bytes(block))
 
     def _headers(self, stream: int, flags: int, block: bytes) -> None:
-        head = self._heads.get(block)
-        if head is None:
-            generation = self._decoder.generation
-            try:
-                headers = self._decoder.decode_untrusted(block)
-            except InputError as exc:
-                raise ConnectionLostError(Reason.COMPRESSION_ERROR, exc.message) from exc
-            if headers is None:
-                head = Head(None, RefusedError(Code.RESOURCE_EXHAUSTED, "header list is too large"))
-            else:
-                head = read_head_untrusted(headers, self._methods)
-            if self._decoder.generation != generation or len(self._heads) >= 256:
-                self._heads.clear()  # the table has moved: the same bytes mean something else now
-            if self._decoder.generation == generation:
-                self._heads[block] = head
+        head = self._heads.known.get(block) or self._heads.read_untrusted(block)
         call = self.calls.get(stream)
         if call is not None:  # a client's trailers
             if flags & frames.END_STREAM and not call.half_closed:
@@ -296,6 +277,7 @@ class Connection:
 
     def _open(self, call: StreamCall) -> None:
         assert isinstance(call.head.method, Streaming)
+        call.head.method.counts[BEGUN] += 1
         try:
             consumer = call.head.method.open(call)
         except RefusedError as exc:
@@ -402,6 +384,8 @@ class Connection:
         stream = call.stream
         if self.calls.pop(stream, None) is None:
             return
+        if (method := call.head.method) is not None:
+            method.counts[0] += 1
         out = self._out
         if len(out) == self._acknowledgements:
             self.wake()
@@ -450,6 +434,8 @@ class Connection:
         if call.over:
             return
         half_closed, stream = call.half_closed, call.stream
+        if call.head.method is not None:
+            call.head.method.counts[code] += 1
         block = tail_block(code, text)
         last = frames.trailers(stream, block if call.started else HEAD_BLOCK + block)
         if not half_closed:  # the client need not send the rest (section 8.1)
@@ -479,6 +465,11 @@ class Connection:
         else:
             self.outbox.drop(stream)
 
+    def _cancelled(self, call: StreamCall) -> None:
+        if call.head.method is not None:
+            call.head.method.counts[Code.CANCELLED] += 1
+        self._forget(call)
+
     def _forget(self, call: StreamCall, *, sent: bool = False) -> None:
         del self.calls[call.stream]
         if not sent:
@@ -495,6 +486,6 @@ class Connection:
         self.closing = True
         for call in list(self.calls.values()):
             if not call.over:
-                self._forget(call)
+                self._cancelled(call)
         self._parked.clear()
         self._buffer = b""

@@ -12,7 +12,7 @@ from appliance.etcdapi.auth import Auth
 from appliance.etcdapi.auth_service import AuthService
 from appliance.etcdapi.backend import Backend
 from appliance.etcdapi.feeds import Feeds
-from appliance.etcdapi.grpc import Call, Consumer, Method, Streaming, Unary
+from appliance.etcdapi.grpc import Call, Consumer, Method, Streaming, Unary, new_counts
 from appliance.etcdapi.health import health_methods
 from appliance.etcdapi.identity import Identity
 from appliance.etcdapi.kv import KV
@@ -92,14 +92,14 @@ def _asking_first(method: Method, ask: Callable[[Call], None]) -> Method:
             ask(call)
             return handle(call, message)
 
-        return Unary(asked)
+        return Unary(asked, method.counts)
     begin = method.open
 
     def asked_open(call: Call) -> Consumer:
         ask(call)
         return begin(call)
 
-    return Streaming(asked_open)
+    return Streaming(asked_open, method.counts)
 
 
 def _guarded(method: Method) -> Method:
@@ -113,7 +113,7 @@ def _guarded(method: Method) -> Method:
             except ApplianceError as exc:
                 raise refusal_of(exc) from exc
 
-        return Unary(guarded)
+        return Unary(guarded, new_counts())
     begin = method.open
 
     def guarded_open(call: Call) -> Consumer:
@@ -122,4 +122,4 @@ def _guarded(method: Method) -> Method:
         except ApplianceError as exc:
             raise refusal_of(exc) from exc
 
-    return Streaming(guarded_open)
+    return Streaming(guarded_open, new_counts())

@@ -105,6 +105,11 @@ class Keeping(Life):
         batch.callbacks.append((done, None))
         engine.committer.kick()
 
+    def done(self) -> dict[str, int]:
+        """How many of each operation were done since it was opened."""
+        tree = self._reading()
+        return {"put": tree.puts, "delete": tree.deletes, "range": tree.ranges, "txn": tree.txns}
+
     def status(self) -> StoreStatus:
         """How it is; never raises."""
         engine = self._engine

@@ -43,6 +43,7 @@ def _holds(tree: Tree, compare: Compare) -> bool:
 
 def read_range(tree: Tree, request: Range, now: int) -> RangeResult:
     """``now`` is the revision that 0 means, and that the answer carries."""
+    tree.ranges += 1
     revision = check_range(tree, request, now)
     key, range_end = request.key, request.range_end
     read = tree.key_only if request.keys_only and request.sort_target is not SortTarget.VALUE else tree.key_value
@@ -80,6 +81,7 @@ def read_plain(tree: Tree, request: Range, now: int, make: Make) -> tuple[list[b
     if request.keys_only or request.count_only or needs_all(request):
         return None
     revision = check_range(tree, request, now)
+    tree.ranges += 1
     key, range_end, limit = request.key, request.range_end, request.limit
     if range_end:
         found = list(islice(tree.scan(key, range_end, revision), limit or None))
@@ -136,6 +138,7 @@ def run_txn(tree: Tree, txn: Txn, attach: Attach | None = None) -> TxnResult:
     branch = Branch(tree, txn)
     _check(tree, branch, attach)
     point = _savepoint(tree)
+    tree.txns += len(branch.operations) != 1
     try:
         return _run(tree, branch, tree.revision + 1)
     except BaseException:
@@ -221,11 +224,13 @@ def _put(tree: Tree, put: Put, revision: int) -> PutResult:
         create, version = header.create, header.version + 1
         lease = header.lease if put.ignore_lease else lease
     before = old if old < DEAD else tree.predecessor(put.key)
+    tree.puts += 1
     tree.write(PUT, put.key, value, revision, create=create, version=version, lease=lease, prev=before, slot=slot)
     return PutResult(revision, prev if put.prev_kv else None)
 
 
 def _delete(tree: Tree, delete: Delete, revision: int, *, alone: bool) -> DeleteResult:
+    tree.deletes += 1
     if not delete.range_end:
         slot = tree.index.locate(delete.key)
         entry = tree.index.entry_at(slot)

@@ -91,6 +91,7 @@ class Tree:
         self.compacted_revision = 0
         self.in_flight: Batch | None = None
         self.cache = RecordCache(0)
+        self.puts = self.deletes = self.ranges = self.txns = 0  # so many were done
 
     # changing
 

@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import httpx
 import pytest
+import trio
 from google.protobuf.message import Message
 
 from appliance.etcdapi.pb import rpc_pb2 as pb
@@ -134,6 +136,37 @@ async def test_alarms(real_etcd: str, tmp_path: Path) -> None:
                 await servers.ask("Maintenance/Alarm", request, pb.AlarmResponse)
                 await servers.ask("Maintenance/Alarm", Alarm(action="GET"), pb.AlarmResponse)
             assert isinstance(await servers.ask("KV/Put", put, pb.PutResponse), pb.PutResponse)
+
+
+async def test_calls_are_counted(tmp_path: Path) -> None:
+    """Under the names that dashboards made for etcd ask for."""
+    async with serving(tmp_path) as (address, _), httpx.AsyncClient(trust_env=False, timeout=60) as http:
+        client = await Client.connect(address)
+        await client.ask("KV/Put", pb.PutRequest(key=b"a"), pb.PutResponse)
+        for _ in range(2):
+            with pytest.raises(EOFError):
+                await client.ask("KV/Put", pb.PutRequest(), pb.PutResponse)
+            await client.ask("KV/DeleteRange", pb.DeleteRangeRequest(key=b"a"), pb.DeleteRangeResponse)
+        txn = pb.TxnRequest(success=[pb.RequestOp(request_put=pb.PutRequest(key=key)) for key in (b"a", b"b")])
+        await client.ask("KV/Txn", txn, pb.TxnResponse)
+        watch = await client.open("Watch/Watch")
+        await client.say(watch, pb.WatchRequest(create_request=pb.WatchCreateRequest(key=b"a")))
+        await client.hear(watch, pb.WatchResponse)
+        during = (await http.get(f"http://{address}/metrics")).text
+        await client.aclose()
+        while 'grpc_code="Canceled"' not in (after := (await http.get(f"http://{address}/metrics")).text):  # noqa: ASYNC110
+            await trio.sleep(0.01)
+    put = 'grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"'
+    watching = 'grpc_method="Watch",grpc_service="etcdserverpb.Watch",grpc_type="bidi_stream"'
+    for line in (
+        f'grpc_server_handled_total{{grpc_code="OK",{put}}} 1',
+        f'grpc_server_handled_total{{grpc_code="InvalidArgument",{put}}} 2',
+        f"grpc_server_started_total{{{put}}} 3", f"grpc_server_started_total{{{watching}}} 1",
+        f'grpc_server_handled_total{{grpc_code="OK",{watching}}} 0',
+        "etcd_mvcc_put_total 3", "etcd_mvcc_delete_total 2", "etcd_mvcc_txn_total 1",
+    ):  # fmt: skip
+        assert f"\n{line}\n" in during, line
+    assert f'\ngrpc_server_handled_total{{grpc_code="Canceled",{watching}}} 1\n' in after
 
 
 async def test_damage_raises_the_corrupt_alarm(tmp_path: Path) -> None:

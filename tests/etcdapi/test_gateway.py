@@ -78,7 +78,13 @@ async def test_gateway_and_side_doors(tmp_path: Path) -> None:
         assert json.loads((await http.ask("POST", "/v3beta/lease/grant", '{"TTL":"60"}'))[1])["TTL"] == "60"
         assert set(json.loads((await http.ask("GET", "/version"))[1])) == {"etcdserver", "etcdcluster"}
         assert (await http.ask("GET", "/health"))[1] == '{"health":"true"}'
-        assert "\netcd_debugging_mvcc_keys_total 1\n" in (await http.ask("GET", "/metrics"))[1]
+        metrics = (await http.ask("GET", "/metrics"))[1]
+        for line in (
+            "etcd_debugging_mvcc_keys_total 1",
+            "etcd_mvcc_put_total 1",
+            'etcd_cluster_version{cluster_version="3.5"} 1',
+        ):
+            assert f"\n{line}\n" in metrics
         assert (await http.ask("GET", "/nope"))[0] == 404
         await http.stream.send_all(b"HEAD /version HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b" 405 " in await http.until(b"\r\n\r\n")
