@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verbs."""
     parser.epilog = _EXAMPLES
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    init = _verb(verbs, "init", "make keys and an empty, signed repository", signs=True, dry=False)
+    init = _verb(verbs, "init", "make keys and an empty, signed repository", signs=True)
     init.add_argument("--root-keys", type=a_number, default=3, metavar="N", help="how many root keys (3)")
     init.add_argument("--threshold", type=a_number, default=2, metavar="N", help="how many of them must sign (2)")
     init.add_argument("--passphrase", action="store_true", help="keep the new keys under a passphrase")

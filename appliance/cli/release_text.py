@@ -47,8 +47,10 @@ def text(data: dict[str, Any]) -> str:
 def _sentences(data: dict[str, Any]) -> list[str]:
     parts = []
     if "trust_root" in data:
+        ready = "a repository would be made" if data.get("dry_run") else "repository ready"
+        made = f" ({', '.join(data['made_keys'])} new)" if data.get("made_keys") else ""
         parts.append(
-            f"repository ready; keys are in {data['keys']}: keep root keys and channel keys offline\n"
+            f"{ready}; keys are in {data['keys']}{made}: keep root keys and channel keys offline\n"
             f"hosts need {data['trust_root']} as /etc/appliance/trust/root.json"
         )
     if "rotated" in data:

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import getpass
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -71,10 +72,33 @@ def _waves(args: argparse.Namespace) -> tuple[Any, ...]:
 
 def _init(args: argparse.Namespace) -> dict[str, Any]:
     keys = _ring(args)
-    fresh = release.create(args.directory, keys, root_keys=args.root_keys, threshold=args.threshold)
-    release.publish(args.directory, keys, expiry=_expiry(args), fresh=fresh)
-    listing = release.listing(args.directory)
-    return {"trust_root": f"{args.directory}/metadata/1.root.json", "keys": keys.directory, **listing}
+    before = set(keys.names.values())
+    with _rehearsed(args, keys) as (directory, ring):
+        fresh = release.create(args.directory, ring, root_keys=args.root_keys, threshold=args.threshold)
+        fresh.directory = directory
+        release.publish(directory, ring, expiry=_expiry(args), fresh=fresh)
+        listing = {**release.listing(directory), "directory": args.directory}
+        made = sorted(set(ring.names.values()) - before)
+    trust_root = f"{args.directory}/metadata/1.root.json"
+    return {"trust_root": trust_root, "keys": keys.directory, "made_keys": made, **listing}
+
+
+@contextlib.contextmanager
+def _rehearsed(args: argparse.Namespace, keys: release.KeyRing) -> Iterator[tuple[str, release.KeyRing]]:
+    """The repository and its keys; for a dry run others, with copies of the keys, that are gone after it."""
+    if not args.dry_run:
+        yield args.directory, keys
+        return
+    for wanted in (args.directory, keys.directory):
+        there = os.path.abspath(wanted)
+        while not os.path.lexists(there):
+            there = os.path.dirname(there)
+        if not os.path.isdir(there) or not os.access(there, os.W_OK):
+            raise InputError(f"cannot make {wanted}: {there} is no directory that can be written to", where=there)
+    with tempfile.TemporaryDirectory() as scratch:
+        if os.path.isdir(keys.directory):
+            shutil.copytree(keys.directory, f"{scratch}/keys")
+        yield f"{scratch}/repository", keys.at(f"{scratch}/keys")
 
 
 def _add(args: argparse.Namespace) -> dict[str, Any]:

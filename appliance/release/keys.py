@@ -84,6 +84,10 @@ class KeyRing:
             raise InputError(f"cannot read signer {path}: it names no command", where=path)
         return CommandSigner(key, short, command), kind
 
+    def at(self, directory: str) -> KeyRing:
+        """The keys of another directory, opened with the same passphrases."""
+        return KeyRing(directory, passphrase=self._passphrase, new_passphrase=self._new_passphrase)
+
     def named(self, name: str) -> SSlibKey | None:
         """The public half of the key of that name."""
         for keyid, found in self.names.items():

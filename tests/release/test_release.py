@@ -354,3 +354,28 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "it is no repository" in capsys.readouterr().err
     assert main(["release", "add", directory, "--channel", "nightly", "x"]) == 2
     assert main(["release"]) == 2
+
+
+def test_init_is_rehearsed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A dry run checks and makes all of it, elsewhere."""
+    directory, keys = str(tmp_path / "repo"), str(tmp_path / "keys")
+    words = ["release", "init", directory, "--keys", keys, "--root-keys", "2", "--threshold", "2"]
+    assert main([*words, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "a repository would be made" in out
+    assert "(alpha, beta, root-1, root-2, snapshot, stable, targets, timestamp new)" in out
+    assert "2 of 2" in out
+    assert out.endswith("a dry run: nothing was changed\n")
+    assert list(tmp_path.iterdir()) == []
+    assert main([*words[:-1], "3", "--dry-run"]) == 2
+    assert main(words) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert main([*words, "--dry-run"]) == 7
+    assert "there is one" in capsys.readouterr().err
+    elsewhere = ["release", "init", str(tmp_path / "other"), "--keys", keys, "--dry-run", "--root-keys", "3"]
+    assert main(elsewhere) == 0  # the keys that are there, and one more
+    assert "(root-3 new)" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    (tmp_path / "file").touch()
+    assert main(["release", "init", str(tmp_path / "file/repo"), "--keys", keys, "--dry-run"]) == 2
+    assert "is no directory that can be written to" in capsys.readouterr().err
