@@ -45,18 +45,36 @@ def _write_units(out: Exposition, units: Iterable[Mapping[str, Any]]) -> None:
         out.counter("appliance_unit_restarts_total", "Restarts by us since it was last started by hand.").add(
             unit.get("restarts"), unit=name
         )
+        if unit.get("health"):
+            out.gauge("appliance_unit_healthy", "1 while its health check passes; only of units that have one.").add(
+                unit["health"] == "healthy", unit=name
+            )
         since = unit.get("since")
         out.gauge("appliance_unit_state_since_seconds", "When it came into this state, since 1970.").add(
             since if isinstance(since, int | float) else None, unit=name
         )
 
 
+STORE = (  # key of StoreStatus, metric, text; a counter's name ends in _total
+    ("revision", "revision", "The newest revision."),
+    ("compacted_revision", "compacted_revision", "The revision before which history is forgotten."),
+    ("checkpoint_revision", "checkpoint_revision", "What a start reads at once; what is later is replayed."),
+    ("keys", "keys", "Keys that there are now."),
+    ("size_bytes", "size_bytes", "Bytes on the disk."),
+    ("segments", "segments", "Files of the log."),
+    ("watchers", "watchers", "Watches that are open."),
+    ("waiting_writers", "waiting_writers", "Writes that wait for the disk now."),
+    ("writes", "writes_total", "Writes that became durable since the process started."),
+    ("batches", "batches_total", "Syncs of the disk that made them durable, each for all who waited."),
+)
+
+
 def _write_store(out: Exposition, store: Mapping[str, Any]) -> None:
     out.gauge("appliance_store_up", "1 when the store takes reads and writes.").add(store.get("state") == "open")
-    for key, value in store.items():
-        if isinstance(value, int | float):
-            name = "appliance_store_" + "".join(char if char.isalnum() else "_" for char in key)
-            out.gauge(name, f"The store's {key.replace('_', ' ')}.").add(value)
+    for key, name, text in STORE:
+        if isinstance(value := store.get(key), int | float):
+            kind = out.counter if name.endswith("_total") else out.gauge
+            kind(f"appliance_store_{name}", text).add(value)
 
 
 def write_usage(out: Exposition, usages: Mapping[str, Any]) -> None:

@@ -57,6 +57,12 @@ async def test_metrics_are_what_prometheus_reads(serve: Serve) -> None:
         assert samples["appliance_unit_state", ("state", "backoff"), ("unit", "worker")] == 1
         assert samples["appliance_store_revision",] == 1
         assert samples["appliance_store_up",] == 1
+        assert samples["appliance_store_writes_total",] == 0
+        assert families["appliance_store_batches"].type == "counter"
+        assert all(family.documentation.endswith(".") for family in families.values())
+        assert "appliance_unit_healthy" not in families  # no unit has a check
+        running.sim.units.all["web"] = unit("web", health="unhealthy")
+        assert b'\nappliance_unit_healthy{unit="web"} 0\n' in (await http.get("/metrics")).content
         assert samples["process_resident_memory_bytes",] > 1 << 20
         found = ("door", "status"), ("method", "GET"), ("resource", "/v1/units/{name}"), ("status", "404")
         assert samples["appliance_http_requests_total", *found] == 1
