@@ -18,7 +18,7 @@ from appliance.host.layout import Layout
 KERNEL_MIN = (5, 4)  # pidfd_open(2) is of 5.3; 5.4 is the oldest kernel still kept up by anybody
 STATE_BYTES_MIN, UNPACK_BYTES_MIN = 200 << 20, 100 << 20
 CONTROLLERS = ("cpu", "io", "memory", "pids")
-NOFILE_MIN = 1024
+NOFILE_MIN, NOFILE_FOR_UNITS = 1024, 576  # below the latter what a unit is given has no place (host/spawner.py)
 _FLEETING = {"tmpfs", "ramfs", "overlay"}
 _REMOTE = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "virtiofs"}
 
@@ -272,7 +272,9 @@ def _open_files() -> Iterator[Check]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = "unlimited" if hard == resource.RLIM_INFINITY else str(hard)
     if hard != resource.RLIM_INFINITY and hard < NOFILE_MIN:
-        yield Check("open files", "warn", f"limit {soft}, hard {limit}", f"raise it to {NOFILE_MIN} or more")
+        state = "bad" if hard < NOFILE_FOR_UNITS else "warn"
+        words = "no unit can be started: " if state == "bad" else ""
+        yield Check("open files", state, f"limit {soft}, hard {limit}", f"{words}raise it to {NOFILE_MIN} or more")
     else:
         yield Check("open files", "ok", f"limit {soft}, hard {limit}")
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -268,6 +269,20 @@ def test_support_keeps_what_units_wrote_to_itself(peer: Peer, tmp_path: Path) ->
         text = b"".join(file.read() for one in archive.getmembers() if (file := archive.extractfile(one)))
     assert b'"name": "web"' in text
     assert b"it wrote" not in text
+
+
+HOUSE = Path(__file__).parents[2]
+
+
+def test_doctor_says_when_files_will_not_do(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "appliance", "doctor", "-o", "json", "--root", str(tmp_path)]
+    for limit, state in ((64, "bad"), (600, "warn")):
+        done = subprocess.run(
+            ["prlimit", f"--nofile={limit}:{limit}", *command], cwd=HOUSE, capture_output=True, text=True, check=False
+        )
+        found = next(one for one in json.loads(done.stdout)["checks"] if one["name"] == "open files")
+        assert found["state"] == state
+        assert "raise it to 1024" in found["remedy"]
 
 
 def test_support_makes_no_directories(tmp_path: Path) -> None:
