@@ -162,7 +162,9 @@ def _list(args: argparse.Namespace) -> int:
     from appliance.cli.client import call
     from appliance.cli.render import show
 
-    show(args, call(args.layout, "GET", "/v1/units" + _filters(args)), _list_text)
+    filters = _filters(args)
+    none = "no such units" if filters else "no units"
+    show(args, call(args.layout, "GET", f"/v1/units{filters}"), lambda answer: _list_text(answer, none))
     return 0
 
 
@@ -178,7 +180,7 @@ def _filters(args: argparse.Namespace) -> str:
     return f"?{words}" if words else ""
 
 
-def _list_text(answer: dict[str, Any]) -> str:
+def _list_text(answer: dict[str, Any], none: str) -> str:
     from appliance.cli.render import age, state, table
 
     rows = [
@@ -188,7 +190,7 @@ def _list_text(answer: dict[str, Any]) -> str:
         )
         for one in answer["units"]
     ]  # fmt: skip
-    text = table(("unit", "state", "for", "pid", "restarts", "health", "about"), rows) if rows else "no units"
+    text = table(("unit", "state", "for", "pid", "restarts", "health", "about"), rows) if rows else none
     return "\n".join([text, *(_finding_text(one) for one in answer.get("findings", ()))])
 
 
@@ -198,7 +200,7 @@ def _remark(unit: dict[str, Any]) -> str:
     if unit["state"] in ("ready", "reloading", "exited") and unit["health"] != "unhealthy":
         changed = " (its file was changed: unit reload)" if unit["changed"] else ""
         return f"{unit['description']}{changed}"
-    return str(unit["health_reason"] if unit["health"] == "unhealthy" else unit["reason"])
+    return str((unit["health_reason"] if unit["health"] == "unhealthy" else unit["reason"]) or unit["description"])
 
 
 def _finding_text(finding: dict[str, Any]) -> str:
@@ -312,9 +314,10 @@ def _usage_text(usage: dict[str, Any]) -> str:
 def _ask(args: argparse.Namespace, verb: str) -> int:
     from appliance.cli.client import call
     from appliance.cli.render import show
+    from appliance.cli.unit_work import short_text
 
     units = [call(args.layout, "POST", _path(name, f"/{verb}"), {}, timeout=60.0) for name in args.names]
-    show(args, units, lambda data: "\n".join(f"{one['name']}: {one['state']} ({one['reason']})" for one in data))
+    show(args, units, lambda data: "\n".join(map(short_text, data)))
     return 0
 
 

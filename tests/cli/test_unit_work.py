@@ -33,7 +33,7 @@ def test_a_plan_is_what_happens(node: Path) -> None:
     assert [(one["action"], one["unit"]) for one in plan["steps"]] == [("stop", "web"), ("start", "web")]
     assert appliance(node, "unit", "stop", "--no-wait", "green", "web").returncode == 0
     assert appliance(node, "unit", "wait", "web", "--for", "stopped").returncode == 0
-    assert appliance(node, "unit", "list", "--state", "ready").stdout == "no units\n"
+    assert appliance(node, "unit", "list", "--state", "ready").stdout == "no such units\n"
     assert "web" in appliance(node, "unit", "list", "w*").stdout
     assert "hello" not in appliance(node, "unit", "list", "w*").stdout
 
