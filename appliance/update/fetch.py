@@ -130,14 +130,14 @@ class HttpFetcher:
         said = f"bytes={offset}-" + (str(end - 1) if end is not None else "")
         answer = self._client.get(url, {"Range": said} if ranged else {})
         if answer.status == 206 and ranged:
-            if _is_answer_to(answer, offset, end):
+            if _is_answer_to(answer, offset, end) and not _encoding(answer):
                 return offset, answer.pieces
             answer.close()
             self._without_ranges = True  # another range than asked for: then rather all of it
             return self.open_at(url, 0)
         if answer.status == 200:
             self._without_ranges = self._without_ranges or ranged
-            return 0, answer.pieces
+            return 0, _decoded(answer, url, self._place.url)
         answer.close()
         if ranged and answer.status == 416:
             self._without_ranges = True
@@ -157,6 +157,45 @@ class HttpFetcher:
         """Give up connections."""
         if self._client is not None:
             self._client.close()
+
+
+def _encoding(answer: Answer) -> str:
+    """How a server packed what it was asked to send as it is; empty as it should be."""
+    said = answer.headers.get("content-encoding", "").strip().lower()
+    return "" if said == "identity" else said
+
+
+def _decoded(answer: Answer, url: str, where: str) -> Iterator[bytes]:
+    """The bytes of the file: some buckets and caches send gzip whatever they are asked for."""
+    encoding = _encoding(answer)
+    if not encoding:
+        return answer.pieces
+    if encoding not in ("gzip", "x-gzip"):
+        answer.close()
+        raise UnavailableError(
+            f"cannot fetch {url}: the server sends it as {encoding}, which nobody asked for: switch that off there",
+            where=where,
+        )
+    return _unzipped(answer.pieces, url, where)
+
+
+def _unzipped(pieces: Iterator[bytes], url: str, where: str) -> Iterator[bytes]:
+    """Never much more in memory than one piece, however much is made of it."""
+    import zlib
+
+    unpacking = zlib.decompressobj(wbits=31)
+    try:
+        for piece in pieces:
+            while piece:
+                yield unpacking.decompress(piece, _PIECE)
+                piece = unpacking.unconsumed_tail
+    except zlib.error as exc:
+        raise UnavailableError(f"cannot fetch {url}: its gzip is damaged: {exc}", where=where) from exc
+    finally:
+        if close := getattr(pieces, "close", None):
+            close()
+    if not unpacking.eof:
+        raise UnavailableError(f"cannot fetch {url}: its gzip ends too soon", where=where)
 
 
 def _is_answer_to(answer: Answer, offset: int, end: int | None) -> bool:
