@@ -11,7 +11,7 @@ cd "$(dirname "$(readlink -f "$0")")"
 PYTHON=/usr/bin/python3 # of Debian: PyInstaller takes the Python it runs on along
 VENV=.build/venv
 TO_BUILD="python3-venv python3-dev gcc libc6-dev libzstd-dev zstd binutils patchelf"
-TO_TEST="busybox-static erofs-utils qemu-system-x86 ovmf systemd clang libclang-rt-14-dev chromium supervisor s6 strace procps util-linux curl etcd-client etcd-server patroni postgresql casync openssl openssh-client openssh-server nginx redis-server cron docker-registry prometheus-node-exporter softhsm2 opensc xfsprogs e2fsprogs"
+TO_TEST="busybox-static erofs-utils qemu-system-x86 ovmf systemd clang libclang-rt-14-dev chromium supervisor s6 strace procps util-linux curl etcd-client etcd-server patroni postgresql casync openssl openssh-client openssh-server nginx caddy redis-server cron docker-registry prometheus-node-exporter softhsm2 opensc xfsprogs e2fsprogs"
 TO_IMAGE="systemd-boot-efi mtools dosfstools liblz4-1 e2fsprogs e2fsck-static cryptsetup-bin fdisk zstd binutils ca-certificates sbsigntool"
 TO_BENCH="golang-go golang-etcd-server-dev"
 
