@@ -5,6 +5,7 @@ Level-triggered: every change of a link, and every renewal, leads to one look at
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import math
 from collections.abc import Callable
@@ -114,7 +115,9 @@ class Network:
             if own is None or own.table != table or own.link.carrier != link.carrier or not link.up:
                 self._set_up(table, link, nursery)
         for index in self._interfaces.keys() - seen.keys():
-            self._interfaces.pop(index).scope.cancel()
+            gone = self._interfaces.pop(index)
+            gone.scope.cancel()
+            _take_back(gone, InterfaceTable(name=gone.link.name, dhcp=False))
 
     def _make(self, settings: NetworkSettings) -> None:
         by_name = {link.name: link for link in rtnetlink.links()}
@@ -143,9 +146,12 @@ class Network:
                     self._publish("network", member, state="failed", reason=exc.message)
 
     def _set_up(self, table: InterfaceTable, link: Link, nursery: trio.Nursery) -> None:
+        own = _Interface(table, link)
         if (old := self._interfaces.pop(link.index, None)) is not None:
             old.scope.cancel()
-        own = self._interfaces[link.index] = _Interface(table, link)
+            _take_back(old, table)
+            own.lease = old.lease if table.wants_dhcp else None  # it stays until there is another: a cable came loose
+        self._interfaces[link.index] = own
         try:
             machine_state.set_sysctl({f"net.ipv6.conf.{link.name}.disable_ipv6": "1" if table.ipv6 == "off" else "0"})
             rtnetlink.set_link(link.index, up=True, mtu=table.mtu or 0)
@@ -182,6 +188,7 @@ class Network:
 
     async def _converse(self, own: _Interface, client: Client, asker: DhcpSocket) -> None:
         self._tell(own, asker, client.due(trio.current_time(), entropy.uniform(0, 1)))
+        has_had = False
         while True:
             with trio.move_on_at(client.wake if client.wake < math.inf else math.inf) as scope:
                 await trio.lowlevel.wait_readable(asker.socket)
@@ -191,8 +198,9 @@ class Network:
             else:
                 while (data := asker.receive()) is not None:
                     self._tell(own, asker, client.hear(data, now))
-            if client.lease != own.lease:
+            if client.lease != own.lease and (client.lease is not None or has_had):
                 self._take(own, client.lease)
+            has_had = has_had or client.lease is not None
 
     def _tell(self, own: _Interface, asker: DhcpSocket, sends: tuple[Send, ...]) -> None:
         for send in sends:
@@ -236,3 +244,21 @@ class Network:
             files.write_atomic(RESOLV_FILE, ("\n".join(lines) + "\n").encode(), durable=False)
         except ApplianceError as exc:
             self._publish("network", "", state="failed", reason=exc.message)
+
+
+def _take_back(old: _Interface, table: InterfaceTable) -> None:
+    """What was set by the table before and is not in this one; what the kernel has dropped already is fine."""
+    index, before = old.link.index, old.table
+    for gateway in {before.gateway, before.gateway6} - {None, table.gateway, table.gateway6}:
+        assert gateway is not None
+        with contextlib.suppress(ApplianceError):
+            rtnetlink.delete_route(index, "default", ipaddress.ip_address(gateway))
+    for route in set(before.routes) - set(table.routes):
+        with contextlib.suppress(ApplianceError):
+            rtnetlink.delete_route(index, route.to, ipaddress.ip_address(route.via), metric=route.metric)
+    gone = {ipaddress.ip_interface(text) for text in set(before.addresses) - set(table.addresses)}
+    if old.lease is not None and not table.wants_dhcp:
+        gone.add(old.lease.address)
+    for address in gone:
+        with contextlib.suppress(ApplianceError):
+            rtnetlink.delete_address(index, address)

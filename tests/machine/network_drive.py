@@ -58,6 +58,11 @@ async def main(work: Path, scene: str) -> None:
             settings = NetworkSettings(interface=(table, vlan, bridge, bond), dhcp=False, search=("example.org",))
             for name in ("tap", "b1", "b2"):
                 run("ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}-far")
+        elif scene == "changed":
+            settings = NetworkSettings(interface=(InterfaceTable(
+                name="cable", addresses=("192.0.2.7/24", "192.0.2.8/24", "2001:db8::7/64"), gateway="192.0.2.1",
+                routes=(RouteTable(to="198.51.100.0/24", via="192.0.2.1"),),
+            ),))  # fmt: skip
         else:
             server = start_dnsmasq(work, far)
             # Asked before it listens, it would be asked again after 4, 8, 16 s: on a busy host that is the whole time.
@@ -77,6 +82,8 @@ async def main(work: Path, scene: str) -> None:
                 for name, own in (("br0", "10.6.0.1/24"), ("cable.5", "10.5.0.1/24")):
                     if name not in {who for who, state, _ in events if state == "failed"}:
                         await until(lambda: own in addresses(name), name)  # noqa: B023
+            elif scene == "changed":
+                await changed(it, holder)
             else:
                 await dhcp(it, far, holder)
             print(json.dumps(report(work, events)))
@@ -99,16 +106,28 @@ def start_dnsmasq(work: Path, far: tuple[str, ...]) -> subprocess.Popen[bytes]:
     )  # fmt: skip
 
 
+async def changed(it: Network, holder: list[NetworkSettings]) -> None:
+    await until(lambda: "2001:db8::7/64" in addresses("cable"), "the cable")
+    table = InterfaceTable(
+        name="cable", addresses=("192.0.2.8/24", "192.0.2.9/24"), gateway="192.0.2.2",
+        routes=(RouteTable(to="203.0.113.0/24", via="192.0.2.1"),),
+    )  # fmt: skip
+    holder[0] = NetworkSettings(interface=(table,))
+    it.reconfigure()
+    await until(lambda: addresses("cable") == {"192.0.2.8/24", "192.0.2.9/24"}, "what was taken out of the settings")
+
+
 async def dhcp(it: Network, far: tuple[str, ...], holder: list[NetworkSettings]) -> None:
     await until(lambda: any(one.startswith("192.0.2.10") for one in addresses("cable")), "an address by DHCP")
     first = addresses("cable")
     run(*far, "ip", "link", "set", "far", "down")
     await until(lambda: not it.pictures()[0].carrier, "the cable is out")
+    assert addresses("cable") == first  # a loose cable does not cost the address
     run(*far, "ip", "link", "set", "far", "up")
     await until(lambda: it.pictures()[0].dhcp == "bound" and addresses("cable") == first, "the same address again")
     holder[0] = NetworkSettings(interface=(InterfaceTable(name="cable", addresses=("192.0.2.9/24",)),))
     it.reconfigure()
-    await until(lambda: "192.0.2.9/24" in addresses("cable"), "what the new settings say")
+    await until(lambda: addresses("cable") == {"192.0.2.9/24"}, "what the new settings say, and nothing else")
 
 
 def report(work: Path, events: list[tuple[str, str, str]]) -> dict[str, object]:

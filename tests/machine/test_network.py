@@ -36,6 +36,15 @@ def test_addresses_by_dhcp_come_back_after_the_cable_was_out(tmp_path: Path) -> 
     assert not [event for event in said["events"] if event[1] == "failed"], said["events"]
 
 
+def test_what_is_taken_out_of_the_settings_goes(tmp_path: Path) -> None:
+    said = drive(tmp_path, "changed")
+    routes = [line for line in said["routes"] if " via " in line]
+    assert [line.split(" dev ")[0] for line in sorted(routes)] == [
+        "203.0.113.0/24 via 192.0.2.1", "default via 192.0.2.2",
+    ]  # fmt: skip
+    assert said["events"] == []
+
+
 def test_what_the_settings_say(tmp_path: Path) -> None:
     said = drive(tmp_path, "static")
     assert said["addresses"]["cable"] == ["192.0.2.7/24", "2001:db8::7/64"]
