@@ -72,6 +72,7 @@ class Gatekeeper:
         self._known_time = 0.0
         self._warned: tuple[str, float] | None = None  # of which version, and when
         self._refusals = 0
+        self._greeted = False  # the server knows that we hold nothing
         self._busy = trio.Lock()  # the lock is asked for, or given back
         self._want_back = False
         self._wake_send, self._wake = trio.open_memory_channel[None](1)
@@ -288,8 +289,16 @@ class Gatekeeper:
             await self._load()
 
     async def settle(self) -> None:
-        """Nothing is under way: a lock that we may hold is given back (by ``run``, as long as that takes)."""
+        """Nothing is under way: a lock that we may hold is given back (by ``run``, as long as that takes).
+
+        After a start it is, whatever we know of it, as FleetLock asks for: what we knew may have been lost with a disk.
+        """
         await self.remember()
+        if self._loaded and not self._greeted:
+            self._greeted = True
+            if self._claim is None and (claim := claim_of(self._settings(), self._door.identity())):
+                with contextlib.suppress(ApplianceError):
+                    await self._keep(claim=claim)
         if self._claim is not None:
             self._release()
 
