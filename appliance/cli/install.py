@@ -10,7 +10,7 @@ import subprocess
 from dataclasses import asdict
 
 from appliance.cli.render import show
-from appliance.cli.service_file import Plan, init_of_this_host, own_command, plan_install
+from appliance.cli.service_file import Plan, init_of_this_host, is_at_work, own_command, plan_install
 from appliance.errors import ApplianceError, InputError, UnavailableError, UntrustedError
 from appliance.host import files
 
@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
         command += ["--root", args.layout.root]
     if args.config:
         command += ["--config", args.config]
-    return carry_out(args, plan_install(args.init, command, service_name(args)), "install")
+    plan = plan_install(args.init, command, service_name(args), at_work=args.dry_run or is_at_work(args.init))
+    return carry_out(args, plan, "install")
 
 
 def service_name(args: argparse.Namespace) -> str:

@@ -86,7 +86,14 @@ def own_command() -> list[str]:
     return [sys.executable, "-m", "appliance"]
 
 
-def plan_install(init: str, command: Sequence[str], name: str) -> Plan:
+def is_at_work(init: str) -> bool:
+    """Whether that init runs this host now; in an image in the making, or a chroot, systemd is only told of its next
+    boot.
+    """
+    return init != "systemd" or os.path.isdir("/run/systemd/system")
+
+
+def plan_install(init: str, command: Sequence[str], name: str, *, at_work: bool = True) -> Plan:
     """``command`` is the whole line, from the program to its last option."""
     line = shlex.join(command)
     if init == "systemd":
@@ -95,7 +102,9 @@ def plan_install(init: str, command: Sequence[str], name: str) -> Plan:
         return Plan(
             init,
             files=((path, text, 0o644),),
-            commands=(("systemctl", "daemon-reload"), ("systemctl", "enable", "--now", f"{name}.service")),
+            commands=(("systemctl", "daemon-reload"), ("systemctl", "enable", "--now", f"{name}.service"))
+            if at_work
+            else (("systemctl", "enable", f"{name}.service"),),
         )
     if init == "openrc":
         program, *arguments = command
@@ -112,14 +121,14 @@ def plan_install(init: str, command: Sequence[str], name: str) -> Plan:
     return Plan(init, by_hand=f"no init that we know runs here; let yours keep this up, as root:\n{line}")
 
 
-def plan_uninstall(init: str, name: str) -> Plan:
+def plan_uninstall(init: str, name: str, *, at_work: bool = True) -> Plan:
     """Stops the appliance (which stops its units) and forgets it; settings and state stay."""
     if init == "systemd":
         return Plan(
             init,
             remove=(f"/etc/systemd/system/{name}.service",),
-            commands=(("systemctl", "disable", "--now", f"{name}.service"),),
-            commands_after=(("systemctl", "daemon-reload"),),
+            commands=(("systemctl", "disable", *(("--now",) if at_work else ()), f"{name}.service"),),
+            commands_after=(("systemctl", "daemon-reload"),) if at_work else (),
         )
     if init == "openrc":
         return Plan(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from appliance.cli.install import add_shared_arguments, carry_out, service_name
-from appliance.cli.service_file import plan_uninstall
+from appliance.cli.service_file import is_at_work, plan_uninstall
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,4 +16,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it, or print it."""
-    return carry_out(args, plan_uninstall(args.init, service_name(args)), "uninstall")
+    plan = plan_uninstall(args.init, service_name(args), at_work=args.dry_run or is_at_work(args.init))
+    return carry_out(args, plan, "uninstall")

@@ -211,12 +211,25 @@ _Noreturn void become_program(int argc, char **argv, int in_cgroup)
     fail("execute", path);
 }
 
+/* The daemon's own place in the line for the OOM killer, far behind all others, is not its units'. */
+static void give_up_shelter(void)
+{
+    char first = 0;
+    int fd = open("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    if (read(fd, &first, 1) == 1 && first == '-' && pwrite(fd, "0", 1, 0) < 0)
+        dprintf(STDERR_FILENO, "appliance: oom_score_adj stays below 0: %s\n", strerror(errno));
+    close(fd);
+}
+
 int main(int argc, char **argv)
 {
-    if (argc == 2 && strcmp(argv[1], "--serve") == 0)
-        serve();
     if (argc == 2 && strcmp(argv[1], "--hold") == 0)
         hold();
+    give_up_shelter();
+    if (argc == 2 && strcmp(argv[1], "--serve") == 0)
+        serve();
     if (fcntl(REPORT, F_SETFD, FD_CLOEXEC) == 0)
         report = REPORT;
     become_program(argc, argv, 0);

@@ -102,6 +102,10 @@ def test_a_systemd_unit() -> None:
     undo = plan_uninstall("systemd", "node-a")
     assert undo.remove == (path,)
     assert undo.commands_after == (("systemctl", "daemon-reload"),)
+    # In a chroot or an image in the making there is nobody to reload, and nothing to start now.
+    assert plan_install("systemd", COMMAND, "a", at_work=False).commands == (("systemctl", "enable", "a.service"),)
+    later = plan_uninstall("systemd", "a", at_work=False)
+    assert (later.commands, later.commands_after) == ((("systemctl", "disable", "a.service"),), ())
 
 
 def test_an_openrc_script_is_good_shell(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from appliance.units.dynamic_users import UIDS, DynamicUsers
 from appliance.units.fences import Fences
 from appliance.units.unit_file import parse_unit
 from units.fence import FENCES, document, fenced
-from units.stage import Stage
+from units.stage import Stage, spawn_program
 
 BIG = Kernel(machine="x86_64", is_root=True, landlock_version=0, memory_bytes=1 << 30, tasks_max=20000)
 ALL = Fences(BIG, lambda: controllers.CONTROLLERS, device_of=lambda path: "8:16")
@@ -289,3 +290,13 @@ def test_dynamic_users_are_remembered_and_never_shared(tmp_path: Path) -> None:
 def test_the_kernel_is_known() -> None:
     assert kernel().memory_bytes > 1 << 26
     assert re.fullmatch(r"[a-z0-9_]+", kernel().machine)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("-500", "0"), ("300", "300")])
+def test_our_shelter_from_the_oom_killer_is_not_the_units(ours: str, theirs: str) -> None:
+    """The unit file that `appliance install` writes puts the appliance at -900; its units stay where all others are."""
+    script = f"echo {ours} > /proc/self/oom_score_adj || exit 99; exec {spawn_program()} -- /bin/cat /proc/self/oom_score_adj"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
+    if done.returncode == 99 or "denied" in done.stderr:
+        pytest.skip("we may not lower our own score here")
+    assert done.stdout == f"{theirs}\n"
