@@ -11,6 +11,7 @@ PORT = 123
 PACKET = struct.Struct("!BBbbIII8s8s8s8s")
 _EPOCH = 2_208_988_800  # seconds from 1900 to 1970
 _ERA = 1 << 32
+_FOR_GOOD = ("DENY", "RSTR")  # RFC 5905, 7.4
 _VERSION, _CLIENT, _SERVER, _UNSYNCHRONIZED, _STRATUM_MAX = 4, 3, 4, 3, 15
 
 
@@ -24,7 +25,7 @@ class Sample:
 
 
 class Refused(InputError):
-    """The server asks to be left alone (kiss of death)."""
+    """The server asks to be left alone for good (kiss of death); RATE only asks for patience, which a retry has."""
 
 
 def request(nonce: bytes) -> bytes:
@@ -43,7 +44,9 @@ def read_answer(data: bytes, nonce: bytes, sent: float, received: float) -> Samp
         raise InputError("cannot use the time: this is no server's answer")
     if stratum == 0:
         code = reference.to_bytes(4, "big").decode("ascii", "replace").rstrip("\0")
-        raise Refused(f"cannot use the time: the server asks to be left alone ({code})")
+        if code in _FOR_GOOD:
+            raise Refused(f"cannot use the time: the server asks to be left alone ({code})")
+        raise InputError(f"cannot use the time: the server gives none now ({code})")
     if first >> 6 == _UNSYNCHRONIZED or stratum > _STRATUM_MAX:
         raise InputError("cannot use the time: the server does not know it itself")
     if arrived == bytes(8) or left == bytes(8):

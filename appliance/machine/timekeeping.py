@@ -20,6 +20,7 @@ _ANSWER_SECONDS = 5.0
 _FIRST_SECONDS, _LONGEST_SECONDS = 64.0, 2048.0
 _RETRY_SECONDS, _RETRY_MAX_SECONDS = 4.0, 1024.0
 _KEEP_SECONDS = 1800.0
+_TIME_MAX = 2.0**32  # seconds since 1970: the year 2106
 
 
 class TimeKeeper:
@@ -131,8 +132,9 @@ def remember_time() -> None:
 
 
 def remembered_time() -> float:
-    """0.0 when there is none."""
+    """0.0 when there is none, or what is there is no time: a machine must start whatever the file holds."""
     try:
-        return float(files.read_text(CLOCK_FILE))
+        seconds = float(files.read_text(CLOCK_FILE, size_max=64))
     except (ApplianceError, ValueError):
         return 0.0
+    return seconds if 0 < seconds < _TIME_MAX else 0.0

@@ -56,8 +56,29 @@ def test_what_is_of_no_use(data: bytes, why: str) -> None:
 
 
 def test_a_kiss_of_death_is_obeyed() -> None:
-    with pytest.raises(Refused, match="RATE"):
-        read_answer(packet(NONCE, 1.8e9, 1.8e9, stratum=0, code=int.from_bytes(b"RATE")), NONCE, 1.8e9, 1.8e9)
+    with pytest.raises(Refused, match="DENY"):
+        read_answer(packet(NONCE, 1.8e9, 1.8e9, stratum=0, code=int.from_bytes(b"DENY")), NONCE, 1.8e9, 1.8e9)
+
+
+def test_who_is_asked_too_often_is_asked_again_later() -> None:
+    answers = [b"RATE", b""]
+
+    def answer(nonce: bytes, now: float) -> bytes:
+        code = answers.pop(0)
+        return packet(nonce, now + 9, now + 9, stratum=0 if code else 2, code=int.from_bytes(code))
+
+    async def main() -> tuple[bool, float]:
+        async with trio.open_nursery() as nursery:
+            port = await nursery.start(serve, answer)
+            keeper = TimeKeeper(lambda: ("127.0.0.1",), publish=lambda *_, **data: None, port=port)
+            first, second = await keeper.ask_all(), await keeper.ask_all()
+            nursery.cancel_scope.cancel()
+        assert second is not None
+        return first is None, second.offset
+
+    first, offset = trio.run(main)
+    assert first
+    assert offset == pytest.approx(9, abs=5)
 
 
 @given(st.binary(max_size=100))
@@ -114,5 +135,6 @@ def test_the_time_that_was_known_last(tmp_path: Path, monkeypatch: pytest.Monkey
     assert remembered_time() == 0.0
     remember_time()
     assert remembered_time() == pytest.approx(clock.wall_seconds(), abs=30)
-    (tmp_path / "clock").write_text("nonsense")
-    assert remembered_time() == 0.0
+    for nonsense in ("nonsense", "inf", "nan", "-1", "1e300", "9" * 5000, ""):
+        (tmp_path / "clock").write_text(nonsense)
+        assert remembered_time() == 0.0
