@@ -29,6 +29,7 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_CACHEINFO = 1, 2, 8, 6
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 4, 5, 6, 7
 _UP, _RUNNING = 1, 0x40
 _GROUP_LINK = 1
+_FOREVER = 0xFFFFFFFF  # seconds
 BOND_MODES = ("balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb")
 
 
@@ -134,6 +135,7 @@ def _address_body(index: int, address: Interface, valid: int | None) -> bytes:
     body = _ADDRESS.pack(family, address.network.prefixlen, 0, 0, index)
     body += _attribute(_IFA_LOCAL, address.ip.packed) + _attribute(_IFA_ADDRESS, address.ip.packed)
     if valid is not None:
+        valid = min(valid, _FOREVER)
         body += _attribute(_IFA_CACHEINFO, struct.pack("=IIII", valid, valid, 0, 0))
     return body
 

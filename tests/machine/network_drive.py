@@ -64,7 +64,7 @@ async def main(work: Path, scene: str) -> None:
                 routes=(RouteTable(to="198.51.100.0/24", via="192.0.2.1"),),
             ),))  # fmt: skip
         else:
-            server = start_dnsmasq(work, far)
+            server = start_dnsmasq(work, far, "infinite" if scene == "forever" else "2m")
             # Asked before it listens, it would be asked again after 4, 8, 16 s: on a busy host that is the whole time.
             asked = Path(f"/proc/{peer.pid}/net/udp")
             await until(lambda: ":0043 " in asked.read_text(), "dnsmasq listens")
@@ -84,6 +84,8 @@ async def main(work: Path, scene: str) -> None:
                         await until(lambda: own in addresses(name), name)  # noqa: B023
             elif scene == "changed":
                 await changed(it, holder)
+            elif scene == "forever":
+                await until(lambda: addresses("cable"), "an address by DHCP")
             else:
                 await dhcp(it, far, holder)
             print(json.dumps(report(work, events)))
@@ -94,11 +96,12 @@ async def main(work: Path, scene: str) -> None:
             process.wait()
 
 
-def start_dnsmasq(work: Path, far: tuple[str, ...]) -> subprocess.Popen[bytes]:
+def start_dnsmasq(work: Path, far: tuple[str, ...], how_long: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [
             *far, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=far",
-            "--bind-interfaces", "--dhcp-range=192.0.2.100,192.0.2.110,255.255.255.0,2m", "--dhcp-authoritative",
+            "--bind-interfaces", "--dhcp-authoritative",
+            f"--dhcp-range=192.0.2.100,192.0.2.110,255.255.255.0,{how_long}",
             "--dhcp-option=option:dns-server,192.0.2.53", "--dhcp-option=option:domain-name,lab.example",
             f"--dhcp-leasefile={work}/leases", "--user=root", "--no-ping", f"--pid-file={work}/pid",
         ],
@@ -137,6 +140,7 @@ def report(work: Path, events: list[tuple[str, str, str]]) -> dict[str, object]:
         "addresses": {name: sorted(addresses(name)) for name in names if name in there},
         "routes": run("ip", "-4", "route").splitlines(), "resolv": (work / "resolv.conf").read_text(),
         "events": events, "details": run("ip", "-d", "link"),
+        "valid": run("ip", "-4", "address", "show", "dev", "cable").partition("valid_lft ")[2].partition(" ")[0],
         "mtu": there["cable"].mtu, "far": str(ipaddress.ip_address("192.0.2.1")),
     }  # fmt: skip
 

@@ -36,6 +36,13 @@ def test_addresses_by_dhcp_come_back_after_the_cable_was_out(tmp_path: Path) -> 
     assert not [event for event in said["events"] if event[1] == "failed"], said["events"]
 
 
+def test_a_lease_may_be_for_ever(tmp_path: Path) -> None:
+    said = drive(tmp_path, "forever")
+    assert said["addresses"]["cable"][0].startswith("192.0.2.1")
+    assert [state for _, state, _ in said["events"]] == ["up"]
+    assert said["valid"] == "forever"
+
+
 def test_what_is_taken_out_of_the_settings_goes(tmp_path: Path) -> None:
     said = drive(tmp_path, "changed")
     routes = [line for line in said["routes"] if " via " in line]
