@@ -211,6 +211,21 @@ def lease_of(answer: Answer) -> Lease | None:
     )  # fmt: skip
 
 
+def routes_of(lease: Lease) -> tuple[tuple[str, ipaddress.IPv4Address | None], ...]:
+    """What to set, in this order; None: straight onto the link.
+
+    A router beyond our own network gets a way of its own first: clouds give an address with the mask /32.
+    """
+    told = lease.routes or tuple(("default", router) for router in lease.routers[:1])
+    direct = [to for to, via in told if via.is_unspecified]
+    near = [lease.address.network, *(ipaddress.IPv4Network(to) for to in direct if to != "default")]
+    for _, via in told:
+        if not via.is_unspecified and "default" not in direct and not any(via in network for network in near):
+            direct.append(f"{via}/32")
+            near.append(ipaddress.IPv4Network(via))
+    return (*((to, None) for to in direct), *((to, via) for to, via in told if not via.is_unspecified))
+
+
 def _server(answer: Answer) -> ipaddress.IPv4Address | None:
     raw = answer.options.get(_SERVER, b"")
     return ipaddress.IPv4Address(raw) if len(raw) == 4 else None

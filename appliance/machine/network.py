@@ -10,6 +10,7 @@ import ipaddress
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
@@ -17,11 +18,12 @@ from appliance.errors import ApplianceError
 from appliance.host import entropy, files, machine_state, node, rtnetlink
 from appliance.host.packets import DhcpSocket
 from appliance.host.rtnetlink import Link
-from appliance.machine.dhcp import Client, Lease, Send
+from appliance.machine.dhcp import Client, Lease, Send, routes_of
 from appliance.machine.network_settings import InterfaceTable, NetworkSettings
 
 RESOLV_FILE = "/run/appliance/resolv.conf"
 _DHCP_METRIC = 1024
+_MTU_MIN = 576
 _RETRY_SECONDS = 10.0
 
 
@@ -217,17 +219,30 @@ class Network:
                 rtnetlink.delete_address(index, old.address)
             if lease is not None:
                 rtnetlink.add_address(index, lease.address, valid_seconds=int(lease.seconds) + 60)
-                for to, via in lease.routes or tuple(("default", router) for router in lease.routers[:1]):
-                    rtnetlink.add_route(index, to, via, metric=_DHCP_METRIC, source=lease.address.ip)
-                if lease.mtu >= 576 and own.table.mtu is None:
-                    rtnetlink.set_link(index, up=True, mtu=lease.mtu)
         except ApplianceError as exc:
             self._publish("network", name, state="failed", reason=exc.message)
             return
+        if lease is not None:
+            self._set_told(own, lease)
         if old is None or lease is None or old.address != lease.address:
             text = f"{lease.address} from {lease.server}" if lease is not None else "the lease ran out"
             self._publish("network", name, state="up" if lease is not None else "down", reason=text)
         self._write_resolv()
+
+    def _set_told(self, own: _Interface, lease: Lease) -> None:
+        """What else the server said; a part of it that is wrong does not cost us the rest."""
+        index = own.link.index
+        acts: list[Callable[[], None]] = [
+            partial(rtnetlink.add_route, index, to, via, metric=_DHCP_METRIC, source=lease.address.ip)
+            for to, via in routes_of(lease)
+        ]
+        if lease.mtu >= _MTU_MIN and own.table.mtu is None:
+            acts.append(partial(rtnetlink.set_link, index, up=True, mtu=lease.mtu))
+        for act in acts:
+            try:
+                act()
+            except ApplianceError as exc:
+                self._publish("network", own.link.name, state="failed", reason=exc.message)
 
     def _write_resolv(self) -> None:
         settings = self._settings()

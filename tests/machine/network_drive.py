@@ -64,7 +64,7 @@ async def main(work: Path, scene: str) -> None:
                 routes=(RouteTable(to="198.51.100.0/24", via="192.0.2.1"),),
             ),))  # fmt: skip
         else:
-            server = start_dnsmasq(work, far, "infinite" if scene == "forever" else "2m")
+            server = start_dnsmasq(work, far, *DNSMASQ[scene])
             # Asked before it listens, it would be asked again after 4, 8, 16 s: on a busy host that is the whole time.
             asked = Path(f"/proc/{peer.pid}/net/udp")
             await until(lambda: ":0043 " in asked.read_text(), "dnsmasq listens")
@@ -86,6 +86,9 @@ async def main(work: Path, scene: str) -> None:
                 await changed(it, holder)
             elif scene == "forever":
                 await until(lambda: addresses("cable"), "an address by DHCP")
+            elif scene == "cloud":
+                await until(lambda: "default via 192.0.2.1" in run("ip", "-4", "route"), "the way out")
+                await until(lambda: "192.0.2.53" in Path(network.RESOLV_FILE).read_text(), "who knows names")
             else:
                 await dhcp(it, far, holder)
             print(json.dumps(report(work, events)))
@@ -96,14 +99,22 @@ async def main(work: Path, scene: str) -> None:
             process.wait()
 
 
-def start_dnsmasq(work: Path, far: tuple[str, ...], how_long: str) -> subprocess.Popen[bytes]:
+DNSMASQ = {  # how long, and what else it says
+    "dhcp": ("2m",),
+    "forever": ("infinite",),
+    "cloud": ("2m", "--dhcp-option=option:netmask,255.255.255.255", "--dhcp-option=option:router,192.0.2.1",
+              "--dhcp-option=option:mtu,65000"),
+}  # fmt: skip
+
+
+def start_dnsmasq(work: Path, far: tuple[str, ...], how_long: str, *more: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [
             *far, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=far",
             "--bind-interfaces", "--dhcp-authoritative",
             f"--dhcp-range=192.0.2.100,192.0.2.110,255.255.255.0,{how_long}",
             "--dhcp-option=option:dns-server,192.0.2.53", "--dhcp-option=option:domain-name,lab.example",
-            f"--dhcp-leasefile={work}/leases", "--user=root", "--no-ping", f"--pid-file={work}/pid",
+            f"--dhcp-leasefile={work}/leases", "--user=root", "--no-ping", f"--pid-file={work}/pid", *more,
         ],
         stdout=subprocess.DEVNULL, stderr=(work / "dnsmasq.log").open("wb"),
     )  # fmt: skip

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.machine.dhcp import BROADCAST, Client, Phase, lease_of, parse_answer_untrusted
+from appliance.machine.dhcp import BROADCAST, Client, Lease, Phase, lease_of, parse_answer_untrusted, routes_of
 
 MAC = bytes.fromhex("52540012aa01")
 SERVER = ipaddress.IPv4Address("192.0.2.1")
@@ -97,6 +98,30 @@ def test_routes_of_rfc_3442_come_before_the_router() -> None:
     lease = lease_of(said)
     assert lease is not None
     assert lease.routes == (("198.51.100.0/24", SERVER), ("default", SERVER))
+
+
+def lease_with(address: str, routers: tuple[str, ...] = (), routes: tuple[tuple[str, str], ...] = ()) -> Lease:
+    lease = bound().lease
+    assert lease is not None
+    return replace(
+        lease, address=ipaddress.IPv4Interface(address), routers=tuple(map(ipaddress.IPv4Address, routers)),
+        routes=tuple((to, ipaddress.IPv4Address(via)) for to, via in routes),
+    )  # fmt: skip
+
+
+def shown(lease: Lease) -> list[str]:
+    return [f"{to} via {via}" if via is not None else to for to, via in routes_of(lease)]
+
+
+def test_a_router_is_reached_wherever_it_stands() -> None:
+    assert shown(lease_with("192.0.2.50/24", ("192.0.2.1", "192.0.2.2"))) == ["default via 192.0.2.1"]
+    assert shown(lease_with("10.0.0.2/32", ("10.0.0.1",))) == ["10.0.0.1/32", "default via 10.0.0.1"]
+    said = (("10.0.0.1/32", "0.0.0.0"), ("default", "10.0.0.1"))  # as Google's cloud says it
+    assert shown(lease_with("10.0.0.2/32", ("10.9.9.9",), said)) == ["10.0.0.1/32", "default via 10.0.0.1"]
+    said = (("default", "10.0.0.1"), ("10.1.0.0/16", "10.0.0.1"), ("10.0.0.0/24", "0.0.0.0"))  # in any order
+    expected = ["10.0.0.0/24", "default via 10.0.0.1", "10.1.0.0/16 via 10.0.0.1"]
+    assert shown(lease_with("10.0.0.2/32", (), said)) == expected
+    assert shown(lease_with("10.0.0.2/32")) == []
 
 
 def test_what_is_for_another_changes_nothing() -> None:

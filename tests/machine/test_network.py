@@ -43,6 +43,12 @@ def test_a_lease_may_be_for_ever(tmp_path: Path) -> None:
     assert said["valid"] == "forever"
 
 
+def test_an_address_without_a_network_as_clouds_give_it(tmp_path: Path) -> None:
+    said = drive(tmp_path, "cloud")
+    assert said["addresses"]["cable"][0].endswith("/32")
+    assert any(line.startswith("192.0.2.1 dev cable") for line in said["routes"]), said["routes"]
+
+
 def test_what_is_taken_out_of_the_settings_goes(tmp_path: Path) -> None:
     said = drive(tmp_path, "changed")
     routes = [line for line in said["routes"] if " via " in line]
