@@ -2,13 +2,15 @@
 says in which block its file begins. So one block more in one file changes some hundred places all over the image.
 
 Here all inodes and directories lie at the beginning, in one piece, then the contents; what changes with each version
-comes last in both. Format: the kernel's fs/erofs/erofs_fs.h. Compressed files are lz4 in blocks of 4 KiB, with full
-indexes, every 256 KiB independent of what is before it. The same input gives the same bytes.
+comes last in both. Large files are compressed in pieces cut by content, so that behind a change the same blocks come
+again. Format: the kernel's fs/erofs/erofs_fs.h, lz4 in blocks of 4 KiB, full indexes. The same input gives the same
+bytes.
 """
 
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import stat
 import struct
@@ -19,6 +21,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+from pyfastcdc import FastCDC
+
 BLOCK = 4096
 _SUPERBLOCK = struct.Struct("<IIIBBHQQIIII16s16sIHHHBBIQB23x")
 _INODE = struct.Struct("<HHHHIIIIHHI")
@@ -28,7 +32,7 @@ _MAGIC, _ZERO_PADDING = 0xE0F5E1E2, 1
 _PLAIN, _COMPRESSED, _INLINE = 0, 1, 2  # how an inode's data lies
 _HEAD, _NO_HEAD = 1, 2  # kinds of index entries; 0: stored as it is
 _KINDS = {stat.S_IFREG: 1, stat.S_IFDIR: 2, stat.S_IFLNK: 7}
-_SEGMENT = 256 << 10
+_PIECE = 128 << 10  # about
 _MAP_HEADER = 16
 _ROOM = 64 << 10  # inodes end at a multiple: a few more of them do not move all the data
 _LEVEL = 9
@@ -187,9 +191,12 @@ def _compress(node: _Node, fast: bool) -> list[tuple[int, bytes | None]]:
     begin, block = ctypes.addressof(source), ctypes.create_string_buffer(BLOCK)
     state = ctypes.create_string_buffer(_lz4.LZ4_sizeofStateHC())
     extents: list[tuple[int, bytes | None]] = []
+    cuts = [*_cuts(node.data), node.size]
     at = 0
     while at < node.size:
-        length = min(_SEGMENT - at % _SEGMENT, node.size - at)
+        while cuts[0] <= at or (cuts[0] // BLOCK == at // BLOCK and cuts[0] < node.size):  # one may begin in a block
+            del cuts[0]
+        length = cuts[0] - at
         taken = ctypes.c_int(length)
         place = ctypes.c_void_p(begin + at)
         if fast:
@@ -206,6 +213,12 @@ def _compress(node: _Node, fast: bool) -> list[tuple[int, bytes | None]]:
         if len(extents) > 32 and len(extents) * BLOCK > at:  # it is compressed already
             return []
     return extents if len(extents) * BLOCK < node.size else []
+
+
+def _cuts(data: bytes) -> list[int]:
+    if len(data) <= 2 * _PIECE:
+        return []
+    return [chunk.offset for chunk in FastCDC(_PIECE).cut_stream(io.BytesIO(data))][1:]
 
 
 def _indexes(node: _Node) -> bytes:
