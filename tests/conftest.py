@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-SLOW = ("boot", "soak")
+SLOW = ("boot", "qemu", "soak")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import http.server
 import json
 import os
 import re
 import shutil
 import subprocess
+import tempfile
 import threading
 import urllib.request
 from contextlib import suppress
@@ -15,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from appliance.host import block_devices
 from tests.boot.guest import HOUSE, SETTINGS, TOKEN, WATCHDOG, unit
 from tests.boot.vm import VM
 
@@ -35,7 +37,8 @@ UNITS = {
     "/etc/appliance/units/web.toml": unit(f"test -e /{MARK} && exec sleep 100000", kind="exec"),
     "/etc/appliance/units/note.toml": unit(
         "A=/usr/bin/appliance; K=$($A store get /test/kept --value-only); "
-        "[ -n \"$K\" ] || $A store put /test/kept first; echo \"KEPT ${K:-nothing} in $($A version)\" > /dev/console",
+        "[ -e /var/lib/test/put ] || { $A store put /test/kept first && : > /var/lib/test/put; }; "
+        "echo \"KEPT ${K:-nothing} in $($A version)\" > /dev/console",
     ),
 }  # fmt: skip
 
@@ -68,6 +71,29 @@ class RangeHandler(http.server.SimpleHTTPRequestHandler):
                 RangeHandler.sent += len(piece)
                 left -= len(piece)
         return None
+
+
+@functools.cache
+def _place() -> Path:
+    """Of what all tests of a run have in common."""
+    place = tempfile.mkdtemp(prefix="boot-versions-")
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return Path(place)
+
+
+@functools.cache
+def _whole_version(version: str, marked: bool) -> Any:
+    """Built once."""
+    from image.build import build_parts
+
+    extra = _place() / f"extra-{version}-{marked}"
+    (extra / "usr/share/test").mkdir(parents=True)
+    if marked:
+        (extra / MARK).write_text("here\n")
+    return build_parts(
+        _place() / f"root-{version}-{marked}", version=version, binary=BINARY, staged=HOUSE / ".build/staged",
+        extra=extra, fast=True,
+    )  # fmt: skip
 
 
 @dataclass
@@ -105,21 +131,13 @@ class Fleet:
         self, version: str, *, marked: bool = True, init: bytes | None = None, root_of: str = "", arguments: str = ""
     ) -> Any:
         """``marked``: with what the unit web needs. ``root_of``: another kernel image over that version's root."""
-        from image.build import build_parts, build_uki_of  # type: ignore[import-not-found]
+        from image.build import build_uki_of  # type: ignore[import-not-found]
 
-        if root_of:
-            root = self.parts[root_of].root
-            self.parts[version] = build_uki_of(root, version=version, init=init, arguments=arguments, fast=True)
-            return self.parts[version]
-        extra = self.work / f"extra-{version}"
-        (extra / "usr/share/test").mkdir(parents=True)
-        if marked:
-            (extra / MARK).write_text("here\n")
-        self.parts[version] = build_parts(
-            self.work / f"root-{version}", version=version, binary=BINARY, staged=HOUSE / ".build/staged",
-            extra=extra, init=init, arguments=arguments, fast=True,
-        )  # fmt: skip
-        return self.parts[version]
+        parts = self.parts[root_of] if root_of else _whole_version(version, marked)
+        if root_of or init or arguments:
+            parts = build_uki_of(parts.root, version=version, init=init, arguments=arguments, fast=True)
+        self.parts[version] = parts
+        return parts
 
     def publish(self, version: str) -> None:
         """Every machine that asks from now on takes it."""
@@ -133,13 +151,11 @@ class Fleet:
 
     def disk(self, out: Path, version: str, megabytes: int = 700) -> Path:
         """A machine as it is delivered: that version, our settings, trust root, units."""
-        from image.disk import build_disk
-
         from tests.boot.guest import Image, make_disk
 
         parts, image = self.parts[version], self.work / f"{version}.img"
         if not image.exists():
-            build_disk(image, root=parts.root.file, uki=parts.uki, entry=f"appliance_{version}.good+3.efi")
+            self.plain_disk(image, version)
         files = {
             "/etc/appliance/appliance.toml": UPDATES.format(status=SETTINGS, port=self.port),
             "/etc/appliance/trust/root.json": (self.repository / "metadata/1.root.json").read_text(),
@@ -148,22 +164,19 @@ class Fleet:
         whole = Image(image, parts.kernel, image, parts.command_line, parts)
         return make_disk(whole, out, files, megabytes=megabytes)
 
+    def plain_disk(self, out: Path, version: str) -> None:
+        """As the image is, in the first slot, good."""
+        from image.disk import build_disk
+
+        parts = self.parts[version]
+        build_disk(out, root=parts.root.file, uki=parts.uki, entry=f"appliance_{version}.good+3.efi")
+
     def _release(self, verb: str, *words: object) -> None:
         command: list[object] = [BINARY, "release", verb, *words]
         if verb in ("init", "publish"):
             command += ["--keys", self.work / "keys"]
         done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
         assert done.returncode == 0, f"release {verb}: {done.stderr}{done.stdout}"
-
-
-def boot_entries(disk: Path) -> list[str]:
-    """As the ESP says right now, read from outside."""
-    esp = block_devices.read_table(str(disk)).find("esp")
-    assert esp is not None
-    listed = subprocess.run(
-        ["mdir", "-b", "-i", f"{disk}@@{esp.start}", "::EFI/Linux"], capture_output=True, text=True
-    ).stdout.split()
-    return sorted(os.path.basename(name) for name in listed if ".efi" in name)
 
 
 def ask(port: int, path: str) -> Any:

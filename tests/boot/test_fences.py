@@ -20,7 +20,7 @@ from boot.vm import VM
 HOUSE = Path(__file__).parents[2]
 sys.path.insert(0, str(HOUSE / "packaging/image"))
 
-pytestmark = pytest.mark.boot
+pytestmark = pytest.mark.qemu
 INIT = """#!/bin/sh
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sys /sys

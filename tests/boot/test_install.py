@@ -8,7 +8,7 @@ import pytest
 
 from tests.boot.guest import build_image, make_disk, start, unit
 
-pytestmark = pytest.mark.boot
+pytestmark = pytest.mark.qemu
 HELLO = "[service]\ntype = 'oneshot'\ncommand = ['/usr/bin/appliance', 'version']\n"
 INSTALL = """\
 exec > /dev/console 2>&1

@@ -19,7 +19,7 @@ from tests.boot.vm import VARIABLES, VM
 
 SECURE = Path("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd")
 pytestmark = [
-    pytest.mark.boot,
+    pytest.mark.qemu,
     pytest.mark.skipif(not shutil.which("qemu-system-x86_64") or not SECURE.exists(), reason="needs QEMU and OVMF"),
     pytest.mark.skipif(not BINARY.exists(), reason="needs dist/appliance: ./build.sh"),
     pytest.mark.skipif(not shutil.which("sbsign"), reason="needs sbsigntool"),

@@ -1,12 +1,12 @@
 """The life of one machine of our own image, on the real built binary: updates that go well and those that do not.
 
-One disk through all of it. What was there before, a unit and a key of the store, is there at the end.
+One disk through all of it. What was there before, a unit and a key of the store, is there at the end. Its core alone:
+``pytest -m boot``.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import subprocess
@@ -17,18 +17,17 @@ from pathlib import Path
 import pytest
 
 from appliance.host import block_devices
-from tests.boot.fleet import BINARY, Fleet, boot_entries, copy_disk, logged_drive, power_on
+from tests.boot.esp_image import boot_entries
+from tests.boot.fleet import BINARY, Fleet, copy_disk, logged_drive, power_on
 from tests.boot.replay import Replay, Version
 from tests.boot.vm import CODE, VM
 from tests.boot.write_log import read_log
 
 pytestmark = [
-    pytest.mark.boot,
+    pytest.mark.qemu,
     pytest.mark.skipif(not shutil.which("qemu-system-x86_64") or not CODE.exists(), reason="needs QEMU and OVMF"),
     pytest.mark.skipif(not BINARY.exists(), reason="needs dist/appliance: ./build.sh"),
 ]
-# Written, and not yet seen green to its end (issue 6).
-UNSHOWN = pytest.mark.skipif("APPLIANCE_TEST_STORY" not in os.environ, reason="APPLIANCE_TEST_STORY=1")
 STATES = 150
 LONG = 400.0  # of a machine without KVM beside others
 DYING = "int main(void) { return 1; }"
@@ -79,11 +78,13 @@ def wait_version(vm: VM, version: str) -> None:
     vm.wait(r" ready; status page", LONG)
 
 
+@pytest.mark.boot
 def test_the_first_boot(machine: VM) -> None:
     wait_version(machine, "1.0.0")
     machine.wait(r"KEPT nothing in appliance 1\.0\.0", LONG)
 
 
+@pytest.mark.boot
 def test_an_update_over_http_is_blessed(machine: VM, fleet: Fleet) -> None:
     fleet.build("2.0.0")
     fleet.publish("2.0.0")
@@ -95,6 +96,7 @@ def test_an_update_over_http_is_blessed(machine: VM, fleet: Fleet) -> None:
     assert entries(machine) == ["appliance_1.0.0.good+3.efi", "appliance_2.0.0.good+3.efi"]
 
 
+@pytest.mark.boot
 def test_power_may_go_at_any_write(machine: VM, fleet: Fleet, work: Path) -> None:
     machine.cut_power()
     table = block_devices.read_table(str(work / "before.img"))
@@ -118,6 +120,7 @@ def test_power_may_go_at_any_write(machine: VM, fleet: Fleet, work: Path) -> Non
         (work / name).unlink()
 
 
+@pytest.mark.boot
 def test_it_stays_when_power_comes_back(machine: VM) -> None:
     machine.drive = None
     machine.start()
@@ -125,7 +128,7 @@ def test_it_stays_when_power_comes_back(machine: VM) -> None:
     machine.wait(r"KEPT first in appliance 2\.0\.0", LONG)
 
 
-@UNSHOWN
+@pytest.mark.boot
 def test_a_version_that_dies_at_once_has_three_tries(machine: VM, fleet: Fleet, work: Path) -> None:
     fleet.build("3.0.0", root_of="2.0.0", init=compiled(work, "dying", DYING))
     before = machine.resets()
@@ -140,7 +143,6 @@ def test_a_version_that_dies_at_once_has_three_tries(machine: VM, fleet: Fleet, 
     machine.wait_all(back, r"KEPT first in appliance 2\.0\.0", timeout=LONG)
 
 
-@UNSHOWN
 def test_a_version_that_is_not_well_is_gone_back_from(machine: VM, fleet: Fleet) -> None:
     fleet.build("4.0.0", marked=False)
     fleet.publish("4.0.0")
@@ -150,7 +152,6 @@ def test_a_version_that_is_not_well_is_gone_back_from(machine: VM, fleet: Fleet)
     machine.wait(r"update rolled back: version=4\.0\.0 \(.*unit web, healthy before", LONG)
 
 
-@UNSHOWN
 def test_a_version_that_hangs_is_reset_by_the_watchdog(machine: VM, fleet: Fleet) -> None:
     fleet.build("5.0.0", root_of="2.0.0", arguments="appliance.watchdog=10 appliance.test=hang")
     fleet.publish("5.0.0")
@@ -161,7 +162,7 @@ def test_a_version_that_hangs_is_reset_by_the_watchdog(machine: VM, fleet: Fleet
     machine.wait_all(r"update rolled back: version=5\.0\.0", r"KEPT first in appliance 2\.0\.0", timeout=LONG)
 
 
-@UNSHOWN
+@pytest.mark.boot
 def test_the_disk_is_whole_at_the_end(machine: VM, work: Path) -> None:
     assert machine.disk is not None
     machine.ask("system_powerdown")
