@@ -168,8 +168,10 @@ class Network:
         wanted = {ipaddress.ip_interface(text) for text in table.addresses}
         for address in wanted - set(rtnetlink.addresses(link.index)):
             rtnetlink.add_address(link.index, address)
-        for gateway in filter(None, (table.gateway, table.gateway6)):
-            rtnetlink.add_route(link.index, "default", ipaddress.ip_address(gateway))
+        for gateway in map(ipaddress.ip_address, filter(None, (table.gateway, table.gateway6))):
+            if (way := _way_to(gateway, table)) is not None:
+                rtnetlink.add_route(link.index, way, None)
+            rtnetlink.add_route(link.index, "default", gateway)
         for route in table.routes:
             rtnetlink.add_route(link.index, route.to, ipaddress.ip_address(route.via), metric=route.metric)
 
@@ -264,10 +266,12 @@ class Network:
 def _take_back(old: _Interface, table: InterfaceTable) -> None:
     """What was set by the table before and is not in this one; what the kernel has dropped already is fine."""
     index, before = old.link.index, old.table
-    for gateway in {before.gateway, before.gateway6} - {None, table.gateway, table.gateway6}:
-        assert gateway is not None
+    for text in {before.gateway, before.gateway6} - {None, table.gateway, table.gateway6}:
+        gateway = ipaddress.ip_address(str(text))
         with contextlib.suppress(ApplianceError):
-            rtnetlink.delete_route(index, "default", ipaddress.ip_address(gateway))
+            rtnetlink.delete_route(index, "default", gateway)
+            if (way := _way_to(gateway, before)) is not None:
+                rtnetlink.delete_route(index, way, None)
     for route in set(before.routes) - set(table.routes):
         with contextlib.suppress(ApplianceError):
             rtnetlink.delete_route(index, route.to, ipaddress.ip_address(route.via), metric=route.metric)
@@ -277,3 +281,11 @@ def _take_back(old: _Interface, table: InterfaceTable) -> None:
     for address in gone:
         with contextlib.suppress(ApplianceError):
             rtnetlink.delete_address(index, address)
+
+
+def _way_to(gateway: ipaddress.IPv4Address | ipaddress.IPv6Address, table: InterfaceTable) -> str | None:
+    """The route that a gateway beyond the table's own networks needs for itself (hosters give a /32)."""
+    networks = [ipaddress.ip_interface(text).network for text in table.addresses]
+    if gateway.is_link_local or not any(one.version == gateway.version for one in networks):
+        return None  # on every link; or the network is the DHCP server's to say
+    return None if any(gateway in one for one in networks) else f"{gateway}/{gateway.max_prefixlen}"

@@ -129,6 +129,14 @@ async def changed(it: Network, holder: list[NetworkSettings]) -> None:
     holder[0] = NetworkSettings(interface=(table,))
     it.reconfigure()
     await until(lambda: addresses("cable") == {"192.0.2.8/24", "192.0.2.9/24"}, "what was taken out of the settings")
+    beyond = InterfaceTable(name="cable", addresses=("192.0.2.7/32",), gateway="172.31.1.1")  # as hosters have it
+    holder[0] = NetworkSettings(interface=(beyond,))
+    it.reconfigure()
+    await until(lambda: "default via 172.31.1.1" in run("ip", "-4", "route"), "a gateway beyond the own network")
+    holder[0] = NetworkSettings(interface=(table,))
+    it.reconfigure()
+    await until(lambda: "172.31.1.1" not in run("ip", "-4", "route"), "back, and nothing is left of it")
+    await until(lambda: "203.0.113.0/24" in run("ip", "-4", "route"), "the routes")
 
 
 async def dhcp(it: Network, far: tuple[str, ...], holder: list[NetworkSettings]) -> None:
