@@ -35,6 +35,23 @@ def make_owned(above: str, below: str, *, mode: int, uid: int | None, gid: int |
     return path
 
 
+def write_owned(directory: str, name: str, data: bytes, *, uid: int | None) -> None:
+    """A new file that only that user (None: we) and root may read. Raises the error of ours that says what is wrong."""
+    path = f"{directory}/{name}"
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o400)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            if uid is not None:
+                os.fchown(fd, uid, -1)
+        finally:
+            os.close(fd)
+    except OSError as exc:
+        raise translate(exc, "write", path) from exc
+
+
 def remove_owned(above: str, below: str) -> None:
     """That directory and all in it; missing is fine. Raises the error of ours that says what is wrong."""
     import shutil

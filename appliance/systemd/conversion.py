@@ -32,7 +32,7 @@ _OWN: Mapping[str, Mapping[str, Handlers]] = {
 }
 _OF_SOCKET_PROCESSES = frozenset(RESOURCES) | frozenset(SANDBOX) | frozenset(EXEC)
 _SPECIFIER = re.compile(r"%(.?)", re.DOTALL)
-_KNOWN = frozenset("aAbBCDEfgGhHiIjJlLmMnNopPqsStTuUvVwWyY%")
+_KNOWN = frozenset("aAbBCdDEfgGhHiIjJlLmMnNopPqsStTuUvVwWyY%")
 _FATAL = frozenset({"User", "Group", "WorkingDirectory", "RootDirectory", "Type"})  # a wrong one keeps it from running
 
 

@@ -8,7 +8,7 @@ from appliance.errors import InputError
 from appliance.systemd.draft import Draft, Handler, Handlers, into, listed, no_equal, one_of
 from appliance.systemd.lines import Assignment
 from appliance.systemd.values import boolean, integer, limit, octal
-from appliance.systemd.words import split_words
+from appliance.systemd.words import split_words, unescaped
 
 _DIRECTORIES = ("Runtime", "State", "Cache", "Logs", "Configuration")
 _LIMITS = (
@@ -23,12 +23,12 @@ _NO_FENCE = (
 )
 _NO_EQUAL = (
     "CoredumpFilter", "ExtensionDirectories",
-    "ExtensionImages", "ImportCredential", "KeyringMode", "LoadCredential", "LoadCredentialEncrypted",
+    "ExtensionImages", "ImportCredential", "KeyringMode", "LoadCredentialEncrypted",
     "LogExtraFields", "LogFilterPatterns", "LogLevelMax", "LogNamespace", "LogRateLimitBurst",
     "LogRateLimitIntervalSec", "MemoryKSM", "MountAPIVFS", "MountFlags", "MountImages", "NUMAMask", "NUMAPolicy",
     "PAMName", "PassEnvironment", "Personality", "RootEphemeral", "RootHash", "RootHashSignature", "RootImage",
-    "RootImageOptions", "RootImagePolicy", "RootVerity", "SetCredential",
-    "SetCredentialEncrypted", "SetLoginEnvironment", "StandardInputData", "StandardInputText",
+    "RootImageOptions", "RootImagePolicy", "RootVerity", "SetCredentialEncrypted", "SetLoginEnvironment",
+    "StandardInputData", "StandardInputText",
     "SyslogFacility", "SyslogIdentifier", "SyslogLevel", "SyslogLevelPrefix", "TimerSlackNSec", "TTYColumns",
     "TTYPath", "TTYReset", "TTYRows", "TTYVHangup", "TTYVTDisallocate", "UtmpIdentifier", "UtmpMode",
 )  # fmt: skip
@@ -84,6 +84,21 @@ def _input(draft: Draft, at: Assignment) -> None:
     draft.unset("service", "standard_input")
     if at.value not in ("", "null", "socket"):
         draft.lose(at, f'"{at.value}" has no equal here: its input is empty')
+
+
+def _credential(draft: Draft, at: Assignment) -> None:
+    """What is loaded counts before what is set; each name by its last assignment."""
+    table = "service.credentials" if at.key == "LoadCredential" else "service.credential_texts"
+    if not at.value:
+        draft.tables.pop(table, None)
+        return
+    name, colon, rest = at.value.partition(":")
+    if at.key == "LoadCredential":
+        draft.set(table, name, rest or name, at)
+    elif not colon:
+        draft.warn(at, f'"{name}" is ignored: expected NAME:TEXT')
+    else:
+        draft.set(table, name, unescaped(rest), at)
 
 
 def _search_path(draft: Draft, at: Assignment) -> None:
@@ -161,6 +176,8 @@ EXEC: Handlers = {
     "IOSchedulingPriority": into("limits", "io_scheduling_priority", lambda text: integer(text, 0, 7)),
     "IgnoreSIGPIPE": into("service", "ignore_sigpipe", boolean),
     "ExecSearchPath": _search_path,
+    "LoadCredential": _credential,
+    "SetCredential": _credential,
 }
 
 

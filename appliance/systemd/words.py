@@ -94,6 +94,16 @@ def _escape(text: str, at: int) -> tuple[bytes | None, int]:
     return None, 0
 
 
+def unescaped(text: str) -> str:
+    """With what its escapes stand for; quotes are plain. Of an escape that is none the backslash stays."""
+    at, found = 0, bytearray()
+    while at < len(text):
+        value, length = _escape(text, at + 1) if text[at] == "\\" and at + 1 < len(text) else (None, 0)
+        found += _bytes(text[at]) if value is None else value
+        at += 1 + length
+    return found.decode(errors="replace")
+
+
 def split_words(text: str, *, escapes: bool = True, separators: str = BLANK) -> list[str]:
     """All of them. Raises InputError."""
     words = Words(text)

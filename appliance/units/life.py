@@ -16,6 +16,7 @@ from appliance.host.processes import Child, Exit
 from appliance.host.sessions import Session
 from appliance.units.alarms import Alarm
 from appliance.units.command_lines import CommandTable
+from appliance.units.credentials import make_credentials
 from appliance.units.directories import make_directories, make_private
 from appliance.units.dying import Dying
 from appliance.units.fd_store import FdStore
@@ -135,6 +136,7 @@ class Life:
         make_directories(self.service, self.ground.below, uid=who.uid, gid=who.gid)
         if (private := self.ground.private_directory(self.owner.unit)) != "":
             make_private(private, keep=self.service.runtime_directory_preserve != "no")
+        make_credentials(self.service, self.owner.unit.name, self.ground.below, uid=who.uid)
         self.voice.open_output(apart=self.service.tells_errors_apart)
         if self.service.notices_from() != "none":
             self.voice.open_notify()

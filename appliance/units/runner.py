@@ -14,6 +14,7 @@ import trio
 from appliance.errors import ApplianceError, InputError
 from appliance.host import clock, entropy
 from appliance.units.alarms import Alarm
+from appliance.units.credentials import credentials_directory, remove_credentials
 from appliance.units.decisions import Standing
 from appliance.units.directories import remove_private, remove_runtime_directories
 from appliance.units.fd_store import FdStore
@@ -318,6 +319,8 @@ class Runner:
     def _remove_runtime_directories(self) -> None:
         try:
             remove_runtime_directories(self.unit.service, self.ground.below)
+            if credentials_directory(self.unit.service, self.name, self.ground.below):
+                remove_credentials(self.name, self.ground.below)
             if (private := self.ground.private_directory(self.unit)) != "":
                 remove_private(private)
         except ApplianceError as exc:

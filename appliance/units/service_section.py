@@ -17,6 +17,7 @@ _FILE: Mapping[str, Any] = {
     "pattern": r"-?/[^\0]*",
     "what": 'an absolute path, with a "-" in front if it may be missing',
 }
+_CREDENTIAL = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,200}")
 _DIRECTORY: Mapping[str, Any] = {
     "pattern": r"-?(/[^\0]*|~)",
     "what": 'an absolute path, or "~" for the home directory; with a "-" in front if it may be missing',
@@ -36,6 +37,13 @@ _BELOW: Mapping[str, Any] = {
 }
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OURS = frozenset({"INVOCATION_ID", "NOTIFY_SOCKET", "MAINPID"})
+
+
+def _check_credentials(credentials: Mapping[str, str]) -> str | None:
+    for name in credentials:
+        if not _CREDENTIAL.fullmatch(name):
+            return f'found the name "{name}", expected letters, digits, ".", "_" and "-"'
+    return None
 
 
 def _check_environment(environment: Mapping[str, str]) -> str | None:
@@ -75,6 +83,8 @@ class ServiceSection:
     environment: Mapping[str, str] = field(default_factory=dict, metadata={"check": _check_environment})
     environment_file: str | tuple[str, ...] = field(default=(), metadata=_FILE)
     unset_environment: tuple[str, ...] = ()
+    credentials: Mapping[str, str] = field(default_factory=dict, metadata={"check": _check_credentials})
+    credential_texts: Mapping[str, str] = field(default_factory=dict, metadata={"check": _check_credentials})
     working_directory: str = field(default="/", metadata=_DIRECTORY)
     user: str | None = field(default=None, metadata=_USER)
     group: str | None = field(default=None, metadata=_USER)

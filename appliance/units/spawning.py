@@ -15,6 +15,7 @@ from appliance.host.processes import Child, Command
 from appliance.host.standard import close_standard, open_connection, open_standard
 from appliance.units.alarms import Alarm
 from appliance.units.command_lines import CommandTable
+from appliance.units.credentials import credentials_directory
 from appliance.units.launch import command_of, who_of
 from appliance.units.phases import Turn
 from appliance.units.results import Result
@@ -59,6 +60,8 @@ class Spawning:
     def besides(self, line: CommandTable, more: Mapping[str, str] = MappingProxyType({})) -> Command:
         """That line as a process of this life; nobody reads what it writes. Raises NotFoundError, InputError."""
         life, ground, unit = self._life, self._life.ground, self._life.owner.unit
+        if secrets := credentials_directory(life.service, unit.name, ground.below):
+            more = {"CREDENTIALS_DIRECTORY": secrets, **more}
         return command_of(
             life.service, line, told={"INVOCATION_ID": life.invocation, **more},
             cgroup=life.group.path if life.group is not None else None, below=ground.below,

@@ -72,7 +72,7 @@ def expander(name: str, file: str, host: Mapping[str, str], *, suffix: str = "")
         **FIXED, **host, "n": name + suffix, "N": _KIND.sub("", name), "p": prefix, "P": unescape(prefix),
         "i": instance,
         "I": unescape(instance), "j": last, "J": unescape(last), "f": "/" + unescape(instance or prefix).lstrip("/"),
-        "y": file, "Y": file.rpartition("/")[0],
+        "d": f"/run/credentials/{_KIND.sub('', name)}.service", "y": file, "Y": file.rpartition("/")[0],
     }  # fmt: skip
 
     def put(found: re.Match[str]) -> str:

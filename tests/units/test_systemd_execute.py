@@ -141,6 +141,11 @@ CASES: dict[str, tuple[str, str]] = {
     "prefix-ignore": ("ExecStartPre=-/bin/false\nExecStartPre=-/nowhere/program", "true"),
     "prefix-argv0": ("ExecStart=@/bin/sh other -c '[ \"$$0\" = other ]'", "true"),
     "startpre-fails": ("ExecStartPre=/bin/false", "FAILS true"),
+    "set-credential": ("SetCredential=test-execute.cred:hoge\\x20foo\nEnvironment=WHERE=%d", '[ "$(cat $CREDENTIALS_DIRECTORY/test-execute.cred)" = "hoge foo" ] && [ "$WHERE" = /run/credentials/x-set-credential.service ]'),
+    "load-credential": ("LoadCredential=secret:@ROOT@/input\nUser=nobody", '[ "$(cat ${CREDENTIALS_DIRECTORY}/secret)" = hello ] && [ "$(stat -c %a:%U $CREDENTIALS_DIRECTORY/secret)" = 400:nobody ] && ! touch $CREDENTIALS_DIRECTORY/x'),
+    "load-credential-over-set": ("SetCredential=a:set\nLoadCredential=a:@ROOT@/input\nSetCredential=b:set\nLoadCredential=b:/nowhere/b", '[ "$(cat $CREDENTIALS_DIRECTORY/a $CREDENTIALS_DIRECTORY/b | tr -d [:space:])" = helloset ]'),
+    "load-credential-from-store": ("LoadCredential=stored\nUser=daemon", '[ "$(cat $CREDENTIALS_DIRECTORY/stored)" = kept ]'),
+    "load-credential-missing": ("LoadCredential=secret:/nowhere/secret", "FAILS true"),
     "syslogidentifier": ("SyslogIdentifier=lol", "true"),
 }  # fmt: skip
 LOST = (
@@ -149,8 +154,6 @@ LOST = (
     "RootImage=/nowhere",
     "NetworkNamespacePath=/run/netns/x",
     "KeyringMode=shared",
-    "SetCredential=a:b",
-    "LoadCredential=a:/b",
     "StandardInputText=x",
 )
 
@@ -167,6 +170,8 @@ def prepare(stage: Stage) -> None:
     (root / "env.d/1.conf").write_text("FIRST=one\n")
     (root / "env.d/2.conf").write_text("SECOND=two\n")
     (root / "input").write_text("hello\n")
+    (root / "etc/credstore").mkdir()
+    (root / "etc/credstore/stored").write_text("kept")
     (root / "appended").write_text("one\n")
     (root / "truncated").write_text("a long line of before\n")
     (root / "programs").mkdir()
