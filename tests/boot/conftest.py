@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from pathlib import Path
 
 import pluggy
 import pytest
 
+HERE = Path(__file__).parent
+
 _failed: dict[str, str] = {}
+FIRST = ("test_story.py", "test_cuts.py", "test_flips.py")  # what matters most, should the time not be enough for all
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those first, and the rest of ours as it was."""
+    ours = [item for item in items if item.path.parent == HERE]
+    ours.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
+    items[:] = [item for item in items if item.path.parent != HERE] + ours
 
 
 @pytest.hookimpl(hookwrapper=True)
