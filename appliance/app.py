@@ -244,7 +244,7 @@ class Node:
             version=self.bundle.version,
             pid=process_self.pid(),
             slot=self.bundle.slot,
-            trial=self.bundle.trial,
+            trial=self.bundle.trial and not self.update.blessed,
             started=self.started,
             root=self.layout.root,
             uptime_seconds=clock.monotonic_seconds() - self.started_monotonic,

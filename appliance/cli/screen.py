@@ -91,7 +91,7 @@ def _update(title: str, update: Mapping[str, Any]) -> Iterable[str]:
         failures = int(update.get("failures") or 0)
         times = f"failed {failures} times in a row: " if failures > 1 else ""
         yield _line("", paint(clean(times + str(update["last_error"])), "red"))
-    elif update.get("reason"):
+    elif update.get("reason") and not str(update["reason"]).endswith(f"the newest in channel {update.get('channel')}"):
         yield _line("", clean(str(update["reason"])))
     for missing in update.get("health") or []:
         yield _line("", f"trial waits for {clean(str(missing))}")

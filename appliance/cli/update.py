@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     elif verb == "channel":
         return _channel(args)
     elif verb == "check":
-        show(args, call(args.layout, "POST", "/v1/update/check", {"product": args.product}, timeout=330.0), _offer_text)
+        show(args, call(args.layout, "POST", "/v1/update/check", {"product": args.product}, timeout=330.0), _check_text)
     elif verb == "download":
         from appliance.cli.update_progress import Reporter, watched
 
@@ -134,7 +134,7 @@ def _dry_run(args: argparse.Namespace) -> int:
 
 
 def _holds_text(picture: dict[str, Any]) -> str:
-    lines = [f"{one['name']} holds updates back until {one['until']}: {one['why']}" for one in picture["holds"]]
+    lines = [f"held by {one['name']} until {one['until']}: {one['why']}" for one in picture["holds"]]
     return "\n".join(lines) or "nobody holds updates back"
 
 
@@ -254,12 +254,12 @@ def _status_text(picture: dict[str, Any]) -> str:
     if checks:
         lines.append("checks    " + ", ".join(checks))
     rows: list[tuple[str, ...]] = [
-        (one["name"], one["version"], "running" if one["running"] else "",
+        (one["name"], one["version"], ", ".join(filter(None, ("running" if one["running"] else "",
          "blessed" if one["blessed"] else f"trial, {one['tries']} tries left" if one["priority"]
-         else "denied" if one["version"] and one["version"] in picture["denied"] else "")
+         else "denied" if one["version"] and one["version"] in picture["denied"] else ""))))
         for one in picture["slots"]
     ]  # fmt: skip
-    header: tuple[str, ...] = ("slot", "version", "", "state")
+    header: tuple[str, ...] = ("slot", "version", "state")
     if any(one.get("entry") for one in picture["slots"]):  # an OS of ours: what the boot loader and dm-verity go by
         header = (*header, "tries left", "boot entry", "root hash")
         rows = [
@@ -280,6 +280,16 @@ def _offer_text(picture: dict[str, Any]) -> str:
         return str(picture["reason"] or "nothing new")
     here = " (fetched and verified)" if picture["state"] == "downloaded" else ""
     return f"{offer['version']} ({size(offer['size'])}){here}" + (f"\n{offer['notes']}" if offer["notes"] else "")
+
+
+def _check_text(picture: dict[str, Any]) -> str:
+    """With what to do about it."""
+    text = _offer_text(picture)
+    if picture.get("available") is None:
+        return text
+    product = f" --product {picture['product']}" if picture["product"] != "appliance" else ""
+    itself = "" if picture["strategy"] == "manual" else " (or it is taken by itself: appliance update explain)"
+    return f"{text}\ntake it with: appliance update apply{product}{itself}"
 
 
 def _explain_text(gates: list[dict[str, Any]]) -> str:

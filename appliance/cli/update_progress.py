@@ -43,7 +43,7 @@ class Reporter:
             self._sent = event
             with contextlib.suppress(OSError):  # nobody reads any more: the update goes on
                 os.write(self._fd, json.dumps(event).encode() + b"\n")
-        if not self._table or text == self._said:
+        if not self._table or text in ("", self._said):
             return
         self._said = text
         if self._terminal:
@@ -69,11 +69,12 @@ def watched(args: argparse.Namespace, reporter: Reporter) -> Iterator[None]:
     from appliance.errors import ApplianceError
 
     over = threading.Event()
+    path = "/v1/update" + (f"?product={args.product}" if args.product else "")
 
     def look() -> None:
         while not over.wait(_POLL_SECONDS):
             with contextlib.suppress(ApplianceError):
-                reporter.report(call(args.layout, "GET", "/v1/update", timeout=10.0))
+                reporter.report(call(args.layout, "GET", path, timeout=10.0))
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -97,6 +98,8 @@ def state_text(picture: dict[str, Any], *, detail: bool) -> str:
     if state == "trial":
         missing = "; ".join(picture["health"]) or "settling"
         return f"{picture['version']} is on trial: {missing}"
+    if state == "idle":
+        return ""  # what was asked for has not begun, or is over
     return f"{state} {version}".strip()
 
 

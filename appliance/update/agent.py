@@ -225,6 +225,12 @@ class Update:
             return Stands(open_reason=open_reason)
         return Stands(reason=shut.reason, opens=shut.opens)
 
+    @property
+    def blessed(self) -> bool:
+        """Whether the version that runs has proved itself, as far as the slots say."""
+        record, running = self._course.slots.record, self._course.running
+        return record is not None and running is not None and record.entry(running).blessed
+
     def history(self) -> tuple[HistoryEntry, ...]:
         """Newest first."""
         return self._course.memory.entries

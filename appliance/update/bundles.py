@@ -70,8 +70,8 @@ class Bundles:
     def of(self, name: str) -> Update:
         """The updater of that bundle. Raises NotFoundError."""
         if name not in self._running:
-            known = ", ".join(sorted(self._running)) or "there are none"
-            raise NotFoundError(f"cannot find bundle {name}: the settings name {known} ([[update.bundle]])")
+            known = ", ".join(sorted(self._running)) or "none"
+            raise NotFoundError(f"cannot find bundle {name}; those of the settings ([[update.bundle]]): {known}")
         return self._running[name].update
 
     def all(self) -> tuple[Update, ...]:

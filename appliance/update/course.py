@@ -10,7 +10,15 @@ from typing import Any, cast
 
 import trio
 
-from appliance.errors import ApplianceError, ConflictError, InputError, NotYetError, UnavailableError, UntrustedError
+from appliance.errors import (
+    ApplianceError,
+    ConflictError,
+    InputError,
+    NotFoundError,
+    NotYetError,
+    UnavailableError,
+    UntrustedError,
+)
 from appliance.host import clock, files
 from appliance.host.slots import disk_bytes
 from appliance.update.choosing import Choice, choose, choose_asked
@@ -53,6 +61,13 @@ class Course(Verdict):
         return None
 
     async def _failed(self, goal: Goal, exc: ApplianceError) -> ApplianceError:
+        wished = not goal.automatic and goal.version and self.state.phase is Phase.CHECKING
+        if wished and isinstance(exc, NotFoundError | ConflictError):
+            await self._record("failed", exc.message, exc.kind)  # a wish that cannot be is no fault that lasts
+            self.state = Rollout()
+            await self._keep_quietly()
+            await self.gates.settle()
+            return exc
         self.last_error = exc.message
         self.failures += 1
         if not isinstance(exc, NotYetError):
