@@ -29,7 +29,8 @@ def candidates(words: Sequence[str]) -> list[str]:
     """Those that start with the last word."""
     *before, last = words or [""]
     if before and before[-1] in ("-o", "--output"):
-        return [one for one in ("table", "json") if one.startswith(last)]
+        formats = ("table", "json", *(("short", "iso", "cat") if "logs" in before[:-1] else ()))
+        return [one for one in formats if one.startswith(last)]
     if before and before[-1] in _TAKE_VALUE:
         return []
     try:
@@ -50,6 +51,9 @@ def _words(options: dict[str, str], plain: Sequence[str], *, wants_option: bool)
         verbs = _verbs(parser)
         if word in verbs:
             parser = verbs[word]
+    taker = next((one for one in parser._actions if plain[-1] in one.option_strings and one.nargs != 0), None)
+    if taker is not None:  # its value, then; a file name when nobody knows better
+        return map(str, taker.choices or ())
     if wants_option:
         return [*_GLOBALS, *(text for action in parser._actions for text in action.option_strings)]
     if verbs := _verbs(parser):
