@@ -24,7 +24,10 @@ _HEADER_LINE = re.compile(r"""(authorization\s*:\s*)(?:\w+\s+)?[^\s"']+""", re.I
 _PEM = re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(-----END [A-Z ]*PRIVATE KEY-----)", re.DOTALL)
 _HEADER = re.compile(r"^\s*\[{1,2}\s*(?P<name>[^\]]+?)\s*\]{1,2}", re.MULTILINE)
 _ENVIRONMENT_VALUE = re.compile(r"""^(?P<name>\s*["']?[\w.-]+["']?\s*=\s*)(?P<value>.+)$""")
-_ENVIRONMENT_INLINE = re.compile(r"^(?P<name>(?!\s*#).*?\benvironment\b[^={\[]*=\s*)(?P<value>.+)$", re.IGNORECASE)
+_ENVIRONMENT_INLINE = re.compile(
+    r"^(?P<name>(?!\s*#).*?\b(?:environment|credential_texts|SetCredential)\b[^={\[]*=\s*)(?P<value>.+)$", re.IGNORECASE
+)
+_TABLES_OF_SECRETS = ("environment", "credential_texts")
 _LONG_QUOTE = re.compile(r'"""|' + "'''")
 
 
@@ -39,7 +42,7 @@ def redact(text: str) -> str:
 
 
 def redact_unit(text: str) -> str:
-    """The same for a unit file, and no value of its environment at all.
+    """The same for a unit file, and no value of its environment, or of its credentials, at all.
 
     Line by line, so that it looks as on the host; where TOML's own reader still finds a value, it is written anew.
     """
@@ -70,7 +73,7 @@ def _without_environment(text: str) -> Iterator[str]:
         elif open_brackets > 0:
             open_brackets += _depth(line)
         elif header := _HEADER.match(line):
-            in_environment = header["name"].split(".")[-1].strip(" \"'").lower() == "environment"
+            in_environment = header["name"].split(".")[-1].strip(" \"'").lower() in _TABLES_OF_SECRETS
             yield line
         elif found := (_ENVIRONMENT_VALUE if in_environment else _ENVIRONMENT_INLINE).match(line):
             value = found["value"]
@@ -96,7 +99,7 @@ def _environment_of(data: Any, *, inside: bool = False) -> Iterator[str]:
     """Every value of an environment."""
     if isinstance(data, dict):
         for key, value in data.items():
-            yield from _environment_of(value, inside=inside or key.lower() == "environment")
+            yield from _environment_of(value, inside=inside or key.lower() in _TABLES_OF_SECRETS)
     elif isinstance(data, list):
         for one in data:
             yield from _environment_of(one, inside=inside)
@@ -106,7 +109,7 @@ def _environment_of(data: Any, *, inside: bool = False) -> Iterator[str]:
 
 def _masked(data: Any, *, inside: bool = False) -> Any:
     if isinstance(data, dict):
-        return {key: _masked(value, inside=inside or key.lower() == "environment") for key, value in data.items()}
+        return {key: _masked(value, inside=inside or key.lower() in _TABLES_OF_SECRETS) for key, value in data.items()}
     if isinstance(data, list):
         return [_masked(one, inside=inside) for one in data]
     return MARK if inside else data

@@ -299,3 +299,15 @@ def test_support_makes_no_directories(tmp_path: Path) -> None:
 def test_support_works_with_the_appliance_down(tmp_path: Path) -> None:
     done = run("support", "--to", str(tmp_path / "x.tar.gz"), "--root", str(tmp_path / "root"), "-o", "json")
     assert json.loads(done.stdout)["file"] == str(tmp_path / "x.tar.gz")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[service]\ncredential_texts = { word = "hunter2xyz" }\n',
+        '[service.credential_texts]\nword = "hunter2xyz"\nother = """\nhunter2xyz\n"""\n',
+        "[Service]\nExecStart=/bin/a\nSetCredential=word:hunter2xyz\n",
+    ],
+)
+def test_no_credential_leaves_the_host(text: str) -> None:
+    assert "hunter2" not in redact_unit(text)
