@@ -26,6 +26,7 @@ _MOUNTS = (
     ("securityfs", "/sys/kernel/security", "securityfs", mounts.NO_SUID | mounts.NO_DEVICES | mounts.NO_EXEC, ""),
 )
 _STATE = "/var"
+_LIFE_SECONDS = 25 * 365 * 86400.0  # a version that is older than this is not what runs
 _KEPT = ("/var/etc/appliance", "/var/lib/appliance/identity", "/var/cache", "/var/log", "/var/tmp")
 
 
@@ -69,15 +70,27 @@ def start_machine(facts: BootFacts, *, say: Callable[[str], None], built: float)
     attempt(lambda: mounts.mount("", "/etc/appliance", "", mounts.REMOUNT | mounts.BIND | flags))
     attempt(lambda: _take_provision(facts, started, say))
     started.notes += machine_state.set_sysctl(SYSCTL)
-    known, of_what = max((built, "our own build date"), (remembered_time(), "the time of the last run"))
-    if clock.wall_seconds() < known:
-        attempt(lambda: machine_state.set_clock(known))
-        started.notes.append(f"the machine's clock was before {of_what}: set to it")
+    attempt(lambda: _believe_clock(built, started, say))
     attempt(_give_identity)
     started.seconds["identity"] = clock.boot_seconds()
     steps = ", ".join(f"{name} {seconds:.2f}" for name, seconds in started.seconds.items())
     say(f"machine made ready, seconds since the kernel started: {steps}")
     return started
+
+
+def _believe_clock(built: float, started: Started, say: Callable[[str], None]) -> None:
+    """Not one from before we were made, nor one from far after: some firmware reads 1970 as 2070."""
+    end = built + _LIFE_SECONDS
+    remembered = remembered_time()
+    known, of_what = built, "the day that this version was made"
+    if built < remembered < end:
+        known, of_what = remembered, "the time of the last run"
+    now = clock.wall_seconds()
+    if not known <= now < end:
+        machine_state.set_clock(known)
+        wrong = f"the machine's clock said {clock.timestamp(now)}: set to {of_what}"
+        say(wrong)
+        started.notes.append(wrong)
 
 
 def _mount_state(facts: BootFacts, started: Started, say: Callable[[str], None]) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from appliance.errors import InputError
 from appliance.host import clock
-from appliance.machine import TimeKeeper
+from appliance.machine import BootFacts, Started, TimeKeeper, starting
 from appliance.machine.sntp import PACKET, Refused, encode_time, read_answer, request
 from appliance.machine.timekeeping import remember_time, remembered_time
 
@@ -138,3 +138,34 @@ def test_the_time_that_was_known_last(tmp_path: Path, monkeypatch: pytest.Monkey
     for nonsense in ("nonsense", "inf", "nan", "-1", "1e300", "9" * 5000, ""):
         (tmp_path / "clock").write_text(nonsense)
         assert remembered_time() == 0.0
+
+
+DAY = 86400.0
+BUILT = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("now", "remembered", "believed"),
+    [
+        (BUILT + DAY, 0.0, BUILT + DAY),
+        (BUILT + DAY, BUILT, BUILT + DAY),
+        (0.0, 0.0, BUILT),
+        (0.0, BUILT + DAY, BUILT + DAY),
+        (BUILT + DAY, BUILT + 2 * DAY, BUILT + 2 * DAY),
+        (3_155_760_014.0, 0.0, BUILT),  # a battery that is dead, and a firmware that reads the year 70 as 2070
+        (3_155_760_014.0, 3_155_760_000.0, BUILT),
+        (BUILT + DAY, 3_155_760_000.0, BUILT + DAY),
+    ],
+)
+def test_a_clock_that_cannot_be_right_is_not_believed(
+    now: float, remembered: float, believed: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said, clocks = list[str](), [now]
+    monkeypatch.setattr(starting, "remembered_time", lambda: remembered)
+    monkeypatch.setattr(starting.clock, "wall_seconds", lambda: clocks[-1])
+    monkeypatch.setattr(starting.machine_state, "set_clock", clocks.append)
+    started = Started(BootFacts())
+    starting._believe_clock(BUILT, started, said.append)
+    assert clocks[-1] == believed
+    assert started.notes == said
+    assert bool(said) is (now != believed)
