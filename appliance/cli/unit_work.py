@@ -113,7 +113,7 @@ def _computed(args: argparse.Namespace, directory: str, verb: str, names: Sequen
     try:
         return asdict(plan(action, plain, graph, standings_of(graph.names, up=verb != "start")))
     except InputError as exc:
-        raise exc if ask else InputError(exc.message.replace("cannot start", "cannot plan", 1)) from None
+        raise exc if ask else type(exc)(exc.message.replace("cannot start", "cannot plan", 1)) from None
 
 
 def _wait(args: argparse.Namespace) -> int:

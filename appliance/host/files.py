@@ -57,7 +57,8 @@ def read_text(path: str, *, size_max: int = 64 << 20) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as exc:
-        raise InputError(f"cannot read {path}: byte {exc.start} is not UTF-8", where=path) from exc
+        line = data.count(b"\n", 0, exc.start) + 1
+        raise InputError(f"cannot read {path}: byte {exc.start} (line {line}) is not UTF-8", where=path) from exc
 
 
 def write_atomic(path: str, data: bytes, *, mode: int = 0o644, durable: bool = True) -> None:

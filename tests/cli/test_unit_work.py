@@ -24,6 +24,7 @@ def test_a_plan_is_what_happens(node: Path) -> None:
     assert appliance(node, "unit", "reload").returncode == 0
     down = appliance(node, "unit", "plan", "stop", "web")
     assert down.stdout.splitlines() == ["1. stop hello (requires web)", "2. stop web (asked for)"]
+    assert appliance(node, "unit", "plan", "nobody").returncode == 4
     over = appliance(node, "unit", "plan", "start", "green")
     assert over.stdout.splitlines() == ["1. stop hello (conflicts with green)", "2. start green (asked for)"]
     assert appliance(node, "unit", "start", "green").returncode == 0
