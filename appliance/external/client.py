@@ -229,15 +229,34 @@ class ExternalStore:
         finally:
             await watch.aclose()
 
-    async def open_watch(self, body: object) -> Connection:
-        """For RemoteWatch: the lines come from it."""
+    async def snapshot(self) -> AsyncIterator[bytes]:
+        """The endpoint's database as it is now, in pieces, and its sha256. Raises UnavailableError when cut off."""
+        await self.status()  # an endpoint that answers is the first from here on
+        connection = await self.open_lines("/v3/maintenance/snapshot", {})
+        try:
+            left = 1
+            while (line := await connection.line()) is not None:
+                code, message = _error_of(line)
+                if code or message:
+                    raise wire.fault("make a snapshot", code, message)
+                found = line.get("result", {})
+                left = wire.number(found, "remaining_bytes")
+                yield wire.data(found, "blob")
+            if left:
+                raise UnavailableError(f"cannot make a snapshot: {connection.endpoint} ended it {left} bytes too early")
+        finally:
+            with trio.CancelScope(shield=True):
+                await connection.aclose()
+
+    async def open_lines(self, path: str, body: object) -> Connection:
+        """For what answers with line after line: they come from it."""
         if self._credentials.user and not self._token:
             await self._ask("kv/range", {"key": wire.text(b"\0"), "count_only": True}, "authenticate", again=True)
         connection = await Connection.open(
             self._endpoints[0], self._context() if self._endpoints[0].startswith("https:") else None
         )
         try:
-            await connection.begin("/v3/watch", body, self._token)
+            await connection.begin(path, body, self._token)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await connection.aclose()
@@ -371,7 +390,7 @@ class RemoteWatch:
         while True:
             try:
                 with trio.fail_after(ANSWER_SECONDS):
-                    self._connection = await self._store.open_watch({"create_request": create})
+                    self._connection = await self._store.open_lines("/v3/watch", {"create_request": create})
                     first = await self._connection.line() or {}
             except (UnavailableError, trio.TooSlowError):
                 await self.aclose()

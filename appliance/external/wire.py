@@ -51,7 +51,8 @@ def text(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def _bytes(message: Json, name: str) -> bytes:
+def data(message: Json, name: str) -> bytes:
+    """Of a field of bytes; empty when it is left out."""
     return base64.b64decode(message.get(name, ""))
 
 
@@ -125,7 +126,7 @@ def revision_of(message: Json) -> int:
 def key_value(message: Json) -> KeyValue:
     """One key."""
     return KeyValue(
-        _bytes(message, "key"), _bytes(message, "value"), number(message, "create_revision"),
+        data(message, "key"), data(message, "value"), number(message, "create_revision"),
         number(message, "mod_revision"), number(message, "version"), number(message, "lease"),
     )  # fmt: skip
 

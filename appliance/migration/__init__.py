@@ -6,7 +6,7 @@
 
 from appliance.migration.auth_layout import BOOK_FACT
 from appliance.migration.etcd_layout import LEASE_FACTS, LeaseGrant, decode_lease, fact_of
-from appliance.migration.from_etcd import Snapshot, restore_any
+from appliance.migration.from_etcd import Snapshot, check_any, restore_any
 from appliance.migration.protobuf import fields as read_fields
 from appliance.migration.to_etcd import DATABASE_BEGIN, Database
 
@@ -17,6 +17,7 @@ __all__ = [
     "Database",
     "LeaseGrant",
     "Snapshot",
+    "check_any",
     "decode_lease",
     "fact_of",
     "read_fields",

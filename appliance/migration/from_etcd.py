@@ -128,15 +128,21 @@ def restore_any(
     All of it is read and proved before anything is touched.
     """
     snapshot = Snapshot(read, size, name, skip_hash_check=skip_hash_check) if is_bolt(read(32, 0)) else None
-
-    def chunks() -> Iterator[bytes]:
-        if snapshot is not None:
-            return backup_of(snapshot.changes(), snapshot.compacted_revision, snapshot.facts())
-        return (read(min(_CHUNK, size - offset), offset) for offset in range(0, size, _CHUNK))
-
-    check_backup(chunks(), name)
-    revision = restore(disk, chunks(), replace=replace, name=name)
+    check_backup(_chunks(snapshot, read, size), name)
+    revision = restore(disk, _chunks(snapshot, read, size), replace=replace, name=name)
     note = ""
     if snapshot is not None and snapshot.auth_enabled:
         note = "authentication is enabled, as it was there: users, passwords and roles came along"
     return Restored(revision, note)
+
+
+def check_any(read: Read, size: int, name: str) -> int:
+    """The revision of our own backup or of an etcd's snapshot, all of it proved. Raises as ``restore_any``."""
+    snapshot = Snapshot(read, size, name) if is_bolt(read(32, 0)) else None
+    return check_backup(_chunks(snapshot, read, size), name)
+
+
+def _chunks(snapshot: Snapshot | None, read: Read, size: int) -> Iterator[bytes]:
+    if snapshot is not None:
+        return backup_of(snapshot.changes(), snapshot.compacted_revision, snapshot.facts())
+    return (read(min(_CHUNK, size - offset), offset) for offset in range(0, size, _CHUNK))

@@ -89,3 +89,30 @@ async def test_a_put_with_a_lease_that_is_none_is_refused(tmp_path: Path) -> Non
                 await trio.to_thread.run_sync(daemon.call, "POST", f"/v1/store/{verb}", body)
     finally:
         await trio.to_thread.run_sync(daemon.clean_up)
+
+
+async def test_a_backup_is_the_etcds_snapshot(tmp_path: Path) -> None:
+    """One command wherever the store is; it is proved, and what it wrote goes back into either kind of store."""
+    root, file = tmp_path / "node", tmp_path / "external.backup"
+    command = [sys.executable, "-m", "appliance", "--root", str(root), "store"]
+    run = partial(trio.run_process, capture_stdout=True, capture_stderr=True, check=False)
+    async with real_etcd(tmp_path / "etcd") as address:
+        for number in range(3):
+            await etcdctl(address, "put", f"key{number}", "value" * 20_000)
+        daemon = await trio.to_thread.run_sync(start, root, f"http://127.0.0.1:{free_port()}", f"http://{address}")
+        try:
+            await trio.to_thread.run_sync(daemon.expect_unit, "stays", "ready")
+            done = await run([*command, "backup", str(file)])
+            assert done.returncode == 0, done.stderr
+            assert b"proved" in done.stdout
+        finally:
+            await trio.to_thread.run_sync(daemon.clean_up)
+    checked = await run([*command, "check", str(file)])
+    assert checked.stdout.endswith(b", whole\n")
+    assert "TOTAL KEYS" in await etcdctl(address, "snapshot", "status", str(file), "-w", "table")
+    data = bytearray(await trio.Path(file).read_bytes())
+    data[len(data) // 2] ^= 1
+    await trio.Path(file).write_bytes(data)
+    damaged = await run([*command, "check", str(file)])
+    assert damaged.returncode
+    assert b"its sha256 is" in damaged.stderr
