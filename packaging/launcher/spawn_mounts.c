@@ -274,6 +274,35 @@ static void enter_root(const char *path)
     close(tree);
 }
 
+/* A bare chroot: "/" is a directory of a mount whose own root we cannot name. What we mount would appear in all its
+ * copies, those of the host too. So step out of it for a moment (who may chroot may do that), and come back. */
+static void make_private_around(void)
+{
+    static const char *const inside[] = {"/usr", "/bin", "/etc", "/dev", "/proc", "/tmp"};
+    struct stat here, above;
+    size_t at = 0, count = sizeof inside / sizeof *inside;
+    int top = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (top < 0)
+        fail("make private", "mounts");
+    while (at < count && chroot(inside[at]) < 0)
+        at++;
+    if (at < count) {
+        if (fchdir(top) < 0)
+            fail("make private", "mounts");
+        for (;;) { /* the root is what is above itself */
+            if (stat(".", &here) < 0 || stat("..", &above) < 0 || (here.st_dev == above.st_dev && here.st_ino == above.st_ino))
+                break;
+            if (chdir("..") < 0)
+                break;
+        }
+        if (chroot(".") < 0 || (mount(NULL, "/", NULL, MS_SLAVE | MS_REC, NULL) < 0 && errno != EINVAL))
+            fail("make private", "mounts");
+        if (fchdir(top) < 0 || chroot(".") < 0)
+            fail("make private", "mounts");
+    }
+    close(top);
+}
+
 static void take(struct step *step)
 {
     struct stat it;
@@ -323,6 +352,8 @@ void arrange_mounts(const struct options *o)
     int is_mount_point = mount(NULL, "/", NULL, MS_SLAVE | MS_REC, NULL) == 0;
     if (!is_mount_point && errno != EINVAL)
         fail("make private", "mounts");
+    if (!is_mount_point)
+        make_private_around();
     if (o->root && (root = open(o->root, O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0)
         fail("enter root", o->root);
     for (int at = 0; at < count; at++) {

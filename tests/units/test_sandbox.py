@@ -137,7 +137,9 @@ def test_foreign_architectures_are_killed_and_the_native_one_not(tmp_path: Path)
     if kernel().machine != "x86_64":
         pytest.skip("int 0x80 is of x86")
     source, program = tmp_path / "old.c", tmp_path / "old"
-    source.write_text('int main(void) { long r; __asm__ volatile("int $0x80" : "=a"(r) : "a"(20)); return r > 0 ? 7 : 8; }')
+    source.write_text(
+        'int main(void) { long r; __asm__ volatile("int $0x80" : "=a"(r) : "a"(20)); return r > 0 ? 7 : 8; }'
+    )
     subprocess.run(["gcc", "-o", program, source], check=True)
     if subprocess.run([program]).returncode == 8:
         pytest.skip("this kernel has no 32-bit system calls")
@@ -195,7 +197,11 @@ def test_a_service_behind_all_fences_still_works() -> None:
 
 
 def test_seccomp_without_no_new_privileges_as_another_user() -> None:
-    said = fenced("[sandbox]\nrestrict_realtime = true", "grep -E 'NoNewPrivs|Seccomp:|CapEff|CapPrm' /proc/self/status", user=65534)
+    said = fenced(
+        "[sandbox]\nrestrict_realtime = true",
+        "grep -E 'NoNewPrivs|Seccomp:|CapEff|CapPrm' /proc/self/status",
+        user=65534,
+    )
     fields = dict(line.split() for line in said.out.splitlines())
     assert fields == {"CapPrm:": "0" * 16, "CapEff:": "0" * 16, "NoNewPrivs:": "0", "Seccomp:": "2"}, said
 
@@ -207,7 +213,9 @@ def test_ambient_capabilities_are_kept_over_the_change_of_user() -> None:
 
 
 def test_private_users_know_root_and_themselves() -> None:
-    said = fenced("[sandbox]\nprivate_users = true", "id -u; stat -c %u /etc/passwd; cat /proc/self/uid_map", user=12345)
+    said = fenced(
+        "[sandbox]\nprivate_users = true", "id -u; stat -c %u /etc/passwd; cat /proc/self/uid_map", user=12345
+    )
     assert said.out.split() == ["12345", "0", "0", "0", "1", "12345", "12345", "1"]
 
 
@@ -245,7 +253,9 @@ def test_root_directory(bare_root: Path) -> None:
 
 
 def test_in_a_bare_chroot_that_is_no_mount_point(bare_root: Path) -> None:
-    words = FENCES.spawn_words(document("[sandbox]\nread_only_root = 'strict'\nprivate_tmp = true\nprotect_home = true"))
+    words = FENCES.spawn_words(
+        document("[sandbox]\nread_only_root = 'strict'\nprivate_tmp = true\nprotect_home = true")
+    )
     subprocess.run(["cp", spawn_program(), bare_root / "spawn"], check=True)
     script = "busybox touch /x; busybox mkdir d; busybox chroot / /bin/busybox echo got out"
     done = subprocess.run(
@@ -257,6 +267,22 @@ def test_in_a_bare_chroot_that_is_no_mount_point(bare_root: Path) -> None:
     assert str(bare_root) not in Path("/proc/self/mountinfo").read_text()
 
 
+def test_in_a_bare_chroot_on_a_shared_mount_nothing_appears_outside(bare_root: Path) -> None:
+    words = FENCES.spawn_words(
+        document("[sandbox]\nread_only_root = 'strict'\nprivate_tmp = true\nprotect_home = true")
+    )
+    subprocess.run(["cp", spawn_program(), bare_root / "spawn"], check=True)
+    (bare_root / "usr").mkdir(exist_ok=True)
+    inside = "busybox touch /x; busybox test -d /spawn -o -f /spawn && echo at home"
+    script = f"""mount --make-rshared /; before=$(wc -l < /proc/self/mountinfo)
+        chroot {bare_root} /spawn "$@" -- /bin/sh -c "{inside}"; echo $(( $(wc -l < /proc/self/mountinfo) - before )) more"""
+    done = subprocess.run(
+        ["unshare", "--mount", "bash", "-c", script, "bash", *words], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "at home\n0 more\n", done
+    assert "/x: Read-only file system" in done.stderr, done
+
+
 def as_nobody(text: str, script: str) -> subprocess.CompletedProcess[str]:
     """An appliance that is not root starts it."""
     words = NOT_ROOT.spawn_words(document(text))
@@ -265,7 +291,11 @@ def as_nobody(text: str, script: str) -> subprocess.CompletedProcess[str]:
     subprocess.run(["install", "-m", "755", spawn_program(), program], check=True)
     try:
         return subprocess.run(
-            [*whole, program, *words, "--", "/bin/sh", "-c", script], capture_output=True, text=True, timeout=60, cwd="/"
+            [*whole, program, *words, "--", "/bin/sh", "-c", script],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd="/",
         )
     finally:
         os.unlink(program)
@@ -275,7 +305,9 @@ def test_without_root_landlock_and_filters_hold() -> None:
     if not kernel().landlock_version:
         pytest.skip("this kernel has no Landlock")
     script = "touch /var/tmp/fence-a; mkdir /dev/shm/fence-d && rmdir /dev/shm/fence-d; ls / >/dev/null && unshare -u true; grep NoNew /proc/self/status"
-    done = as_nobody("[sandbox]\nread_only_root = 'strict'\nwritable_paths = ['/dev/shm']\nrestrict_namespaces = true", script)
+    done = as_nobody(
+        "[sandbox]\nread_only_root = 'strict'\nwritable_paths = ['/dev/shm']\nrestrict_namespaces = true", script
+    )
     assert "cannot touch '/var/tmp/fence-a': Permission denied" in done.stderr, done
     assert "fence-d" not in done.stderr and "Operation not permitted" in done.stderr, done
     assert done.stdout.split() == ["NoNewPrivs:", "1"]
@@ -285,7 +317,9 @@ def test_without_root_but_with_private_users_the_rest_holds() -> None:
     if as_nobody("[sandbox]\nprivate_users = true", "true").returncode:
         pytest.skip("this kernel gives user namespaces only to root")
     text = "[sandbox]\nprivate_users = true\nprivate_tmp = true\nread_only_root = 'strict'\nprivate_network = true\nprivate_devices = true"
-    done = as_nobody(text, "ls -A /tmp | wc -l; touch /tmp/x && echo wrote; touch /var/lib/x; ls /dev | wc -l; echo > /dev/null")
+    done = as_nobody(
+        text, "ls -A /tmp | wc -l; touch /tmp/x && echo wrote; touch /var/lib/x; ls /dev | wc -l; echo > /dev/null"
+    )
     assert done.stdout.split()[:2] == ["0", "wrote"] and int(done.stdout.split()[2]) < 20, done
     assert "Read-only" in done.stderr, done
 
@@ -323,7 +357,10 @@ def test_lenient_goes_on_and_says_so() -> None:
     words = FENCES.spawn_words(document("[sandbox]\nprivate_network = true"))
     lenient = FENCES.spawn_words(document("[sandbox]\nprivate_network = true\nlenient = true"))
     program = spawn_program()
-    for given, code, told in ((words, 127, "make a namespace: network: Operation not permitted"), (lenient, 0, "going on without")):
+    for given, code, told in (
+        (words, 127, "make a namespace: network: Operation not permitted"),
+        (lenient, 0, "going on without"),
+    ):
         os.chmod(Path(program).parent, 0o755)
         done = subprocess.run(
             ["setpriv", "--bounding-set=-all", "--inh-caps=-all", program, *given, "--", "/bin/true"],
