@@ -82,7 +82,7 @@ SEEDING = [
     "update.verify.read", "update.verify.renamed", *(f"{one}:2" for one in RECORD), *LINK,
 ]  # fmt: skip
 # The launcher itself, at its nth system call of that name, while it picks and starts 2.0.0.
-LAUNCHER = ["pwrite64:1", "fdatasync:1", "pwrite64:2", "fdatasync:2", "execve:2"]
+LAUNCHER = ["flock:1", "flock:2", "pwrite64:1", "fdatasync:1", "pwrite64:2", "fdatasync:2", "execve:1", "execve:2"]
 
 
 @dataclass(frozen=True)
