@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from appliance.errors import InputError
+from appliance.errors import InputError, NotFoundError
 from appliance.units.decisions import Standing, Standings, is_asked
 from appliance.units.graph import Graph, closure, waves
 from appliance.units.lifecycle import State
@@ -61,7 +61,7 @@ def plan(verb: Verb, names: Iterable[str], graph: Graph, units: Standings) -> Tr
     asked = tuple(dict.fromkeys(names))
     for name in asked:
         if name not in graph.names:
-            raise InputError(f"cannot {verb} {name}: there is no such unit")
+            raise NotFoundError(f"cannot {verb} {name}: there is no such unit")
     if verb == "stop":
         downs = _downs(asked, graph, units, "asked for")
         down = {name: why for name, why in downs.items() if units[name].standing.state is not State.STOPPED}
