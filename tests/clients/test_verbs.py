@@ -108,7 +108,7 @@ def without_ids(said: bytes) -> bytes:
     return answer.SerializeToString().hex().encode()
 
 
-@pytest.mark.parametrize("version", PROGRAMS[:1])
+@pytest.mark.parametrize("version", PROGRAMS)
 def test_every_verb(version: str, clients: Path, ours: StartStore, real: Callable[[str], str]) -> None:
     differing = []
     etcdctl = program(version, clients)
