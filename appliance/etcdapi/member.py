@@ -188,7 +188,7 @@ class Member:
         request = parse_untrusted(rpc_pb2.HashKVRequest, message)
         if request.revision > self._store.revision:
             raise refused("future revision")
-        if request.revision and request.revision < self._store.compacted_revision:
+        if 0 < request.revision < self._store.compacted_revision:
             raise refused("compacted")
 
         async def answer() -> bytes:

@@ -32,7 +32,7 @@ from appliance.store.tree import Tree
 
 QUEUE_EVENTS_MAX = 1024
 QUEUE_BYTES_MAX = 4 << 20
-_CATCH_UP_EVENTS = 256
+_CATCH_UP_EVENTS = 1000  # as many revisions as an etcd tells in one go
 _CATCH_UP_BYTES = 256 << 10  # of log, between two pauses
 
 
