@@ -82,7 +82,10 @@ def object_untrusted(body: bytes) -> Mapping[str, Any]:
     try:
         value = json.loads(body.decode("utf-8-sig"))
         if b"\\u" in body:
-            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text: it cannot be kept
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        message = "cannot read the request body: it holds half a surrogate pair, which is no text and cannot be kept"
+        raise InputError(message, where="body") from None
     except (ValueError, RecursionError) as exc:  # not JSON, not UTF-8, a number of 5,000 digits, 10,000 brackets
         raise InputError(f"cannot read the request body: it is no JSON: {exc}", where="body") from None
     if not isinstance(value, dict):
