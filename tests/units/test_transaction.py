@@ -175,7 +175,8 @@ def test_what_was_planned_is_what_happens(graph: Graph, rounds: list[list[str]],
         up, down = found.units("start"), found.units("stop")
         happened_up = [one[1:] for one in trace if one[0] == "+"]
         happened_down = [one[1:] for one in trace if one[0] == "-"]
-        upheld = {one for one in world.units if any(other in world.up for other in graph.upheld_by.get(one, ()))}
+        held_up = {*before, *world.up}  # who upholds may itself go down meanwhile, after what it upholds was started
+        upheld = {one for one in world.units if held_up.intersection(graph.upheld_by.get(one, ()))}
         upheld |= set(graph.pulled_in(upheld))
         lost = {one for one in up if one not in world.up}
         for one in lost:  # only what binds it to something else may take it away again
