@@ -15,7 +15,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from pack import FOOTER, INTERPRETER, LIBRARIES
+from pack import FOOTER, INTERPRETER, LIBRARIES, built
 
 from appliance.update.boot_entries import release_text
 from image.disk import STATE_SIZE, make_state
@@ -140,6 +140,7 @@ def _unpack(tree: Path, staged: Path, identity: str, version: str) -> None:
     (tree / PROGRAM.lstrip("/")).symlink_to(identity)
     shutil.copytree(staged, target, symlinks=True)
     (target / "VERSION").write_text(f"{version}\n")
+    (target / "BUILT").write_text(f"{built()}\n")  # before that it cannot be: a dead battery is known by it
     for room, path in ((INTERPRETER, f"{PROGRAM}/lib/ld.so"), (LIBRARIES, f"{PROGRAM}/lib:{PROGRAM}/_internal")):
         program = (target / "appliance").read_bytes()
         assert program.count(room.encode()) == 1, "the program has no room for its paths"

@@ -212,6 +212,7 @@ def test_nothing_but_ours_runs_from_the_root(place: Path, image: Path, parts: di
     names = {path.name for path in tree.rglob("*") if path.is_file()}
     assert not names & {"sh", "bash", "dash", "busybox", "python3", "python3.11", "dpkg", "apt", "apt-get", "perl"}
     assert "VERSION_ID=1.2.3" in (tree / "etc/os-release").read_text()
+    assert float(next((tree / "usr/lib/appliance").glob("*/BUILT")).read_text()) > 1_700_000_000
 
 
 @pytest.mark.skipif(not shutil.which("sbsign"), reason="needs sbsigntool")
