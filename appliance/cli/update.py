@@ -126,7 +126,8 @@ def _dry_run(args: argparse.Namespace) -> int:
     offer = picture.get("available")
     lines = [f"{picture['version']} -> {offer['version']}" if offer else str(picture["reason"] or "nothing new")]
     for one in shut if offer else ():
-        lines.append(f"shut: {one['name']}: {one['reason']}" + (f", until {one['opens']}" if one["opens"] else ""))
+        until = f", until {one['opens']}" if one["opens"] and one["opens"] not in one["reason"] else ""
+        lines.append(f"shut: {one['name']}: {one['reason']}{until}")
     lines.append("a dry run: nothing was changed")
     answer = {"from_version": picture["version"], "available": offer, "shut": shut}
     show(args, answer, lambda _: "\n".join(lines))
@@ -240,9 +241,9 @@ def _status_text(picture: dict[str, Any]) -> str:
     if picture["reason"]:
         lines.append(f"reason    {picture['reason']}")
     if picture.get("last_error"):
-        times = f"{picture['failures']} times in a row, " if picture["failures"] > 1 else ""
+        times = f"{picture['failures']} times in a row, lastly " if picture["failures"] > 1 else ""
         retry = f", tried again at {picture['next_check']}" if picture["next_check"] else ""
-        lines.append(f"failed    {times}lastly at {picture['last_failure'] or 'the start'}{retry}")
+        lines.append(f"failed    {times}at {picture['last_failure'] or 'the start'}{retry}")
     if picture["health"]:
         lines.append("missing   " + "; ".join(picture["health"]))
     if offer and offer["version"] != picture["version"]:
@@ -316,5 +317,9 @@ def _history_text(entries: list[dict[str, Any]]) -> str:
 
 
 def _entry_text(entry: dict[str, Any]) -> str:
-    way = f"{entry['from_version']} -> {entry['to_version']}" if entry["to_version"] else entry["from_version"]
-    return f"{way}: {entry['outcome']}" + (f": {entry['reason']}" if entry["reason"] else "")
+    before = entry["from_version"] or "nothing"
+    way = f"{before} -> {entry['to_version']}" if entry["to_version"] else before
+    text = f"{way}: {entry['outcome']}" + (f": {entry['reason']}" if entry["reason"] else "")
+    if entry["outcome"] == "not yet" and any(f" {gate}: " in entry["reason"] for gate in ("hold", "window")):
+        text += "\nall the same, now: appliance update apply --now"
+    return text
