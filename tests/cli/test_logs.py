@@ -51,8 +51,10 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         [sys.executable, "-m", "appliance", "--root", str(root), "run"], cwd=ROOM, stderr=subprocess.PIPE, text=True
     )
     assert daemon.stderr is not None
+    left = {"unit other: ready", " ready; status page"}
     for line in daemon.stderr:
-        if "unit other: ready" in line:
+        left = {one for one in left if one not in line}
+        if not left:
             break
     appliance(root, "unit", "stop", "other")  # its line is written by now
     try:
@@ -109,6 +111,22 @@ def test_how_lines_are_shown(node: Path) -> None:
     assert (lines[3]["priority"], lines[3]["text"], lines[3]["unit"]) == (3, "it broke", "talker")
     assert re.match(r"[A-Z][a-z]{2} \d\d \d\d:\d\d:\d\d\.\d{3} plain words", said(node, "logs", "talker", "-oshort")[0])
     assert appliance(node, "status", "-o", "cat").returncode == 2
+
+
+def test_starts_and_streams(node: Path) -> None:
+    (last,) = [json.loads(line) for line in said(node, "logs", "other", "-n", "1", "-o", "json")]
+    assert re.fullmatch("[0-9a-f]{32}", last["invocation"])
+    for word in ("0", last["invocation"], last["invocation"][:8]):
+        assert texts(said(node, "unit", "logs", "other", "--invocation", word, "-n", "1")) == texts(
+            said(node, "unit", "logs", "other", "-n", "1")
+        )
+    assert said(node, "unit", "logs", "other", "--invocation", "ffffffff") == []
+    assert said(node, "unit", "logs", "other", "--stream", "stderr") == [], "its two are one"
+    (fields,) = [json.loads(line) for line in said(node, "logs", "talker", "-o", "journal", "--grep", "broke")]
+    assert fields["MESSAGE"] == "it broke"
+    assert (fields["PRIORITY"], fields["_SYSTEMD_UNIT"]) == ("3", "talker.service")
+    assert len(fields["__REALTIME_TIMESTAMP"]) == 16
+    assert fields["_SYSTEMD_INVOCATION_ID"] != last["invocation"]
 
 
 def test_following_with_a_regular_expression(node: Path) -> None:
