@@ -10,18 +10,19 @@ from functools import partial
 
 import trio
 
-from appliance.errors import ApplianceError, ConflictError
+from appliance.errors import ApplianceError
 from appliance.etcdapi import API_DEFAULTS, ApiOptions, EtcdApi, Listen, identity_as_etcd
 from appliance.host import clock, files, process_self
 from appliance.host.disk import FileDisk
 from appliance.host.signals import HANGUP, Signals
 from appliance.host.signals import name as signal_name
-from appliance.store import LIMITS, CompactedError, Limits, Store
+from appliance.store import LIMITS, RESTORING, CompactedError, Limits, Store
 
 SWITCH_SECONDS = 0.0005  # as in app
 REVISION_MODE_SECONDS = 300.0
 PERIOD_SECONDS_MAX = 3600.0
 _SAMPLES_PER_PERIOD = 10
+STORE = "store"  # below the data directory
 _READY_WORDS = (  # others' tests wait for them: those of etcd 3.4 for the first two, of 3.5 for the last
     "published local member", "enabled capabilities for version", "ready to serve client requests",
 )  # fmt: skip
@@ -70,17 +71,12 @@ class Log:
 
 def run(options: EtcdOptions, signals: Signals) -> int:
     """Serves until a signal; returns the exit code. Raises ConflictError when the directory is in use, or etcd's."""
-    if files.exists(files.join(options.data_dir, "member", "snap", "db")):
-        raise ConflictError(
-            f"cannot use {options.data_dir}: an etcd's data is in it; take it over with "
-            "`etcdctl snapshot save` and `appliance store restore`, or choose another --data-dir",
-            where=options.data_dir,
-        )
     files.make_directory(options.data_dir, mode=0o700)
     sys.setswitchinterval(SWITCH_SECONDS)
     process_self.raise_file_limit()
     lock = files.lock(files.join(options.data_dir, "lock"))
     try:
+        _take_over(options)
         trio.run(_main, options, signals)
     except BaseExceptionGroup as group:
         ours = _first_of_ours(group)
@@ -92,13 +88,26 @@ def run(options: EtcdOptions, signals: Signals) -> int:
     return 0
 
 
+def _take_over(options: EtcdOptions) -> None:
+    """What an etcd, or ``etcdctl snapshot restore``, left in the directory. Raises ConflictError."""
+    disk = FileDisk(files.join(options.data_dir, STORE))
+    begun = RESTORING in (names := disk.names())
+    if (names and not begun) or not files.exists(files.join(options.data_dir, "member", "snap", "db")):
+        return
+    from appliance.migration import adopt
+
+    done = adopt(options.data_dir, disk)
+    words = f"took over an etcd's data at revision {done.revision}; member/ is as it was, and not used any more"
+    Log(to_stdout=options.to_stdout).say("warn", f"{words}; {done.note}" if done.note else words)
+
+
 async def _main(options: EtcdOptions, signals: Signals) -> None:
     log = Log(to_stdout=options.to_stdout)
     for note in options.notes:
         log.say("warn", note)
     asked = options.api.limits
     limits = Limits(max(asked.operations, LIMITS.operations), max(asked.request_bytes, LIMITS.request_bytes))
-    disk = FileDisk(files.join(options.data_dir, "store"))
+    disk = FileDisk(files.join(options.data_dir, STORE))
     # Which of ours may be larger.
     store = Store(disk, publish=log.publish, quota=options.quota, limits=limits, alone=True)
     identity = identity_as_etcd(

@@ -252,6 +252,18 @@ def _flock(fd: int) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def lock_as_it_is(path: str) -> Lock:
+    """The lock of a file that is another program's: nothing is written. Raises ConflictError when it is held."""
+    with _translated("lock", path):
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            _flock(fd)
+        except BlockingIOError as exc:
+            os.close(fd)
+            raise ConflictError(f"cannot lock {path}: another process uses it", where=path) from exc
+    return Lock(fd, path)
+
+
 def lock(path: str) -> Lock:
     """Take the lock and write our pid into it. Raises ConflictError naming the holder's pid (flock(2))."""
     with _translated("lock", path):

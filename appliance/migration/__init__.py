@@ -4,6 +4,7 @@
 ``etcdctl snapshot save`` or a data directory, as the store's changes.
 """
 
+from appliance.migration.adopting import adopt
 from appliance.migration.auth_layout import BOOK_FACT
 from appliance.migration.etcd_layout import LEASE_FACTS, LeaseGrant, decode_lease, fact_of
 from appliance.migration.from_etcd import Snapshot, check_any, restore_any
@@ -17,6 +18,7 @@ __all__ = [
     "Database",
     "LeaseGrant",
     "Snapshot",
+    "adopt",
     "check_any",
     "decode_lease",
     "fact_of",

@@ -53,12 +53,16 @@ class Snapshot:
         if not skip_hash_check:
             self._check_hash(size)
         self._database = Reader(read, size, name)
-        facts = dict(self._bucket(META).items())
+        facts = self._meta = dict(self._bucket(META).items())
         compactions = (FINISHED_COMPACTION, SCHEDULED_COMPACTION)  # one that was cut off is done at the next start
         with self._readable():
             self.compacted_revision = max(
                 decode_revision(facts[name])[0] if name in facts else 0 for name in compactions
             )
+
+    def meta(self, name: bytes) -> bytes:
+        """What etcd keeps of itself under that name; empty when there is nothing."""
+        return self._meta.get(name, b"")
 
     def _check_hash(self, size: int) -> None:
         if not self.has_hash:

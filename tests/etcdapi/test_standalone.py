@@ -114,18 +114,6 @@ def test_in_place_of_an_etcd_built(tmp_path: Path) -> None:
     stands_in([str(HOUSE / "dist/appliance")], tmp_path)
 
 
-@pytest.mark.slow
-def test_an_etcds_data_is_not_touched(tmp_path: Path) -> None:
-    (tmp_path / "member/snap").mkdir(parents=True)
-    (tmp_path / "member/snap/db").write_bytes(b"")
-    done = subprocess.run(
-        [*SOURCE, "etcd", "--data-dir", str(tmp_path)], capture_output=True, text=True, timeout=60, cwd=HOUSE,
-        check=False,
-    )  # fmt: skip
-    assert "an etcd's data is in it" in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["member"]
-
-
 def test_flags_win_over_variables() -> None:
     options = options_of({"name": "flag"}, {"ETCD_NAME": "variable", "ETCD_DATA_DIR": "/d", "ETCD_NONE": "1"})
     assert (options.name, options.data_dir) == ("flag", "/d")
