@@ -157,7 +157,6 @@ class Node:
 
         async def run(*, stopping: trio.Event, task_status: trio.TaskStatus[None]) -> None:
             with trio.move_on_after(UNITS_FIRST_SECONDS):
-                await self.supervisor.wait_outcome("units")
                 await self.units.wait_begun()
             await main()(stopping=stopping, task_status=task_status)
 

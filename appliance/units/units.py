@@ -72,6 +72,7 @@ class Units:
         self._keeper = keeper
         self._publish = bus
         self._detached = False
+        self._begun = trio.Event()  # in this process, however often ``run`` begins
         self._begin()
 
     def _begin(self) -> None:
@@ -104,6 +105,7 @@ class Units:
 
         self._settling = Settling(register, watch=turned, call=self._operations.call)
         self._settling.look = self._triggers.looked
+        self._settling.begun = self._begun
         register.on_link = self._triggers.sync
         self._operations.settling = self._settling
         self._loading = Loading(register, self._settling)
@@ -155,7 +157,7 @@ class Units:
                 nursery.start_soon(self._alarms.run)
                 self._loading.load()
                 self._loading.adopt()
-                waits = self._alarms.after(_STORE_IS_SLOW_SECONDS, self._settling.begun.set)
+                waits = self._alarms.after(_STORE_IS_SLOW_SECONDS, self._begun.set)
                 await self._loading.recall()
                 if waits is not None:
                     waits.cancel()
@@ -195,7 +197,7 @@ class Units:
 
     async def wait_begun(self) -> None:
         """Until all that could start at once was started, or adopted; or it is the store that they wait for."""
-        await self._settling.begun.wait()
+        await self._begun.wait()
 
     def detach(self) -> None:
         """From now on the end of ``run`` leaves every unit running, for the next supervisor to adopt."""
