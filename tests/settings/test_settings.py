@@ -203,7 +203,8 @@ def test_files_that_cannot_be_read_are_findings(tmp_path: Path) -> None:
     loaded = settings.load(layout)
     assert loaded.value is None
     assert [one.message.rpartition(": ")[2] for one in loaded.findings] == [
-        "byte 15 (line 2) is not UTF-8", "Is a directory", "No such file or directory", "it is larger than 1048576 bytes",
+        "byte 15 (line 2) is not UTF-8", "Is a directory", "No such file or directory",
+        "it is larger than 1048576 bytes",
     ]  # fmt: skip
 
 
