@@ -13,6 +13,7 @@
 //               appliance.sum=CRC-32 of all that stands before it: a bit that rots on the ESP may have turned a word of
 //               it into another one that is valid, and nothing but Secure Boot looks at it before us.
 #define _GNU_SOURCE
+#include <cpuid.h>
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
@@ -112,11 +113,23 @@ static void write_file(const char *path, const char *format, ...) {
 
 // -- modules and watchdog ---------------------------------------------------------------------------------------------
 
+// QEMU without KVM. There a vector instruction is a call, and hashing by them takes many times what plain code does.
+static bool is_emulated(void) {
+    unsigned highest, name[3];
+    __cpuid(0x40000000, highest, name[0], name[1], name[2]);
+    return !memcmp(name, "TCGTCGTCGTCG", sizeof name);
+}
+
 static void load_modules(void) {
     char order[8192], path[300];
+    bool emulated = is_emulated();
     read_file("/modules/order", order, sizeof order);
     for (char *name = strtok(order, "\n"); name; name = strtok(NULL, "\n")) {
         snprintf(path, sizeof path, "/modules/%s", name);
+        if (emulated && strstr(name, "sha256")) {
+            unlink(path);
+            continue;
+        }
         int fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) && errno != EEXIST && errno != ENODEV && errno != ENOENT))
             say("cannot load %s: %s", name, strerror(errno));
