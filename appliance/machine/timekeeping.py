@@ -112,6 +112,7 @@ class TimeKeeper:
         try:
             if abs(sample.offset) > limit:
                 machine_state.set_clock(clock.wall_seconds() + sample.offset)
+                remember_time()
                 self._publish("clock", "", state="set", reason=f"by {sample.offset:+.3f} s, as {self.server} says")
             else:
                 machine_state.slew_clock(sample.offset)
