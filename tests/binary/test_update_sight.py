@@ -33,9 +33,10 @@ interval = "1s"
 
 def page_of(node: Node, path: str) -> str:
     """From the door for people; its port is in the log."""
-    found = re.search(r"http://127\.0\.0\.1:(\d+)", node.said())
-    assert found, node.said()
-    with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}{path}", timeout=30) as answer:
+    door = re.compile(rb"http://127\.0\.0\.1:(\d{2,})")  # port 1 is the bundle's
+    wait_for(lambda: door.search((node.place / "log").read_bytes()), "the page to be served")
+    found = door.findall((node.place / "log").read_bytes())
+    with urllib.request.urlopen(f"http://127.0.0.1:{int(found[0])}{path}", timeout=30) as answer:
         return bytes(answer.read()).decode()
 
 
@@ -75,7 +76,7 @@ def test_all_that_holds_an_update_back_is_in_sight(
     bundle = ("--product", "shop")
     wait_for(lambda: node.ask("update", "status", *bundle)["failures"] >= 2, "two failed attempts of the bundle")
 
-    wait_for(lambda: ("waiting", "", "window") in metrics_of(node), "the metrics")
+    wait_for(lambda: ("waiting", "", "hold") in metrics_of(node), "the metrics")  # the first that is shut
     found = metrics_of(node)
     assert found["gate_open", "", "window"] == found["gate_open", "", "hold"] == 0
     assert found["gate_open", "", "channel"] == found["gate_open", "", "attempt"] == 1
@@ -88,7 +89,7 @@ def test_all_that_holds_an_update_back_is_in_sight(
     assert found["gate_open", "shop", "attempt"] == 0
     assert found["last_failure_timestamp_seconds", "shop", ""] > 0
     # Each check passes the gates anew: for a moment nothing is waited for. So both are looked at until all is there.
-    screen = ("waits for window: the next window opens", "held by anna until ", "bundle    shop  ")
+    screen = ("waits for hold: anna: the fair is on", "next window at ", "held by anna until ", "bundle    shop  ")
     page = ("Waits for", "anna until ", "the fair is on", "Bundle shop", "127.0.0.1:1")
     wait_for(lambda: all(text in node.cli("status").stdout for text in screen), "the screen")
     wait_for(lambda: all(text in page_of(node, "/") for text in page), "the page")
