@@ -156,6 +156,8 @@ async def test_what_is_refused_is_said_and_changes_nothing(machine: Machine) -> 
     assert machine.outcomes[0] == ("0.9", "refused")
     await machine.live("7.0")
     assert machine.outcomes[0] == ("7.0", "failed")
+    assert machine.update is not None
+    assert (machine.update.picture().failures, machine.update.picture().errors) == (0, {})  # a wish, not a fault
     assert machine.calls.read(machine.layout.slots + "/record", size_max=8192) == before
     for _ in range(3):
         await machine.live("7.0")
