@@ -6,6 +6,7 @@ One disk through all of it. What was there before, a unit and a key of the store
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import shutil
@@ -165,7 +166,11 @@ def test_a_version_that_hangs_is_reset_by_the_watchdog(machine: VM, fleet: Fleet
 @pytest.mark.boot
 def test_the_disk_is_whole_at_the_end(machine: VM, work: Path) -> None:
     assert machine.disk is not None
-    machine.ask("system_powerdown")
+    for _ in range(40):  # its button is looked at once the drivers are loaded
+        machine.ask("system_powerdown")
+        with contextlib.suppress(TimeoutError):
+            machine.wait("the power button was pressed", 10)
+            break
     machine.wait_off(LONG)
     table = block_devices.read_table(str(machine.disk))
     for name, command in (("esp", ["fsck.vfat", "-n"]), ("state", ["e2fsck", "-fn"])):
