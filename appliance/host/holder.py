@@ -72,13 +72,9 @@ class Holder:
 
     def put(self, key: str, name: str, fd: int) -> None:
         """Hold a copy. The same open file under the same key and name is held once. Raises UnavailableError."""
-        if self._socket is None and not self._find():
-            self._start()
         try:
             answer = self._ask(b"P", key, name, fd)
-        except UnavailableError:
-            if self._socket is None and not self._find():  # it was killed since we last called
-                self._start()
+        except UnavailableError:  # it was killed since we last called
             answer = self._ask(b"P", key, name, fd)
         if answer < 0:
             raise UnavailableError(f"cannot hold descriptor {name} of {key}: {os.strerror(-answer)}", where=self.path)
@@ -89,8 +85,6 @@ class Holder:
         They are the caller's to close, and close themselves at exec. Raises UnavailableError.
         """
         found: list[tuple[str, int]] = []
-        if self._socket is None and not self._find():
-            return found
         try:
             for _ in range(self._ask(b"T", key)):
                 data, fds = self._receive()
@@ -108,13 +102,11 @@ class Holder:
 
     def drop(self, key: str, name: str = "") -> None:
         """Let go of all of that key, or of those with that name. What is not held is fine. Raises UnavailableError."""
-        if (self._socket is not None or self._find()) and self._ask(b"D", key, name) == 0:
+        if self._ask(b"D", key, name) == 0:
             self.close()  # nobody calls and nothing is held: it ends
 
     def keys(self) -> tuple[str, ...]:
         """All that something is held for. Raises UnavailableError."""
-        if self._socket is None and not self._find():
-            return ()
         count = self._ask(b"L")
         return tuple(dict.fromkeys(self._receive()[0][:-1].decode(errors="surrogateescape") for _ in range(count)))
 
@@ -211,13 +203,19 @@ class Holder:
 
     def _ask(self, letter: bytes, key: str = "", name: str = "", fd: int | None = None) -> int:
         self._take_owed()
-        if self._socket is None and not self._find():  # the last of these answers was that it holds nothing
+        called = self._socket is None
+        if called and not self._find():  # there is none, or the last of these answers was that it holds nothing
             if letter == b"P":
                 self._start()
             else:
                 return 0
-        self._send(letter, key, name, fd)
-        data, _ = self._receive()
+        try:
+            self._send(letter, key, name, fd)
+            data, _ = self._receive()
+        except UnavailableError as exc:
+            if called and letter != b"P" and isinstance(exc.__cause__, ConnectionError):
+                return 0  # it was about to end as we called: it holds nothing
+            raise
         if len(data) != 4:
             self._fail(OSError(0, "it said nothing that we understand"))
         answer: int = struct.unpack("=i", data)[0]
