@@ -230,8 +230,11 @@ def _update(update: Mapping[str, Any], title: str = "Update") -> str:
         if not slot["version"]:
             rows.append((f"Slot {slot['name']}", "empty"))
             continue
-        words = f"{slot['version']}, " + ("blessed" if slot["blessed"] else f"{slot['tries']} tries left")
-        rows.append((f"Slot {slot['name']}", escape(words + (", running" if slot.get("running") else ""))))
+        how = "blessed" if slot["blessed"] else f"on trial, {slot['tries']} tries left"
+        if not slot["blessed"] and not slot.get("priority", 1):
+            how = "given up"
+        here = ", running" if slot.get("running") else ""
+        rows.append((f"Slot {slot['name']}", escape(f"{slot['version']}, {how}{here}")))
     if update.get("denied"):
         rows.append(("Denied", escape(", ".join(map(str, update["denied"])))))
     if update.get("last_check"):

@@ -30,6 +30,11 @@ FAILED: dict[str, Any] = {
     "last_error": "cannot fetch https://u/x: 404", "reason": "cannot fetch https://u/x: 404", "available": None,
 }  # fmt: skip
 
+SLOTS = [
+    {"name": "a", "version": "1.0", "blessed": True, "tries": 2, "priority": 1, "running": True},
+    {"name": "b", "version": "1.5", "blessed": False, "tries": 0, "priority": 0, "running": False},
+]  # fmt: skip
+
 
 def samples() -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     out = Exposition()
@@ -80,14 +85,14 @@ def test_the_page_tells_them_and_nobody_writes_marks_into_it() -> None:
     html = render_picture(
         {
             "ready": True, "reasons": [], "units": [], "findings": [], "absent": {}, "services": [], "store": nothing,
-            "update": HELD, "bundles": [FAILED, {"problem": "cannot ask <b>"}],
+            "update": {**HELD, "slots": SLOTS}, "bundles": [FAILED, {"problem": "cannot ask <b>"}],
             "settings": {"file": "", "problem": ""},
             "node": {"started": 1.0, "pid": 1, "slot": "a", "trial": False, "root": "/", "version": "1", "note": ""},
         }
     )  # fmt: skip
     for part in (
         "<dt>Waits for</dt>", "anna until 2026-11-22T14:00:00Z", "the fair &lt;is&gt; on", "<dt>Next window</dt>",
-        "<h2>Bundle shop</h2>", "failed 3 times in a row: cannot fetch https://u/x: 404", "cannot ask &lt;b&gt;",
+        "1.0, blessed, running", "1.5, given up", "<h2>Bundle shop</h2>", "failed 3 times in a row: cannot fetch https://u/x: 404", "cannot ask &lt;b&gt;",
     ):  # fmt: skip
         assert part in html
     assert "<is>" not in html
