@@ -92,7 +92,8 @@ def test_the_page_tells_them_and_nobody_writes_marks_into_it() -> None:
     )  # fmt: skip
     for part in (
         "<dt>Waits for</dt>", "anna until 2026-11-22T14:00:00Z", "the fair &lt;is&gt; on", "<dt>Next window</dt>",
-        "1.0, blessed, running", "1.5, given up", "<h2>Bundle shop</h2>", "failed 3 times in a row: cannot fetch https://u/x: 404", "cannot ask &lt;b&gt;",
+        "1.0, blessed, running", "1.5, given up",
+        "<h2>Bundle shop</h2>", "failed 3 times in a row: cannot fetch https://u/x: 404", "cannot ask &lt;b&gt;",
     ):  # fmt: skip
         assert part in html
     assert "<is>" not in html
