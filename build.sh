@@ -15,7 +15,7 @@ TO_TEST="busybox-static erofs-utils qemu-system-x86 ovmf systemd clang libclang-
 TO_IMAGE="systemd-boot-efi mtools dosfstools liblz4-1 e2fsprogs e2fsck-static cryptsetup-bin fdisk zstd binutils ca-certificates sbsigntool"
 TO_BENCH="golang-go golang-etcd-server-dev"
 
-SLOW_MINUTES=20 # after that boot and soak tests are skipped, and say so: the whole stays below half an hour
+SLOW_MINUTES=25 # after that boot and soak tests are skipped, and say so: the whole stays below half an hour
 OF_THE_FILE="tests/binary tests/app tests/launcher tests/clients"
 
 # Installs the Debian packages that are missing.
