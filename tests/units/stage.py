@@ -116,6 +116,10 @@ class Stage:
             try:
                 with trio.fail_after(PATIENCE_SECONDS):
                     yield units
+            except trio.TooSlowError:
+                for picture in units.pictures():  # else nobody knows what it waited for
+                    print(picture)
+                raise
             finally:
                 if detach:
                     units.detach()
