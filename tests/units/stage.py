@@ -18,6 +18,15 @@ from appliance.host.processes import Processes
 from appliance.units import Units, UnitsSettings
 
 PATIENCE_SECONDS = 40
+FORKING = """
+import os
+print("lit", flush=True)
+while True:
+    try:
+        os.fork()
+    except OSError:
+        pass
+"""
 SOURCES = Path(__file__).parents[2] / "packaging/launcher"
 PYTHON = sys.executable
 

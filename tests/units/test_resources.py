@@ -19,7 +19,7 @@ from appliance.units.dynamic_users import UIDS, DynamicUsers
 from appliance.units.fences import Fences
 from appliance.units.unit_file import parse_unit
 from units.fence import FENCES, document, fenced
-from units.stage import Stage, spawn_program
+from units.stage import FORKING, Stage, spawn_program
 
 BIG = Kernel(machine="x86_64", is_root=True, landlock_version=0, memory_bytes=1 << 30, tasks_max=20000)
 ALL = Fences(BIG, lambda: controllers.CONTROLLERS, device_of=lambda path: "8:16")
@@ -190,22 +190,11 @@ def test_usage_of_a_cgroup_that_has_the_controllers(tmp_path: Path) -> None:
     assert (used.io_read_bytes, used.io_write_bytes) == (11, 22)
 
 
-BOMB = """
-import os
-print("lit", flush=True)
-while True:
-    try:
-        os.fork()
-    except OSError:
-        pass
-"""
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="a dynamic user takes root")
 async def test_a_fork_bomb_leaves_the_others_ready(stage: Stage) -> None:
     # Where there is no pids controller, tasks_max of a dynamic user holds by its RLIMIT_NPROC.
     stage.python(
-        "bomb", BOMB, service="stop_timeout = '1s'",
+        "bomb", FORKING, service="stop_timeout = '1s'",
         more="[sandbox]\ndynamic_user = true\n[resources]\ntasks_max = 60\n[restart]\npolicy = 'no'",
     )  # fmt: skip
     stage.shell("web", "echo up; exec sleep 1000")

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from units.stage import PYTHON
+from units.stage import FORKING, PYTHON
 
 HOUSE = Path(__file__).parents[2]
 PATIENCE_SECONDS = 120
@@ -45,15 +45,7 @@ threshold = 3
 """
 BOMB = f"""
 [service]
-command = ["{PYTHON}", "-c", '''
-import os
-print("lit", flush=True)
-while True:
-    try:
-        os.fork()
-    except OSError:
-        pass
-''']
+command = ["{PYTHON}", "-c", '''{FORKING}''']
 user = "nobody"
 [resources]
 tasks_max = 100

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from appliance.host.layout import Layout
 from appliance.host.slots import architecture
 from appliance.release import Expiry, KeyRing, create, publish, stage_file, stage_promotion
+from tests.update.listening import listening
 
 LONG = Expiry()
 
@@ -99,60 +99,48 @@ def server(publisher: Publisher) -> Iterator[Server]:
         yield made
 
 
-class serve_directory:
-    """A server for the directory, as a context manager."""
+@contextlib.contextmanager
+def serve_directory(directory: Path) -> Iterator[Server]:
+    """A server for the directory."""
+    server = Server("", directory)
 
-    def __init__(self, directory: Path) -> None:
-        self._server = Server("", directory)
-        server = self._server
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            wanted = self.headers.get("Range", "")
+            server.requests.append((self.path, wanted))
+            if server.redirect and (server.redirect == "/redirect" or not self.path.startswith(server.redirect)):
+                self.send_response(302)
+                self.send_header("Location", server.redirect + self.path)
+                self.send_header("Content-Length", "0")
+                return self.end_headers()
+            file = server.directory / self.path.removeprefix(server.redirect).lstrip("/")
+            data = file.read_bytes() if file.is_file() else b""
+            status = 200 if file.is_file() else 404
+            for ending, lie in server.lies.items():
+                if self.path.endswith(ending):
+                    said = lie(data)
+                    status, data = (said, b"") if isinstance(said, int) else (200, said)
+            start, end = 0, len(data)
+            if wanted and server.ranges and status == 200:
+                first, _, last = wanted.removeprefix("bytes=").partition("-")
+                start, end = int(first), min(end, int(last) + 1 if last else end)
+                status = 206 if start < len(data) else 416
+            self.send_response(status)
+            if status == 206:
+                self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
+            body = data[start:end] if status in (200, 206) else b""
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if server.cut_after is not None and "/targets/" in self.path:
+                self.wfile.write(body[: server.cut_after])
+                self.wfile.flush()
+                self.connection.close()
+                return
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(body)
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                wanted = self.headers.get("Range", "")
-                server.requests.append((self.path, wanted))
-                if server.redirect and (server.redirect == "/redirect" or not self.path.startswith(server.redirect)):
-                    self.send_response(302)
-                    self.send_header("Location", server.redirect + self.path)
-                    self.send_header("Content-Length", "0")
-                    return self.end_headers()
-                file = server.directory / self.path.removeprefix(server.redirect).lstrip("/")
-                data = file.read_bytes() if file.is_file() else b""
-                status = 200 if file.is_file() else 404
-                for ending, lie in server.lies.items():
-                    if self.path.endswith(ending):
-                        said = lie(data)
-                        status, data = (said, b"") if isinstance(said, int) else (200, said)
-                start, end = 0, len(data)
-                if wanted and server.ranges and status == 200:
-                    first, _, last = wanted.removeprefix("bytes=").partition("-")
-                    start, end = int(first), min(end, int(last) + 1 if last else end)
-                    status = 206 if start < len(data) else 416
-                self.send_response(status)
-                if status == 206:
-                    self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
-                body = data[start:end] if status in (200, 206) else b""
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                if server.cut_after is not None and "/targets/" in self.path:
-                    self.wfile.write(body[: server.cut_after])
-                    self.wfile.flush()
-                    self.connection.close()
-                    return
-                with contextlib.suppress(ConnectionError):
-                    self.wfile.write(body)
+        def log_message(self, *_: object) -> None:
+            pass
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.url = f"http://127.0.0.1:{self._http.server_port}"
-
-    def __enter__(self) -> Server:
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02})
-        self._thread.start()
-        return self._server
-
-    def __exit__(self, *_: object) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
+    with listening(Handler) as server.url:
+        yield server

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.update.listening import listening
 
 
 @dataclass
@@ -47,43 +51,34 @@ class Fleet:
         return self.holders.get(group, set())
 
 
-class serve_fleet:
-    """As a context manager."""
+@contextmanager
+def serve_fleet() -> Iterator[Fleet]:
+    """A server of its own."""
+    fleet = Fleet()
 
-    def __init__(self) -> None:
-        fleet = self.fleet = Fleet()
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if fleet.hang is not None and not fleet.grant_and_hang:
+                fleet.hang.wait(60)
+            status, said = fleet.answer(self.path, self.headers, body)
+            if fleet.hang is not None and fleet.grant_and_hang:
+                fleet.hang.wait(60)
+            data = json.dumps(said).encode()
+            try:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+            except OSError:
+                return
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                if fleet.hang is not None and not fleet.grant_and_hang:
-                    fleet.hang.wait(60)
-                status, said = fleet.answer(self.path, self.headers, body)
-                if fleet.hang is not None and fleet.grant_and_hang:
-                    fleet.hang.wait(60)
-                data = json.dumps(said).encode()
-                try:
-                    self.send_response(status)
-                    self.send_header("Content-Length", str(len(data)))
-                    self.end_headers()
-                    self.wfile.write(data)
-                except OSError:
-                    return
+        def log_message(self, *_: object) -> None:
+            pass
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        fleet.url = f"http://127.0.0.1:{self._http.server_port}"
-
-    def __enter__(self) -> Fleet:
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02})
-        self._thread.start()
-        return self.fleet
-
-    def __exit__(self, *_: object) -> None:
-        if self.fleet.hang is not None:
-            self.fleet.hang.set()
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
+    with listening(Handler) as fleet.url:
+        try:
+            yield fleet
+        finally:
+            if fleet.hang is not None:
+                fleet.hang.set()

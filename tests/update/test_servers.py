@@ -9,11 +9,10 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from appliance.errors import UnavailableError
 from appliance.host.layout import Layout
 from appliance.release import KeyRing, rotate
 from tests.update.conftest import Publisher
+from tests.update.listening import listening
 from tests.update.test_sources import path_of, python_server
 from tests.update.test_trust import ask
 
@@ -124,15 +124,8 @@ def stubborn(directory: Path, encoding: str = "gzip") -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{http.server_port}"
-    finally:
-        http.shutdown()
-        thread.join()
-        http.server_close()
+    with listening(Handler) as url:
+        yield url
 
 
 ZIP = "gzip on; gzip_types *; gzip_min_length 1; gzip_proxied any; gzip_vary on;"

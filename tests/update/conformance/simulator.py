@@ -6,11 +6,10 @@ CLIENT-CLI.md): begin with a trusted root; refresh; download a path; what is tru
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib import parse
@@ -33,6 +32,7 @@ from tuf.api.serialization.json import JSONSerializer
 from appliance.errors import ApplianceError
 from appliance.update import Offer, Repository
 from appliance.update.worker import download
+from tests.update.listening import listening
 
 TOP = ("targets", "snapshot", "timestamp")
 UP = ("snapshot", "timestamp")
@@ -153,15 +153,8 @@ def served(simulator: Simulator) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{http.server_port}"
-    finally:
-        http.shutdown()
-        thread.join()
-        http.server_close()
+    with listening(Handler) as url:
+        yield url
 
 
 class Client:
