@@ -47,6 +47,7 @@ class VM:
         self.log = (work / f"{name}.serial.log").open("ab")
         self._position = 0
         self._changed = threading.Condition()
+        self._switch = threading.Lock()  # nobody cuts the power of a QEMU that is half started: it would never be off
         self._process: subprocess.Popen[bytes] | None = None
         self._sockets: list[socket.socket] = []
         self._answers: dict[int, dict[str, Any]] = {}
@@ -169,8 +170,9 @@ class VM:
     def cut_power(self) -> None:
         """At once; what the guest had not flushed is for the test to decide (crash.py)."""
         self._cut = True
-        assert self._process is not None
-        self._process.kill()
+        with self._switch:
+            assert self._process is not None
+            self._process.kill()
         self.wait_off()
 
     def put_away(self) -> None:
@@ -234,13 +236,16 @@ class VM:
         for one in (qmp, *self._sockets):
             with contextlib.suppress(OSError):
                 one.close()
-        if _is_restart(last) and not self._cut:
-            self._launch()
-            if self._cut:  # meanwhile
-                self._process.kill()
-        else:
-            self._off = True
-            self._add(GONE)
+        on = False
+        try:
+            with self._switch:
+                if _is_restart(last) and not self._cut:
+                    self._launch()
+                    on = True
+        finally:
+            if not on:
+                self._off = True
+                self._add(GONE)
 
 
 def _line_of(qmp: Any) -> bytes:
