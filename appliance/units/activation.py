@@ -14,6 +14,7 @@ from appliance.host import clock, listening, users
 from appliance.host.holder import Holder
 from appliance.host.listening import Call, Endpoint
 from appliance.host.poller import Poller
+from appliance.units.calling import CallUnit
 from appliance.units.pictures import TriggerPicture
 from appliance.units.timers import is_busy
 from appliance.units.trigger_sections import SocketSection
@@ -29,7 +30,7 @@ class SocketGround:
 
     poller: Poller
     holder: Holder
-    call: Callable[[str, str], None]
+    call: CallUnit
     is_called: Callable[[str], bool]  # whether that worked
     connect: Callable[[str, Call], bool]  # a unit for that connection; False: it could not be made
     connections: Callable[[str], tuple[int, dict[str, int]]]  # of that target: how many, and from where

@@ -7,6 +7,7 @@ says which phase follows, and ``enter`` begins it.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Protocol
 
 from appliance.errors import ApplianceError
@@ -50,6 +51,7 @@ class Owner(Protocol):
     unit: Unit
     fd_store: FdStore
     status_text: str
+    told: Mapping[str, str]
 
     def on_phase(self, phase: Phase, reason: str) -> None: ...  # noqa: D102
     def on_end(self) -> None: ...  # noqa: D102

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from appliance.errors import ApplianceError, CorruptError, UnavailableError
+from appliance.units.calling import NOTHING
 from appliance.units.decisions import why_not
 from appliance.units.lifecycle import State
 from appliance.units.register import Register
@@ -43,14 +44,17 @@ class Operations:
         register = self._register
         return plan(verb, [register.resolve(name).name for name in names], register.graph, register.runners)
 
-    def call(self, name: str, reason: str) -> None:
+    def call(self, name: str, reason: str, told: Mapping[str, str] = NOTHING) -> None:
         """As a start, without waiting for anything. What goes wrong is said as a trouble."""
         register = self._register
         if not register.is_serving:
             return
         try:
             runner = register.resolve(name)
-            changed = self._apply(plan("start", [runner.name], register.graph, register.runners), reason)
+            done = plan("start", [runner.name], register.graph, register.runners)
+            changed = self._apply(done, reason)
+            if runner.name in done.units("start"):
+                runner.told = told
         except ApplianceError as exc:
             register.trouble(name, exc.message)
             return
@@ -73,7 +77,7 @@ class Operations:
             if name in down:
                 it.standing.restarting, it.failures = True, 0
             elif name in up:
-                it.standing.came_up = False
+                it.standing.came_up, it.told = False, NOTHING
                 it.try_again(reason)
         if transaction.verb == "stop":
             for name in transaction.names:

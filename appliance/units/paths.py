@@ -25,6 +25,7 @@ from appliance.host.inotify import (
     Inotify,
     Watch,
 )
+from appliance.units.calling import CallUnit, told_by_path
 from appliance.units.path_memory import PathMemory
 from appliance.units.pictures import TriggerPicture
 from appliance.units.timers import is_busy
@@ -43,7 +44,7 @@ class PathGround:
 
     inotify: Inotify
     memory: PathMemory
-    call: Callable[[str, str], None]
+    call: CallUnit
     trouble: Callable[[str, str], None]
 
 
@@ -238,7 +239,9 @@ class Paths:
         self._busy = True
         self._last = clock.wall_seconds()
         self._remember()
-        self.ground.call(self.target, f"{condition.kind} {condition.path}")
+        found = file_marks.matching(condition.path) if condition.kind == "path_exists_glob" else ()
+        told = told_by_path(self.name, found[0] if found else condition.path)
+        self.ground.call(self.target, f"{condition.kind} {condition.path}", told)
 
     def _remember(self) -> None:
         marks = {one.path: one.mark for one in self._conditions if not one.is_level}

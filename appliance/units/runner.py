@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import functools
 from collections import deque
+from collections.abc import Mapping
 
 import trio
 
 from appliance.errors import ApplianceError, InputError
 from appliance.host import clock, entropy
 from appliance.units.alarms import Alarm
+from appliance.units.calling import NOTHING
 from appliance.units.credentials import credentials_directory, remove_credentials
 from appliance.units.decisions import Standing
 from appliance.units.directories import remove_private, remove_runtime_directories
@@ -54,6 +56,7 @@ class Runner:
         self.last_exit = ""
         self.result = Result.SUCCESS
         self.status_text = ""
+        self.told: Mapping[str, str] = NOTHING  # variables of whoever called for this start
         self.error_number = 0  # what it said itself (ERRNO=)
         self.health: bool | None = None
         self.health_reason = ""
@@ -101,7 +104,7 @@ class Runner:
         elif after in (State.BACKOFF, State.FAILED):
             self.standing.tried = True
         elif after is State.STOPPED:
-            self.standing.tried = False
+            self.standing.tried, self.told = False, NOTHING
             self.failures = self.restarts = 0
         if after in _DOWN and (self.life is None or self.life.phase is Phase.END):
             self._put_away()

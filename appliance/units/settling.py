@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import trio
 
 from appliance.host import files
 from appliance.host.conditions import holds
+from appliance.systemd import kind_of
+from appliance.units.calling import CallUnit, told_by_end
 from appliance.units.conditions import unmet
 from appliance.units.decisions import Decision, comes_back, decide, is_wanted, why_not
 from appliance.units.lifecycle import State
@@ -24,7 +26,7 @@ class Settling:
     """Told of what turned, it looks again at everything whose fate hangs on that."""
 
     def __init__(
-        self, register: Register, *, watch: Callable[[Runner], None], call: Callable[[str, str], None]
+        self, register: Register, *, watch: Callable[[Runner], None], call: CallUnit
     ) -> None:
         self._register = register
         self._watch = watch
@@ -172,7 +174,12 @@ class Settling:
             return
         if runner.state is State.FAILED:
             for other in graph.on_failure.get(name, ()):
-                self._call(other, f"{name} failed")
+                self._call(other, f"{name} failed", _told_of(runner))
         elif before == State.STOPPING.value and not runner.standing.restarting:
             for other in graph.on_success.get(name, ()):
-                self._call(other, f"{name} is done")
+                self._call(other, f"{name} is done", _told_of(runner))
+
+
+def _told_of(runner: Runner) -> Mapping[str, str]:
+    name = runner.name if kind_of(runner.name) else f"{runner.name}.service"
+    return told_by_end(name, runner.invocation, runner.result, runner.last)

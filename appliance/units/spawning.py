@@ -63,7 +63,7 @@ class Spawning:
         if secrets := credentials_directory(life.service, unit.name, ground.below):
             more = {"CREDENTIALS_DIRECTORY": secrets, **more}
         return command_of(
-            life.service, line, told={"INVOCATION_ID": life.invocation, **more},
+            life.service, line, told={**life.owner.told, "INVOCATION_ID": life.invocation, **more},
             cgroup=life.group.path if life.group is not None else None, below=ground.below,
             options=ground.spawn_words(unit.document, ground.private_directory(unit)),
         )  # fmt: skip

@@ -18,6 +18,7 @@ from appliance.errors import ApplianceError
 from appliance.host import clock, entropy
 from appliance.units.alarms import Alarm, Alarms
 from appliance.units.calendar import earliest_after
+from appliance.units.calling import CallUnit, told_by_timer
 from appliance.units.pictures import TriggerPicture
 from appliance.units.timer_memory import Memory, TimerFiles
 from appliance.units.trigger_sections import TimerSection, words
@@ -148,7 +149,8 @@ class Timer:
         self._asked = True
         self._draw()
         self._save()
-        self._timers.call(self.target, f"timer {self.name}" if self.name != self.target else "its timer")
+        reason = f"timer {self.name}" if self.name != self.target else "its timer"
+        self._timers.call(self.target, reason, told_by_timer(self.name, wall, running))
         if not self._timers.is_called(self.target):  # it cannot be, as was said: the next time counts
             self._answered()
         self._plan()
@@ -225,7 +227,7 @@ class Timers:
         *,
         clocks: Clocks,
         files: TimerFiles,
-        call: Callable[[str, str], None],
+        call: CallUnit,
         is_called: Callable[[str], bool],
         trouble: Callable[[str, str], None],
         host: str = "",

@@ -13,6 +13,7 @@ from appliance.errors import ApplianceError
 from appliance.host.holder import Holder
 from appliance.host.inotify import Inotify
 from appliance.units.activation import SocketGround, Sockets
+from appliance.units.calling import CallUnit
 from appliance.units.connections import Connections
 from appliance.units.path_memory import PathMemory
 from appliance.units.paths import PathGround, Paths
@@ -49,7 +50,7 @@ class Triggers:
         register: Register,
         clocks: Clocks,
         *,
-        call: Callable[[str, str], None],
+        call: CallUnit,
         mark: Callable[[tuple[str, ...]], None],
         host: str = "",
     ) -> None:

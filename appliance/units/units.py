@@ -21,6 +21,7 @@ from appliance.host.wallclock import WallClock
 from appliance.schema import Finding
 from appliance.units.administration import Administration
 from appliance.units.alarms import Alarms
+from appliance.units.calling import NOTHING
 from appliance.units.decisions import is_asked, why_not
 from appliance.units.drawing import near, to_dot, to_svg
 from appliance.units.dynamic_users import DynamicUsers
@@ -302,9 +303,9 @@ class Units:
 
     # -- asking -----------------------------------------------------------------------------------------------------
 
-    def call(self, name: str, reason: str) -> None:
+    def call(self, name: str, reason: str, told: Mapping[str, str] = NOTHING) -> None:
         """A trigger wants that unit up, and what it pulls in. Returns at once; trouble is told as a problem."""
-        self._operations.call(name, reason)
+        self._operations.call(name, reason, told)
 
     async def start(self, name: str, *, wait: bool = True) -> UnitPicture:
         """And what it requires and wants; returns once it is ready. Raises UnavailableError when that fails."""

@@ -93,7 +93,7 @@ class World:
             host="host",
         )
 
-    def _call(self, name: str, reason: str) -> None:
+    def _call(self, name: str, reason: str, told: object = None) -> None:
         self.calls.append((name, self.clock()))
         if not self.dead and not self.refuses:
             self.nursery.start_soon(self._live, name)
