@@ -26,7 +26,8 @@ async def said(path: Path) -> str:
 
 
 async def test_07_and_63_what_was_called_is_told_by_whom(stage: Stage, tmp_path: Path) -> None:
-    tell = f"/bin/sh -c 'env | grep -E \"TRIGGER|MONITOR\" | sort > {tmp_path}/%p.x; echo >> {tmp_path}/%p.x; mv {tmp_path}/%p.x {tmp_path}/%p'"
+    x, done = f"{tmp_path}/%p.x", f"{tmp_path}/%p"
+    tell = f"/bin/sh -c 'env | grep -E \"TRIGGER|MONITOR\" | sort > {x}; echo >> {x}; mv {x} {done}'"
     write(
         stage,
         my_service=f"[Service]\nType=oneshot\nExecStartPre={tell}\nExecStart=/bin/true\n",
