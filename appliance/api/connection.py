@@ -18,6 +18,7 @@ from appliance.api.peer import Gone, Peer
 from appliance.api.router import Answer, Caller, Reply, Request, Route, Router, Stream, WrongMethod
 from appliance.api.wire import dumps, error_body
 from appliance.errors import ApplianceError, UnavailableError
+from appliance.host import clock
 from appliance.supervisor import Bug, contain, describe
 from appliance.telling import tell_fault
 
@@ -200,7 +201,8 @@ class Connection:
     def _response(self, status: int, content_type: str, headers: tuple[tuple[str, str], ...]) -> h11.Response:
         named = {name.lower() for name, _ in headers}
         fixed = [pair for pair in (*SECURITY, NO_CONTENT_POLICY) if pair[0].lower() not in named]
-        lines = [("Content-Type", content_type), *headers, *fixed]
+        date = ("Date", clock.http_date(clock.wall_seconds()))  # RFC 9110, 6.6.1: whoever has a clock must
+        lines = [date, ("Content-Type", content_type), *headers, *fixed]
         unread = self._http.their_state in (h11.IDLE, h11.SEND_BODY, h11.ERROR, h11.CLOSED)
         if unread or self._host.draining:
             lines.append(("Connection", "close"))

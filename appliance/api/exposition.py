@@ -1,4 +1,4 @@
-"""Prometheus text (exposition format 0.0.4): a pure writer."""
+"""Prometheus text (exposition format 0.0.4) and OpenMetrics 1.0: a pure writer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OPEN_METRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 Labels = tuple[tuple[str, str], ...]
 
 
@@ -32,7 +33,7 @@ class Exposition:
         self._families: dict[str, Family] = {}
 
     def gauge(self, name: str, text: str) -> Family:
-        """What goes up and down."""
+        """What goes up and down; what only says something by its labels has a name that ends in _info."""
         return self._families.setdefault(name, Family(name, "gauge", text))
 
     def counter(self, name: str, text: str) -> Family:
@@ -41,16 +42,49 @@ class Exposition:
 
     def text(self) -> bytes:
         """The page that Prometheus reads."""
-        return "".join(_lines(self._families.values())).encode()
+        return "".join(
+            f"# HELP {one.name} {_escape(one.text)}\n# TYPE {one.name} {one.kind}\n{_samples(one)}"
+            for one in self._filled()
+        ).encode()
+
+    def open_metrics(self) -> bytes:
+        """The same as OpenMetrics: a family has the name without what its kind puts behind it."""
+        pages = []
+        for one in self._filled():
+            name, kind = one.name.removesuffix("_total"), one.kind
+            if kind == "gauge" and name.endswith("_info"):
+                name, kind = name.removesuffix("_info"), "info"
+            pages.append(f"# TYPE {name} {kind}\n# HELP {name} {_escape(one.text, quote=True)}\n{_samples(one)}")
+        return "".join([*pages, "# EOF\n"]).encode()
+
+    def _filled(self) -> Iterable[Family]:
+        return (family for family in self._families.values() if family.samples)
 
 
-def _lines(families: Iterable[Family]) -> Iterable[str]:
-    for family in families:
-        if family.samples:
-            yield f"# HELP {family.name} {_escape(family.text)}\n# TYPE {family.name} {family.kind}\n"
-            for labels, value in family.samples:
-                inner = ",".join(f'{name}="{_escape(text, quote=True)}"' for name, text in labels)
-                yield f"{family.name}{{{inner}}} {_number(value)}\n" if inner else f"{family.name} {_number(value)}\n"
+def wants_open_metrics(accept: str) -> bool:
+    """Whether who asks likes OpenMetrics 1.0 at least as much as plain text (RFC 9110, 12.5.1)."""
+    weights = {"application/openmetrics-text": 0.0, "text/plain": 0.0}
+    for part in accept.lower().split(","):
+        kind, *words = (word.strip() for word in part.split(";"))
+        said = dict(word.partition("=")[::2] for word in words)
+        if kind in weights and said.get("version", "1.0.0") in ("1.0.0", "0.0.4"):
+            weights[kind] = max(weights[kind], _weight(said.get("q", "1")))
+    return 0 < weights["application/openmetrics-text"] >= weights["text/plain"]
+
+
+def _weight(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def _samples(family: Family) -> str:
+    lines = []
+    for labels, value in family.samples:
+        inner = ",".join(f'{name}="{_escape(text, quote=True)}"' for name, text in labels)
+        lines.append(f"{family.name}{{{inner}}} {_number(value)}\n" if inner else f"{family.name} {_number(value)}\n")
+    return "".join(lines)
 
 
 def _escape(text: str, *, quote: bool = False) -> str:

@@ -56,6 +56,7 @@ def log_routes(subjects: Subjects) -> tuple[Route, ...]:
             "were written when application/octet-stream is",
             schema=LogLine,
             content_type=NDJSON,
+            more_types=("text/plain", RAW),
             parameters=(Parameter("name", "The unit"), *_PARAMETERS),
         ),
         Route(
@@ -66,6 +67,7 @@ def log_routes(subjects: Subjects) -> tuple[Route, ...]:
             answer="As the logs of one unit",
             schema=LogLine,
             content_type=NDJSON,
+            more_types=("text/plain", RAW),
             parameters=(
                 Parameter("units", "Only these, with commas between; * and ? stand for anything"),
                 *_PARAMETERS,

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from appliance.api.exposition import CONTENT_TYPE, Exposition
+from appliance.api.exposition import CONTENT_TYPE, OPEN_METRICS_TYPE, Exposition, wants_open_metrics
 from appliance.api.update_metrics import write_update
 
-__all__ = ["CONTENT_TYPE", "Exposition", "write_process", "write_requests", "write_status", "write_usage"]
+__all__ = [
+    "CONTENT_TYPE", "OPEN_METRICS_TYPE", "Exposition", "wants_open_metrics", "write_process", "write_requests",
+    "write_status", "write_usage",
+]  # fmt: skip
 
 SERVICE_STATES = ("waiting", "starting", "ready", "stopping", "backoff", "stopped", "failed")
 
@@ -91,6 +94,11 @@ def write_usage(out: Exposition, usages: Mapping[str, Any]) -> None:
         out.counter("appliance_unit_io_write_bytes_total", "Written to disks since its start.").add(
             one.io_write_bytes, unit=unit
         )
+        for way, key in (("Received by", "in"), ("Sent by", "out")):
+            for what in ("bytes", "packets"):
+                out.counter(
+                    f"appliance_unit_ip_{key}_{what}_total", f"{way} the unit over IP since its start, in {what}."
+                ).add(getattr(one, f"ip_{key}_{what}"), unit=unit)
 
 
 def write_process(out: Exposition, usage: Mapping[str, float]) -> None:

@@ -73,14 +73,14 @@ def document(routes: Iterable[Route], version: str) -> dict[str, Any]:
 
 def _operation(route: Route, components: dict[str, Any]) -> dict[str, Any]:
     schema = {} if route.schema is None else schema_of(route.schema, components)
-    content = {route.content_type: {"schema": schema}}
+    content = {route.content_type: {"schema": schema}, **{kind: {} for kind in route.more_types}}
     operation: dict[str, Any] = {
         "operationId": _operation_id(route),
         "summary": route.summary,
         "tags": ["read" if route.reads else "act"],
         "x-control-socket-only": route.control,
         "responses": {
-            "200": {"description": route.answer, "content": content},
+            str(route.status): {"description": route.answer, "content": content},
             **{str(status): {"description": text} for status, text in route.statuses.items()},
             "default": {"$ref": "#/components/responses/Error"},
         },

@@ -49,11 +49,17 @@ class Peer:
                     if isinstance(event, h11.Request):
                         if event.http_version not in (b"1.0", b"1.1"):
                             raise Refusal(505, "cannot read the request: this is an HTTP/1.1 server")
+                        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in event.headers}:
+                            # RFC 9112, 6.1: a proxy may have counted otherwise, and smuggled in a second request
+                            raise Refusal(400, "cannot read the request: it has Content-Length and Transfer-Encoding")
                         return event
                     if event is not h11.NEED_DATA:
                         return None
                     data = await self._stream.receive_some(READ_SIZE)
                     if data and self._idle is not None:
+                        data = data.lstrip(b"\r\n")  # RFC 9112, 2.2: some send an empty line after a body
+                        if not data:
+                            continue
                         self._idle = None
                         scope.deadline = trio.current_time() + self._limits.head_seconds
                     self.http.receive_data(data)
@@ -91,6 +97,9 @@ class Peer:
         try:
             return self.http.next_event()
         except h11.RemoteProtocolError as exc:
+            if exc.error_status_hint == 431:
+                size_max = self._limits.head_bytes_max
+                raise Refusal(431, f"cannot read the request: its head is larger than {size_max} bytes") from None
             raise Refusal(exc.error_status_hint, f"cannot read the request: {exc}") from None
 
     async def until_hung_up(self) -> None:

@@ -16,6 +16,12 @@ HEX = frozenset(b"0123456789abcdefABCDEF")
 TARGET_MAX = 8192
 
 
+class TargetTooLong(InputError):
+    """RFC 9110, 15.5.15."""
+
+    http_status = 414
+
+
 @dataclass(frozen=True)
 class Caller:
     """Who asks, as far as the door knows. ``reads`` and ``writes`` are what this door lets them do."""
@@ -109,6 +115,8 @@ class Route:
     answer: str  # what comes back, in words
     schema: Any = None  # a dataclass, a list of one (``list[X]``), or a JSON Schema
     content_type: str = "application/json"
+    more_types: tuple[str, ...] = ()  # what else may come, when it is asked for
+    status: int = 200  # of a good answer
     reads: bool = True
     control: bool = False
     public: bool = False  # needs no token
@@ -187,8 +195,10 @@ def split_target_untrusted(target: bytes) -> tuple[bytes, dict[str, str]]:
     """Path (still encoded) and query of an origin-form or absolute-form target (RFC 9112, 3.2). Raises InputError."""
     if target[:7].lower() == b"http://":  # a server must take it; whom it names is the Host header's business
         target = b"/" + target[7:].partition(b"/")[2]
-    if not target.startswith(b"/") or len(target) > TARGET_MAX:
-        raise InputError("cannot read the request target: it must begin with / and be at most 8192 bytes")
+    if len(target) > TARGET_MAX:
+        raise TargetTooLong(f"cannot read the request target: it is longer than {TARGET_MAX} bytes")
+    if not target.startswith(b"/"):
+        raise InputError("cannot read the request target: it must begin with /")
     path, _, query_bytes = target.partition(b"#")[0].partition(b"?")
     query: dict[str, str] = {}
     for pair in query_bytes.split(b"&"):

@@ -96,6 +96,8 @@ def status_routes(subjects: Subjects, requests: Requests) -> tuple[Route, ...]:
         usage = {**own_usage(), "start_seconds": subjects.node().started}
         metrics.write_process(out, usage)
         metrics.write_requests(out, requests)
+        if metrics.wants_open_metrics(request.headers.get("accept", "")):
+            return Answer(out.open_metrics(), metrics.OPEN_METRICS_TYPE)
         return Answer(out.text(), metrics.CONTENT_TYPE)
 
     async def reload(request: Request) -> Reply:
@@ -128,11 +130,12 @@ def status_routes(subjects: Subjects, requests: Requests) -> tuple[Route, ...]:
             pattern=f"/v1/{how}",
             handler=ending(how),
             summary=f"Stop units and services in order, then {words} the machine; our own OS image only",
-            answer="The end follows",
+            answer="The stop has begun",
             schema={"type": "object"},
+            status=202,
             reads=False,
             control=True,
-            statuses={202: "The stop has begun", 409: "Another init runs this host"},
+            statuses={409: "Another init runs this host"},
         )
         for how, words in (("reboot", "restart"), ("poweroff", "switch off"))
     )
@@ -161,8 +164,9 @@ def status_routes(subjects: Subjects, requests: Requests) -> tuple[Route, ...]:
             pattern="/metrics",
             handler=metrics_page,
             summary="Metrics for Prometheus",
-            answer="Prometheus text format",
+            answer="Prometheus text format; OpenMetrics when that is preferred",
             content_type="text/plain",
+            more_types=("application/openmetrics-text",),
         ),
         Route(
             method="GET",
@@ -207,10 +211,10 @@ def status_routes(subjects: Subjects, requests: Requests) -> tuple[Route, ...]:
             pattern="/v1/shutdown",
             handler=shutdown,
             summary="Stop units and services in order, then end the process",
-            answer="Always empty of content: the stop follows",
+            answer="The stop has begun",
             schema={"type": "object"},
+            status=202,
             reads=False,
             control=True,
-            statuses={202: "The stop has begun"},
         ),
     )

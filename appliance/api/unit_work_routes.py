@@ -119,6 +119,7 @@ def unit_work_routes(subjects: Subjects) -> tuple[Route, ...]:
             summary="Run a command as a transient unit",
             answer='A JSON object per line: {"unit"}, then {"time", "text"} of its output, at last {"ended"}',
             content_type="application/x-ndjson",
+            more_types=("application/json",),
             schema={"type": "object"},
             body={
                 "type": "object",
@@ -139,6 +140,7 @@ def unit_work_routes(subjects: Subjects) -> tuple[Route, ...]:
             summary="How units are tied to each other",
             answer="DOT for Graphviz; a picture with format=svg",
             content_type="text/vnd.graphviz",
+            more_types=("image/svg+xml",),
             parameters=(
                 Parameter("names", "Only these, with commas between, and what they are tied to"),
                 Parameter("format", "dot (default) or svg"),

@@ -44,6 +44,11 @@ def timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def http_date(seconds: float) -> str:
+    """As a Date header says it (RFC 9110, 5.6.7)."""
+    return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(seconds))
+
+
 def sleep(seconds: float) -> None:
     """Block this thread: for short-lived children, never for the daemon."""
     time.sleep(seconds)

@@ -104,6 +104,21 @@ async def all_of(stream: trio.SocketStream) -> bytes:
     return answer
 
 
+async def read_one(stream: trio.SocketStream) -> bytes:
+    """One answer with a length."""
+    answer = b""
+    with trio.fail_after(GENEROUS):
+        while b"\r\n\r\n" not in answer:
+            piece = await stream.receive_some(65536)
+            assert piece, answer
+            answer += piece
+        head, _, body = answer.partition(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        while len(body) < length:
+            body += await stream.receive_some(65536)
+    return head + b"\r\n\r\n" + body
+
+
 Serve = Callable[..., Any]
 
 
