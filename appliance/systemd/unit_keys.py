@@ -16,7 +16,10 @@ _RELATIONS = {
     "Requires": "requires", "RequiresOverridable": "requires", "Requisite": "requisite",
     "RequisiteOverridable": "requisite", "Wants": "wants", "BindsTo": "binds_to", "BindTo": "binds_to",
     "PartOf": "part_of", "Upholds": "upholds", "Conflicts": "conflicts", "After": "after", "Before": "before",
-    "OnFailure": "on_failure", "OnSuccess": "on_success",
+    "OnFailure": "on_failure", "OnSuccess": "on_success", "PropagatesStopTo": "propagates_stop_to",
+    "StopPropagatedFrom": "stop_propagated_from", "PropagatesReloadTo": "propagates_reload_to",
+    "PropagateReloadTo": "propagates_reload_to", "ReloadPropagatedFrom": "reload_propagated_from",
+    "PropagateReloadFrom": "reload_propagated_from",
 }  # fmt: skip
 _CONDITIONS = {
     "PathExists": "path_exists", "PathExistsGlob": "path_exists_glob", "PathIsDirectory": "path_is_directory",
@@ -33,13 +36,19 @@ _OTHER_CONDITIONS = (
 )  # fmt: skip
 _INSTALL = {"WantedBy": "wanted_by", "RequiredBy": "required_by", "UpheldBy": "upheld_by"}
 _NO_EQUAL = (
-    "AllowIsolate", "CollectMode", "FailureAction", "FailureActionExitStatus", "IgnoreOnIsolate",
+    "CollectMode", "FailureAction", "FailureActionExitStatus",
     "JobRunningTimeoutSec", "JobTimeoutAction", "JobTimeoutRebootArgument", "JobTimeoutSec", "JoinsNamespaceOf",
-    "OnFailureIsolate", "OnFailureJobMode", "OnSuccessJobMode", "PropagatesReloadTo", "PropagatesStopTo",
-    "PropagateReloadFrom", "PropagateReloadTo", "RebootArgument", "RefuseManualStart", "RefuseManualStop",
-    "ReloadPropagatedFrom", "RequiresMountsFor", "StartLimitAction", "StopPropagatedFrom", "StopWhenUnneeded",
-    "SuccessAction", "SuccessActionExitStatus", "SurviveFinalKillSignal", "WantsMountsFor", "DebugInvocation",
+    "RebootArgument", "StartLimitAction",
+    "SuccessAction", "SuccessActionExitStatus", "SurviveFinalKillSignal", "DebugInvocation",
 )  # fmt: skip
+_NO_MATTER = (  # nothing is isolated here, jobs have no modes, and what is mounted is so before units start
+    "AllowIsolate", "IgnoreOnIsolate", "OnFailureIsolate", "OnFailureJobMode", "OnSuccessJobMode",
+    "RequiresMountsFor", "WantsMountsFor",
+)  # fmt: skip
+_FLAGS = {
+    "RefuseManualStart": "refuse_manual_start", "RefuseManualStop": "refuse_manual_stop",
+    "StopWhenUnneeded": "stop_when_unneeded",
+}  # fmt: skip
 
 
 def _unit_names(draft: Draft, at: Assignment, key: str) -> list[str]:
@@ -154,6 +163,8 @@ START_LIMIT: Handlers = {
 def _unit() -> dict[str, Handler]:
     keys: dict[str, Handler] = {name: _relation(key) for name, key in _RELATIONS.items()}
     keys |= {name: no_equal() for name in _NO_EQUAL}
+    keys |= dict.fromkeys(_NO_MATTER, note)
+    keys |= {name: into("unit", key, boolean) for name, key in _FLAGS.items()}
     for kind, table in (("Condition", "unit.conditions"), ("Assert", "unit.asserts")):
         for name, key in (*_CONDITIONS.items(), *((one, "") for one in _OTHER_CONDITIONS)):
             keys[kind + name] = _condition(kind + name, key, table)

@@ -57,9 +57,18 @@ def is_asked(name: str, graph: Graph, units: Standings) -> bool:
     standing = units[name].standing
     if standing.skipped or standing.per_connection:
         return False
+    if name in graph.needed_by and standing.state.is_up:  # systemd: StopWhenUnneeded=
+        return any(_needs(units[other].standing) for other in graph.needed_by[name])
     if not standing.on_demand or standing.called:
         return True
     return any(units[other].standing.state.is_up for other in graph.upheld_by.get(name, ()))
+
+
+def _needs(standing: Standing) -> bool:
+    """Whether that one keeps up what it needs, or will soon."""
+    if standing.state is State.EXITED:
+        return standing.lasts
+    return standing.state not in (State.STOPPED, State.FAILED)
 
 
 def why_not(name: str, graph: Graph, units: Standings) -> str:

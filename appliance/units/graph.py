@@ -29,6 +29,10 @@ class Graph:
     followers: Edges  # those that come after it
     parts: Edges  # part_of, turned round
     upheld_by: Edges
+    stops: Edges  # those that go down with it, however it ended: propagates_stop_to, and stop_propagated_from turned
+    reloads: Edges  # those that are asked to read their configuration anew with it
+    needed_by: Edges  # of those that are there only while somebody needs them: who might
+    to_look_at: Edges  # whom else to look at when that one turned
     on_failure: Edges
     on_success: Edges
     refused: Mapping[str, str]  # units that can never start, and why
@@ -36,7 +40,7 @@ class Graph:
 
     def neighbours(self, name: str) -> Iterator[str]:
         """Units whose next step may depend on this one's state."""
-        for edges in (self.after, self.followers, self.requires, self.required_by, self.conflicts):
+        for edges in (self.after, self.followers, self.requires, self.required_by, self.conflicts, self.to_look_at):
             yield from edges.get(name, ())
 
     def dependants(self, names: Iterable[str]) -> tuple[str, ...]:
@@ -121,6 +125,9 @@ def build_graph(
         if torn is not None:
             refused[name] = f"it needs {torn[0]} and {torn[1]}, which conflict"
             keys[name] = "unit.conflicts" if name in torn and sections[name].conflicts else "unit.requires"
+    needs = turned(edges(*NEEDS, "wants", "upholds"))
+    needed_by = {name: needs.get(name, ()) for name, section in sections.items() if section.stop_when_unneeded}
+    upheld_by = turned(upholds)
     return Graph(
         names=names,
         requires=requires,
@@ -133,7 +140,11 @@ def build_graph(
         required_by=turned(requires),
         followers=turned(ordered),
         parts=turned(part_of),
-        upheld_by=turned(upholds),
+        upheld_by=upheld_by,
+        stops=_joined(edges("propagates_stop_to"), turned(edges("stop_propagated_from"))),
+        reloads=_joined(edges("propagates_reload_to"), turned(edges("reload_propagated_from"))),
+        needed_by=needed_by,
+        to_look_at=_joined(upholds, turned(needed_by)),
         on_failure=edges("on_failure"),
         on_success=edges("on_success"),
         refused=refused,
@@ -199,6 +210,10 @@ def turned(edges: Edges) -> Edges:
     return {name: tuple(others) for name, others in found.items()}
 
 
+def _joined(some: Edges, others: Edges) -> Edges:
+    return {name: tuple(dict.fromkeys((*some.get(name, ()), *others.get(name, ())))) for name in {**some, **others}}
+
+
 def _both_ways(edges: Edges) -> Edges:
     back = turned(edges)
-    return {name: tuple(dict.fromkeys((*edges.get(name, ()), *back.get(name, ())))) for name in {**edges, **back}}
+    return _joined(edges, back)

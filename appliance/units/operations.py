@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from appliance.errors import ApplianceError, CorruptError, UnavailableError
+from appliance.errors import ApplianceError, ConflictError, CorruptError, UnavailableError
 from appliance.units.calling import NOTHING
 from appliance.units.decisions import why_not
+from appliance.units.graph import closure
 from appliance.units.lifecycle import State
 from appliance.units.register import Register
 from appliance.units.runner import Runner
@@ -14,6 +15,7 @@ from appliance.units.settling import Settling
 from appliance.units.transaction import Transaction, Verb, plan, rivals_of
 
 STOPPED = b"stopped"
+WITH = "is stopped with"  # as a transaction says it
 _DONE = {"start": "started", "stop": "stopped", "restart": "restarted"}
 
 
@@ -31,6 +33,7 @@ class Operations:
         """
         register = self._register
         runners = list(dict.fromkeys(register.resolve(name) for name in names))
+        self._refuse(verb, runners)
         done = plan(verb, [runner.name for runner in runners], register.graph, register.runners)
         await self._remember(self._apply(done, reason or f"{_DONE[verb]} by hand"))
         if wait:
@@ -38,6 +41,14 @@ class Operations:
             if faults:
                 raise UnavailableError("; ".join(faults), where=runners[0].unit.file)
         return done
+
+    def _refuse(self, verb: Verb, runners: Iterable[Runner]) -> None:
+        for runner in runners:
+            section = runner.unit.document.unit
+            if section.refuse_manual_start and verb != "stop":
+                raise ConflictError(f"cannot {verb} {runner.name}: its file says unit.refuse_manual_start")
+            if section.refuse_manual_stop and verb != "start":
+                raise ConflictError(f"cannot {verb} {runner.name}: its file says unit.refuse_manual_stop")
 
     def plan(self, verb: Verb, names: Sequence[str]) -> Transaction:
         """What ``run`` would do now. Raises as it does."""
@@ -89,6 +100,8 @@ class Operations:
             whole = next((one for one in graph.part_of.get(name, ()) if one in down or one in transaction.names), "")
             if whole and name not in up and name not in transaction.names:
                 runners[name].standing.held = f"it is part of {whole}, which is stopped"
+            elif name not in up and name not in transaction.names and transaction.why(name, "stop").startswith(WITH):
+                runners[name].standing.held = f"it {transaction.why(name, 'stop')}"
         self._mark((*transaction.names, *down, *up, *transaction.unchanged))  # names: their triggers, if nothing else
         return tuple(changed)
 
@@ -112,6 +125,15 @@ class Operations:
         if standing.restarting or standing.state in (State.WAITING, State.STARTING, State.STOPPING):
             return False
         return standing.state is not State.STOPPED or not self._settle().is_wanted(runner.name)
+
+    def reload(self, runner: Runner, reason: str) -> None:
+        """Ask it to read its configuration again, and with it whoever that is propagated to. As ``Runner.reload``."""
+        register = self._register
+        runner.reload(reason)
+        for name in closure((runner.name,), (register.graph.reloads,)):
+            other = register.runners[name]
+            if other.can_reload:
+                other.reload(f"reloaded with {runner.name}")
 
     def reset_failed(self, name: str) -> None:
         """Forget its failures; if it had been given up it is tried again."""

@@ -72,6 +72,7 @@ class Register:
             self._set_on_demand(
                 runner,
                 runner.unit.triggers_itself
+                or runner.unit.document.unit.stop_when_unneeded
                 or runner.standing.disabled
                 or runner.standing.masked
                 or (only_named and name not in self.enablement.enabled),
@@ -86,7 +87,11 @@ class Register:
         called.update(*(unit.calls_on_demand for unit in found.units.values()))
         called = {name for name, unit in found.units.items() if is_only_named(unit, called, found.units)}
         called |= found.implied
-        itself = {name for name, unit in found.units.items() if unit.triggers_itself}
+        itself = {
+            name
+            for name, unit in found.units.items()
+            if unit.triggers_itself or unit.document.unit.stop_when_unneeded
+        }
         return frozenset((called - wish.enabled) | itself | wish.disabled | wish.masked)
 
     def _set_on_demand(self, runner: Runner, on_demand: bool) -> None:

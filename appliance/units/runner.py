@@ -176,6 +176,12 @@ class Runner:
         else:
             self.feed(Event.DROPPED, reason)
 
+    @property
+    def can_reload(self) -> bool:
+        """Whether ``reload`` would do something now."""
+        has_way = bool(self.unit.service.reload) or self.unit.service.signal_of_reload is not None
+        return has_way and self.life is not None and self.life.phase in (Phase.RUN, Phase.REMAIN)
+
     def reload(self, reason: str) -> None:
         """Ask it to read its configuration again. Raises InputError when it is not up, or has no way to."""
         service = self.unit.service

@@ -163,9 +163,21 @@ class Settling:
         self.mark((runner.name,))
         register.publish("unit", runner.name, state=standing.state.value, reason=runner.reason)
         self._watch(runner)
+        self._stop_others(runner)
         self._call_others(runner)
         if standing.state is State.STOPPED:
             standing.restarting = False
+
+    def _stop_others(self, runner: Runner) -> None:
+        """Units that go down with it, however it ended (PropagatesStopTo=)."""
+        others = self._register.graph.stops.get(runner.name, ())
+        if not others or self._register.going_down or runner.standing.restarting or not _is_over(runner):
+            return
+        for other in others:
+            standing = self._register.runners[other].standing
+            if standing.state not in (State.STOPPED, State.FAILED) and not standing.held:
+                standing.held = f"it is stopped with {runner.name}"
+                self.mark((other,))
 
     def _call_others(self, runner: Runner) -> None:
         graph, name = self._register.graph, runner.name
@@ -178,6 +190,12 @@ class Settling:
         elif before == State.STOPPING.value and not runner.standing.restarting:
             for other in graph.on_success.get(name, ()):
                 self._call(other, f"{name} is done", _told_of(runner))
+
+
+def _is_over(runner: Runner) -> bool:
+    if runner.state is State.EXITED:
+        return not runner.standing.lasts
+    return runner.state in (State.STOPPED, State.FAILED)
 
 
 def _told_of(runner: Runner) -> Mapping[str, str]:

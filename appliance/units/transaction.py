@@ -63,7 +63,7 @@ def plan(verb: Verb, names: Iterable[str], graph: Graph, units: Standings) -> Tr
         if name not in graph.names:
             raise NotFoundError(f"cannot {verb} {name}: there is no such unit")
     if verb == "stop":
-        downs = _downs(asked, graph, units, "asked for")
+        downs = _downs(asked, graph, units, "asked for", stops=True)
         down = {name: why for name, why in downs.items() if units[name].standing.state is not State.STOPPED}
         unchanged = tuple(name for name in asked if name not in down)
         return _transaction(verb, asked, {}, down, unchanged, (), graph)
@@ -120,7 +120,7 @@ def _plan_start(verb: Verb, asked: tuple[str, ...], graph: Graph, units: Standin
         if torn is None:
             break
         _leave_out(verb, torn, down[torn], asked, chosen, left_out, graph)
-    up = {name: why for name, why in chosen.items() if name in again or not _is_up(units, name, name in asked)}
+    up = {name: why for name, why in chosen.items() if name in again or not _is_up(units, name)}
     unchanged = tuple(name for name in chosen if name not in up)
     down |= again
     missing = tuple(LeftOut(unit=name, why=why) for name, why in sorted(left_out.items()))
@@ -234,12 +234,17 @@ def _leave_out(
     assert torn in left_out, "each turn leaves out one more"
 
 
-def _downs(names: Iterable[str], graph: Graph, units: Standings, why: str) -> dict[str, str]:
-    """These and all that a stop of them takes down, nearest first, and why."""
+def _downs(
+    names: Iterable[str], graph: Graph, units: Standings, why: str, *, stops: bool = False
+) -> dict[str, str]:
+    """These and all that a stop of them takes down, nearest first, and why. ``stops``: they do not come back."""
     found = dict.fromkeys(names, why)
     todo = list(found)
+    ties = [(graph.required_by, "requires"), (graph.parts, "is part of")]
+    if stops:
+        ties.append((graph.stops, "is stopped with"))
     for name in todo:
-        for edges, words in ((graph.required_by, "requires"), (graph.parts, "is part of")):
+        for edges, words in ties:
             for other in edges.get(name, ()):
                 if other not in found and units[other].standing.state is not State.STOPPED:
                     found[other] = f"{words} {name}"
@@ -251,9 +256,9 @@ def _runs(units: Standings, name: str) -> bool:
     return units[name].standing.state not in (State.STOPPED, State.FAILED)
 
 
-def _is_up(units: Standings, name: str, asked: bool) -> bool:
+def _is_up(units: Standings, name: str) -> bool:
     standing = units[name].standing
-    return standing.state.is_up and (standing.state is not State.EXITED or standing.lasts or not asked)
+    return standing.state.is_up and (standing.state is not State.EXITED or standing.lasts)
 
 
 def rivals_of(names: Iterable[str], graph: Graph, units: Standings) -> Iterator[tuple[str, str]]:

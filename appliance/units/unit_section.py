@@ -13,7 +13,8 @@ WHAT_NAME = "the name of a unit: letters, digits, dots, dashes and underscores"
 _NAMES: Mapping[str, Any] = {"pattern": NAME, "what": WHAT_NAME}
 RELATIONS = (
     "requires", "requisite", "wants", "binds_to", "part_of", "upholds", "conflicts", "after", "before",
-    "on_failure", "on_success",
+    "on_failure", "on_success", "propagates_stop_to", "stop_propagated_from", "propagates_reload_to",
+    "reload_propagated_from",
 )  # fmt: skip
 
 
@@ -36,6 +37,13 @@ class UnitSection:
     before: tuple[str, ...] = field(default=(), metadata=_NAMES)
     on_failure: tuple[str, ...] = field(default=(), metadata=_NAMES)
     on_success: tuple[str, ...] = field(default=(), metadata=_NAMES)
+    propagates_stop_to: tuple[str, ...] = field(default=(), metadata=_NAMES)
+    stop_propagated_from: tuple[str, ...] = field(default=(), metadata=_NAMES)
+    propagates_reload_to: tuple[str, ...] = field(default=(), metadata=_NAMES)
+    reload_propagated_from: tuple[str, ...] = field(default=(), metadata=_NAMES)
+    stop_when_unneeded: bool = False
+    refuse_manual_start: bool = False
+    refuse_manual_stop: bool = False
 
 
 def plain_name(name: str) -> str:

@@ -6,8 +6,10 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
+import pytest
 import trio
 
+from appliance.errors import ConflictError
 from units.stage import Stage
 
 
@@ -58,3 +60,88 @@ async def test_07_and_63_what_was_called_is_told_by_whom(stage: Stage, tmp_path:
         (tmp_path / "my").unlink()
         await units.start("my")  # by hand: nobody triggered it
         assert await said(tmp_path / "my") == "\n"
+
+
+async def test_57_upheld_ones_come_back_and_unneeded_ones_go(stage: Stage, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    write(
+        stage,
+        success_service="[Unit]\nOnSuccess=fail.service\n[Service]\nExecStart=/bin/true\n",
+        fail_service="[Unit]\nOnFailure=uphold.service\n[Service]\nExecStart=/bin/false\n",
+        uphold_service="[Unit]\nUpholds=short.service\n[Service]\nExecStart=/bin/sleep 1d\n",
+        short_service=f"""\
+            [Unit]
+            StopWhenUnneeded=yes
+            [Service]
+            RestartSec=10ms
+            ExecStart=/bin/sh -c 'echo x >> {tmp_path}/count; test $(wc -l < {tmp_path}/count) -lt 4 || exec sleep 1d'
+        """,
+        retry_uphold_service="[Unit]\nUpholds=retry-upheld.service\n[Service]\nExecStart=/bin/sleep 1d\n",
+        retry_upheld_service="""\
+            [Unit]
+            Requires=retry-fail.service
+            After=retry-fail.service
+            [Service]
+            Type=oneshot
+            RemainAfterExit=yes
+            ExecStart=/bin/true
+        """,
+        retry_fail_service=f"[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/usr/bin/test -f {gate}\n",
+    )
+    async with stage.running() as units:
+        await stage.until(lambda: (tmp_path / "count").exists() and len((tmp_path / "count").read_text()) == 8)
+        await stage.state(units, "short", "ready")
+        await units.stop("uphold")
+        await stage.state(units, "short", "stopped")
+        await stage.state(units, "retry-fail", "failed")
+        assert units.picture("retry-upheld").state == "stopped"
+        gate.touch()
+        await stage.state(units, "retry-upheld", "exited")
+        await units.stop("retry-upheld")  # a person's word lasts
+        await trio.sleep(0.3)
+        assert units.picture("retry-upheld").state == "stopped"
+
+
+async def test_57_a_stop_is_propagated_and_so_is_a_reload(stage: Stage, tmp_path: Path) -> None:
+    write(
+        stage,
+        one_service=f"""\
+            [Unit]
+            Wants=two.service
+            After=two.service
+            StopPropagatedFrom=two.service
+            ReloadPropagatedFrom=two.service
+            [Service]
+            ExecStart=/bin/sleep 1d
+            ExecReload=/bin/touch {tmp_path}/reloaded
+            ExecStopPost=/bin/touch {tmp_path}/down
+        """,
+        two_service=f"""\
+            [Service]
+            ExecStart=/bin/sh -c 'while ! test -e {tmp_path}/end; do sleep 0.01; done'
+            ExecReload=/bin/true
+        """,
+        three_service="[Unit]\nRefuseManualStop=yes\n[Service]\nExecStart=/bin/sleep 1d\n",
+        four_service="[Unit]\nRefuseManualStart=yes\n[Service]\nType=oneshot\nExecStart=/bin/true\n",
+        five_service="[Unit]\nPropagatesStopTo=six.service\n[Service]\nExecStart=/bin/sleep 1d\n",
+        six_service="[Service]\nExecStart=/bin/sleep 1d\n",
+    )
+    async with stage.running() as units:
+        for name in ("one", "two", "three", "five", "six"):
+            await stage.state(units, name, "ready")
+        await units.reload_unit("two")
+        await stage.until((tmp_path / "reloaded").exists)
+        (tmp_path / "end").touch()
+        await stage.state(units, "one", "stopped")
+        assert units.picture("one").reason == "it is stopped with two"
+        assert (tmp_path / "down").exists()
+        await units.start("one")  # brings two along, which ends at once, and takes it down again
+        await stage.until(lambda: units.picture("one").state == "stopped" and units.picture("two").state == "exited")
+        for verb, name in (("stop", "three"), ("restart", "three"), ("start", "four"), ("restart", "four")):
+            with pytest.raises(ConflictError, match=rf"cannot {verb} {name}: its file says unit.refuse_manual_st"):
+                await getattr(units, verb)(name)
+        await units.restart("five")
+        assert units.picture("six").state == "ready"  # a restart is no stop
+        await units.stop("five")
+        assert units.picture("six").state == "stopped"
+        assert [step.unit for step in (await units.transact("stop", ["five"], dry_run=True)).steps] == []
