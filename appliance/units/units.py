@@ -50,6 +50,7 @@ from appliance.units.transaction import Transaction, Verb
 from appliance.units.triggers import Triggers
 from appliance.units.unit_logs import UnitLogs
 from appliance.units.unit_section import plain_name
+from appliance.units.upholding import Upholding
 
 _LATER_SECONDS = 1.0  # first things first
 _STORE_IS_SLOW_SECONDS = 0.1  # while units wait for it, others may go on
@@ -105,7 +106,13 @@ class Units:
             self._triggers.turned(runner)
 
         self._settling = Settling(register, watch=turned, call=self._operations.call)
-        self._settling.look = self._triggers.looked
+        upholding = Upholding(register, self._operations.call)
+
+        def looked(runner: Runner) -> None:
+            self._triggers.looked(runner)
+            upholding.looked(runner)
+
+        self._settling.look = looked
         self._settling.begun = self._begun
         register.on_link = self._triggers.sync
         self._operations.settling = self._settling
@@ -362,7 +369,7 @@ class Units:
         """Ask the unit itself to read its configuration again. Raises InputError when it has no way to."""
         register = self._register
         runner = register.runner(name)
-        runner.reload("reloaded by hand")
+        self._operations.reload(runner, "reloaded by hand")
         await register.wait(runner, lambda: runner.state is not State.RELOADING)
         if runner.reload_fault:
             raise UnavailableError(f"cannot reload {name}: {runner.reload_fault}", where=runner.unit.file)
