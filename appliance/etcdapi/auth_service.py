@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import trio
+from google.protobuf.message import Message
 
 from appliance.errors import ApplianceError
 from appliance.etcdapi.auth import Auth
@@ -31,8 +32,8 @@ class AuthService:
     def methods(self) -> dict[bytes, Method]:
         """By path."""
         found: dict[str, Callable[[Call, bytes], bytes | None]] = {
-            "AuthEnable": self._simple(lambda book: book.with_enabled()),
-            "AuthDisable": self._simple(lambda book: book.with_disabled()),
+            "AuthEnable": self._simple(rpc_pb2.AuthEnableRequest, lambda book: book.with_enabled()),
+            "AuthDisable": self._simple(rpc_pb2.AuthDisableRequest, lambda book: book.with_disabled()),
             "AuthStatus": self.status,
             "Authenticate": self.authenticate,
             "UserAdd": self.user_add,
@@ -55,6 +56,7 @@ class AuthService:
 
     def status(self, call: Call, message: bytes) -> bytes:
         """Whether it is on."""
+        parse_untrusted(rpc_pb2.AuthStatusRequest, message)
         self._require_root(call)
         book = self._auth.book
         return rpc_pb2.AuthStatusResponse(
@@ -71,6 +73,7 @@ class AuthService:
 
     def user_list(self, call: Call, message: bytes) -> bytes:
         """Names."""
+        parse_untrusted(rpc_pb2.AuthUserListRequest, message)
         self._require_root(call)
         return rpc_pb2.AuthUserListResponse(header=self._header(), users=self._auth.book.users).SerializeToString()
 
@@ -89,6 +92,7 @@ class AuthService:
 
     def role_list(self, call: Call, message: bytes) -> bytes:
         """Names."""
+        parse_untrusted(rpc_pb2.AuthRoleListRequest, message)
         self._require_root(call)
         return rpc_pb2.AuthRoleListResponse(header=self._header(), roles=self._auth.book.roles).SerializeToString()
 
@@ -97,6 +101,7 @@ class AuthService:
     def user_add(self, call: Call, message: bytes) -> None:
         """A new one."""
         request = parse_untrusted(rpc_pb2.AuthUserAddRequest, message)
+        self._require_root(call)
         if not request.name:
             raise refused("user empty")
 
@@ -145,6 +150,7 @@ class AuthService:
     def role_grant_permission(self, call: Call, message: bytes) -> None:
         """A key or a range."""
         request = parse_untrusted(rpc_pb2.AuthRoleGrantPermissionRequest, message)
+        self._require_root(call)
         if not request.HasField("perm"):
             raise refused("permission not given")
         it = request.perm
@@ -166,8 +172,12 @@ class AuthService:
 
         self._nursery.start_soon(_answering, call, answer)
 
-    def _simple(self, verb: Verb) -> Callable[[Call, bytes], None]:
-        return lambda call, message: self._change(call, _now(verb))
+    def _simple(self, kind: type[Message], verb: Verb) -> Callable[[Call, bytes], None]:
+        def handle(call: Call, message: bytes) -> None:
+            parse_untrusted(kind, message)
+            self._change(call, _now(verb))
+
+        return handle
 
     def _change(self, call: Call, verb: Callable[[], Awaitable[Verb]]) -> None:
         self._require_root(call)

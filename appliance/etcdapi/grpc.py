@@ -5,6 +5,7 @@ The blocks are literals without indexing (RFC 7541, 6.2.2), so that no state is 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from enum import IntEnum
 from struct import Struct
@@ -139,6 +140,7 @@ class Head(NamedTuple):
     method: Method | None
     refusal: RefusedError | None
     token: bytes = b""
+    gzip: bool = False  # messages may come packed
 
 
 def _literal(name: bytes, value: bytes) -> bytes:
@@ -171,17 +173,32 @@ def tail_block(code: int, text: str) -> bytes:
     return block + _literal(b"grpc-message", percent_encode(text[:8192])) if text else block
 
 
+def unpack_untrusted(data: bytes, most: int) -> bytes:
+    """A message that came packed by gzip. Raises RefusedError; no more than ``most`` is ever held."""
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        message = unpacker.decompress(data, most + 1)
+    except zlib.error as exc:
+        raise RefusedError(Code.INTERNAL, f"grpc: failed to decompress the received message {exc}") from exc
+    if len(message) > most:
+        size = max(int.from_bytes(data[-4:], "little"), most + 1)  # as gzip's last word has it
+        raise RefusedError(Code.RESOURCE_EXHAUSTED, f"grpc: received message larger than max ({size} vs. {most})")
+    if not unpacker.eof:
+        raise RefusedError(Code.INTERNAL, "grpc: failed to decompress the received message unexpected EOF")
+    return message
+
+
 def read_head_untrusted(headers: list[tuple[bytes, bytes]], methods: Methods) -> Head:
     """Which method is called. A wrong call is answered by a status; only wrong HTTP is the caller's trouble."""
     found = dict(headers)
     path = found.get(b":path", b"")
     encoding = found.get(b"grpc-encoding", b"identity")
-    if encoding != b"identity":
+    if encoding not in (b"identity", b"gzip"):
         text = f'grpc: Decompressor is not installed for grpc-encoding "{encoding.decode("latin-1")}"'
         return Head(None, RefusedError(Code.UNIMPLEMENTED, text))
     method = methods.get(path)
     if method is not None:
-        return Head(method, None, found.get(b"token") or found.get(b"authorization", b""))
+        return Head(method, None, found.get(b"token") or found.get(b"authorization", b""), encoding == b"gzip")
     shown = path.decode("latin-1")
     service, slash, name = shown.removeprefix("/").rpartition("/")
     if not shown.startswith("/") or not slash:

@@ -27,6 +27,7 @@ from appliance.etcdapi.grpc import (
     Streaming,
     Unary,
     tail_block,
+    unpack_untrusted,
 )
 from appliance.etcdapi.heads import HEADER_BLOCK_MAX, Heads
 from appliance.etcdapi.outgoing import Outbox
@@ -302,7 +303,7 @@ class Connection:
         self._partial_size += len(data)
         while len(buffer) >= 5 and not call.over:
             compressed, length = MESSAGE_HEAD.unpack_from(buffer)
-            if compressed:
+            if compressed and not call.head.gzip:
                 self.end(call, Code.INTERNAL, "grpc: compressed flag set with identity or empty encoding")
                 return
             if length > self._message_max:
@@ -314,6 +315,12 @@ class Connection:
             message = bytes(buffer[5 : 5 + length])
             del buffer[: 5 + length]
             self._partial_size -= 5 + length
+            if compressed:
+                try:
+                    message = unpack_untrusted(message, self._message_max)
+                except RefusedError as exc:
+                    self.end(call, exc.code, exc.message)
+                    return
             if call.consumer is None:
                 self._partial_size -= len(buffer)
                 call.buffer = None

@@ -12,7 +12,7 @@ from appliance.etcdapi.backend import Backend
 from appliance.etcdapi.grpc import Call, Method, RefusedError, Streaming, Unary
 from appliance.etcdapi.kv import answer_fault
 from appliance.etcdapi.leases import ID_MAX, Lease, Leases
-from appliance.etcdapi.messages import Headers, parse_untrusted
+from appliance.etcdapi.messages import Headers, parse_next_untrusted, parse_untrusted
 from appliance.etcdapi.pb import rpc_pb2
 from appliance.etcdapi.statuses import refused
 from appliance.host import entropy
@@ -159,6 +159,7 @@ class LeaseService:
 
     def list(self, call: Call, message: bytes) -> bytes:
         """All there are."""
+        parse_untrusted(rpc_pb2.LeaseLeasesRequest, message)
         statuses = [rpc_pb2.LeaseStatus(ID=lease_id) for lease_id in self._leases.ids()]
         header = self._headers.at(self._store.revision)
         return rpc_pb2.LeaseLeasesResponse(header=header, leases=statuses).SerializeToString()
@@ -223,7 +224,7 @@ class KeepAlive:
     def message(self, message: bytes) -> None:
         """Answered one by one."""
         try:
-            request = parse_untrusted(rpc_pb2.LeaseKeepAliveRequest, message)
+            request = parse_next_untrusted(rpc_pb2.LeaseKeepAliveRequest, message)
             if self._call.backlog > BACKLOG_MAX:
                 raise refused("too many requests")
             self._call.send(self._service.keep_alive(request.ID))

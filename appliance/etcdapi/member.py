@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
 from appliance.errors import ApplianceError
 from appliance.etcdapi.access import Access
-from appliance.etcdapi.grpc import Call, Method, Unary
+from appliance.etcdapi.grpc import Call, Code, Method, RefusedError, Unary
 from appliance.etcdapi.kv import answer_fault
 from appliance.etcdapi.messages import Headers, parse_untrusted
 from appliance.etcdapi.pb import rpc_pb2
@@ -20,6 +21,9 @@ CLUSTER_VERSION = "3.5.0"
 PEER_URLS = b"member/peer-urls"  # the fact
 _KINDS = {rpc_pb2.NOSPACE: NO_SPACE, rpc_pb2.CORRUPT: CORRUPT}
 _TYPES = {kind: number for number, kind in _KINDS.items()}
+_OLDER = "3.4"  # the one version that an etcd of ours goes back to
+_VERSION = re.compile(r"(\d+\.\d+)(?:\.\d+)?")
+_URL = re.compile(r"(?:http|https|unix|unixs)://[^/?#@]+:\d+")
 EMPTY_BYTES = 4096  # clients read a size of nothing as "not told"
 
 
@@ -46,19 +50,34 @@ class Member:
             maintenance + b"Defragment": Unary(self.defragment),
             maintenance + b"Hash": Unary(self.hash),
             maintenance + b"HashKV": Unary(self.hash_kv),
-            maintenance + b"MoveLeader": Unary(self._refuse("bad leader transferee")),
-            maintenance + b"Downgrade": Unary(self._refuse("no downgrade")),
+            maintenance + b"MoveLeader": Unary(self.move_leader),
+            maintenance + b"Downgrade": Unary(self.downgrade),
         }
 
-    @staticmethod
-    def _refuse(name: str) -> Callable[[Call, bytes], bytes]:
-        def refuse(call: Call, message: bytes) -> bytes:
-            raise refused(name)
+    def move_leader(self, call: Call, message: bytes) -> bytes:
+        """There is nobody to move to."""
+        parse_untrusted(rpc_pb2.MoveLeaderRequest, message)
+        raise refused("bad leader transferee")
 
-        return refuse
+    def downgrade(self, call: Call, message: bytes) -> bytes:
+        """Asked for is: may it be; do it; do not do it."""
+        request = parse_untrusted(rpc_pb2.DowngradeRequest, message)
+        if request.action == rpc_pb2.DowngradeRequest.CANCEL:
+            raise refused("no downgrade")
+        if request.action not in (rpc_pb2.DowngradeRequest.VALIDATE, rpc_pb2.DowngradeRequest.ENABLE):
+            raise RefusedError(Code.UNKNOWN, "unknown method")
+        wanted = _VERSION.fullmatch(request.version)
+        if wanted is None:
+            raise refused("wrong downgrade version")
+        if wanted.group(1) != _OLDER:
+            raise refused("invalid downgrade version")
+        if request.action == rpc_pb2.DowngradeRequest.ENABLE:
+            raise refused("no downgrade to")
+        return rpc_pb2.DowngradeResponse(header=self._headers.at(0), version=CLUSTER_VERSION).SerializeToString()
 
     def members(self, call: Call, message: bytes) -> bytes:
         """One."""
+        parse_untrusted(rpc_pb2.MemberListRequest, message)
         return rpc_pb2.MemberListResponse(header=self._headers.at(0), members=[self._we()]).SerializeToString()
 
     def _we(self) -> rpc_pb2.Member:
@@ -87,8 +106,13 @@ class Member:
         return None
 
     def add(self, call: Call, message: bytes) -> bytes:
-        """No."""
+        """No; and what is wrong with the request beside that is said first, as an etcd says it."""
+        request = parse_untrusted(rpc_pb2.MemberAddRequest, message)
+        if not request.peerURLs or not all(_URL.fullmatch(url) for url in request.peerURLs):
+            raise refused("member bad urls")
         self._access.root(call)
+        if set(request.peerURLs) & set(self._we().peerURLs):
+            raise refused("peer url exists")
         raise refused("member not supported")
 
     def remove(self, call: Call, message: bytes) -> bytes:
@@ -107,6 +131,7 @@ class Member:
 
     def status(self, call: Call, message: bytes) -> bytes:
         """How it is; raft's numbers follow the revision."""
+        parse_untrusted(rpc_pb2.StatusRequest, message)
         status = self._store.status()
         it = self._headers.identity
         size = status.size_bytes or EMPTY_BYTES
@@ -159,7 +184,8 @@ class Member:
 
     def defragment(self, call: Call, message: bytes) -> None:
         """Give back what compaction leaves behind."""
-        self._access.root(call)
+        parse_untrusted(rpc_pb2.DefragmentRequest, message)
+        self._access.maintainer(call)
 
         async def defragment() -> None:
             try:
@@ -173,7 +199,8 @@ class Member:
 
     def hash(self, call: Call, message: bytes) -> None:
         """Of all there is now."""
-        self._access.root(call)
+        parse_untrusted(rpc_pb2.HashRequest, message)
+        self._access.maintainer(call)
 
         async def answer() -> bytes:
             revision = self._store.revision
@@ -184,8 +211,8 @@ class Member:
 
     def hash_kv(self, call: Call, message: bytes) -> None:
         """Of all there was at a revision."""
-        self._access.root(call)
         request = parse_untrusted(rpc_pb2.HashKVRequest, message)
+        self._access.maintainer(call)
         if request.revision > self._store.revision:
             raise refused("future revision")
         if 0 < request.revision < self._store.compacted_revision:

@@ -10,6 +10,7 @@ from appliance.etcdapi.grpc import Code, RefusedError
 from appliance.etcdapi.identity import Identity
 from appliance.etcdapi.pb import kv_pb2, rpc_pb2
 from appliance.etcdapi.statuses import refused
+from appliance.etcdapi.unreadable import why_unreadable
 from appliance.store import (
     Compare,
     CompareResult,
@@ -87,7 +88,16 @@ def parse_untrusted(kind: type[M], data: bytes) -> M:
     try:
         return kind.FromString(data)
     except DecodeError as exc:
-        raise RefusedError(Code.INTERNAL, f"grpc: error unmarshalling request: {exc}") from exc
+        raise RefusedError(Code.INTERNAL, f"grpc: error unmarshalling request: {why_unreadable(kind, data)}") from exc
+
+
+def parse_next_untrusted(kind: type[M], data: bytes) -> M:
+    """The same, of a stream's messages."""
+    try:
+        return kind.FromString(data)
+    except DecodeError as exc:
+        text = f"grpc: failed to unmarshal the received message {why_unreadable(kind, data)}"
+        raise RefusedError(Code.INTERNAL, text) from exc
 
 
 def key_value(kv: KeyValue) -> kv_pb2.KeyValue:

@@ -102,7 +102,10 @@ class Recipes:
     def leader(self, call: Call, message: bytes) -> bytes:
         """Who it is, by what they said."""
         request = parse_untrusted(v3election_pb2.LeaderRequest, message)
-        kv, revision = self.first(call, request.name + b"/")
+        try:
+            kv, revision = self.first(call, request.name + b"/")
+        except ApplianceError as exc:
+            raise RefusedError(Code.UNKNOWN, refusal_of(exc).message) from exc  # as ``_Waiter``
         if kv is None:
             raise RefusedError(Code.UNKNOWN, "election: no leader")
         return self.leader_response(kv, revision)

@@ -80,7 +80,14 @@ STATUSES: dict[str, tuple[Code, str]] = {
     "no downgrade": (_F, "etcdserver: no inflight downgrade job"),
     "wrong downgrade version": (_I, "etcdserver: wrong downgrade target version format"),
     "invalid downgrade version": (_I, "etcdserver: invalid downgrade target version"),
-    "member not supported": (_F, "etcdserver: this is an embedded store of one member: run etcd to have more"),
+    "member not supported": (
+        _F,
+        "etcdserver: this store has one member and takes no other: to have more, start a cluster of etcd from its "
+        "snapshot (etcdctl snapshot save, then etcdctl snapshot restore)",
+    ),
+    "no downgrade to": (
+        _F, "etcdserver: this store has no older version: start an etcd of that version from its snapshot"
+    ),
 }  # fmt: skip
 
 

@@ -61,7 +61,7 @@ class Verbs:
             **health_methods(),
         }
         snapshot = SnapshotService(store, self.headers, self.leases.grants, VERSION, nursery).methods()
-        found |= {path: _asking_first(method, self.access.root) for path, method in snapshot.items()}
+        found |= {path: _asking_first(method, self.access.maintainer) for path, method in snapshot.items()}
         self.methods = {path: _guarded(method) for path, method in found.items()}
         self.methods_with_auth_only = {
             path: _asking_first(method, self.access.only_with_auth) for path, method in self.methods.items()

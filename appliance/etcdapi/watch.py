@@ -12,7 +12,7 @@ from appliance.errors import ApplianceError
 from appliance.etcdapi.access import Access
 from appliance.etcdapi.feeds import EncodedEvents, Feeds, Range
 from appliance.etcdapi.grpc import Call, Code, Method, RefusedError, Streaming
-from appliance.etcdapi.messages import Headers, parse_untrusted, varint
+from appliance.etcdapi.messages import Headers, parse_next_untrusted, varint
 from appliance.etcdapi.pb import rpc_pb2
 from appliance.etcdapi.statuses import STATUSES, refusal_of
 from appliance.store import Event, WatchBatch
@@ -185,7 +185,7 @@ class _Stream:
     def message(self, message: bytes) -> None:
         """Create, cancel, or ask for progress."""
         try:
-            self._act(parse_untrusted(rpc_pb2.WatchRequest, message))
+            self._act(parse_next_untrusted(rpc_pb2.WatchRequest, message))
         except ApplianceError as exc:
             refusal = refusal_of(exc)
             self.call.refuse(refusal.code, refusal.message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from struct import pack
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from appliance.etcdapi import http2
 from appliance.etcdapi.frames import PREFACE, frame
 from appliance.etcdapi.grpc import Call, Code, RefusedError, Streaming, Unary
-from tests.etcdapi.peer import Peer, framed
+from tests.etcdapi.peer import Answer, Peer, framed
 
 
 class Echo:
@@ -112,14 +113,40 @@ def test_refusals() -> None:
     ):
         answer = peer.call(path, b"")
         assert (answer.status, answer.text) == (12, text)
-    answer = peer.call("/t.T/Upper", b"", headers=lambda: [("grpc-encoding", "gzip")])
-    assert (answer.status, answer.text) == (12, 'grpc: Decompressor is not installed for grpc-encoding "gzip"')
+    answer = peer.call("/t.T/Upper", b"", headers=lambda: [("grpc-encoding", "snappy")])
+    assert (answer.status, answer.text) == (12, 'grpc: Decompressor is not installed for grpc-encoding "snappy"')
     assert peer.call("/t.T/Upper").status == 13
     answer = peer.call("/t.T/Upper", end=False)
     peer.h2.send_data(answer.stream, pack(">BI", 0, 3 << 20))
     peer.pump()
     assert (answer.status, answer.text) == (8, "grpc: received message larger than max (3145728 vs. 2097152)")
     assert peer.gone is None
+    assert not peer.connection.calls
+
+
+def test_packed_messages() -> None:
+    peer = Peer(Server().methods)
+
+    def send(path: str, *packed: bytes, encoding: str = "gzip") -> Answer:
+        answer = peer.call(path, end=False, headers=lambda: [("grpc-encoding", encoding)])
+        for number, data in enumerate(packed, 1):
+            peer.h2.send_data(answer.stream, pack(">BI", 1, len(data)) + data, end_stream=number == len(packed))
+            peer.pump()
+        return answer
+
+    assert send("/t.T/Upper", gzip.compress(b"abc" * 50_000)).messages() == [b"ABC" * 50_000]
+    assert send("/t.T/Echo", gzip.compress(b"a"), gzip.compress(b"b")).messages() == [b"A", b"B"]
+    plain = peer.call("/t.T/Upper", b"a", headers=lambda: [("grpc-encoding", "gzip")])
+    assert plain.messages() == [b"A"]  # each message says for itself whether it is packed
+    for packed, status, text in (
+        (gzip.compress(bytes(3 << 20)), 8, "grpc: received message larger than max (3145728 vs. 2097152)"),
+        (gzip.compress(b"abc")[:-9], 13, "grpc: failed to decompress the received message unexpected EOF"),
+        (b"no gzip", 13, "grpc: failed to decompress the received message Error -3 while"),
+    ):
+        answer = send("/t.T/Upper", packed)
+        assert (answer.status, answer.text[: len(text)]) == (status, text)
+    answer = send("/t.T/Upper", gzip.compress(b"abc"), encoding="identity")
+    assert (answer.status, answer.text) == (13, "grpc: compressed flag set with identity or empty encoding")
     assert not peer.connection.calls
 
 
