@@ -7,6 +7,7 @@ so they may stand anywhere before a ``--``. No module here imports trio or httpx
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -51,32 +52,45 @@ GLOBAL_HELP = """Options, before or after the command:
   --config FILE   these settings instead of /etc/appliance/appliance.toml
   -o table|json   for people, or for programs
 """
+_OUTPUT_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of what a print may meet
 _VALUED = {"--root": "root", "--config": "config", "--output": "output", "-o": "output"}
 
 
 def main(argv: Sequence[str]) -> int:
     """Run one command; returns the exit code (design 3.2)."""
-    from appliance.errors import ApplianceError
+    from appliance.errors import ApplianceError, InputError
 
+    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # what came in so goes out so
     try:
         code = _dispatch(argv)
         sys.stdout.flush()
         return code
     except ApplianceError as error:
         return _fail(error)
+    except UnicodeEncodeError as error:
+        return _fail(InputError(f"cannot use {error.object[:200]!a}: it is not UTF-8"))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader (head, less) has seen enough; nothing may be flushed at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _drop_output()
         return 141
+    except OSError as error:
+        if error.errno not in _OUTPUT_FAULTS or error.filename is not None:
+            raise
+        _drop_output()
+        return _fail(ApplianceError(f"cannot write to standard output: {error.strerror}"))
+
+
+def _drop_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _fail(error: ApplianceError) -> int:
     try:
         sys.stdout.flush()
         print(f"appliance: {error}", file=sys.stderr)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except OSError:
+        _drop_output()
     return error.exit_code
 
 

@@ -28,9 +28,10 @@ def call(
     *,
     timeout: float | None = 60.0,
     headers: Mapping[str, str] | None = None,
+    socket_path: str = "",
 ) -> Any:
     """The decoded JSON of the answer, or its text when it is not JSON. Raises the error that the daemon names."""
-    raw, kind = call_raw(layout, method, path, body, timeout=timeout, headers=headers)
+    raw, kind = call_raw(layout, method, path, body, timeout=timeout, headers=headers, socket_path=socket_path)
     if kind.startswith("application/json"):
         return _decode(raw, path)
     return raw.decode(errors="replace")
@@ -44,9 +45,10 @@ def call_raw(
     *,
     timeout: float | None = 60.0,
     headers: Mapping[str, str] | None = None,
+    socket_path: str = "",
 ) -> tuple[bytes, str]:
-    """The bytes of the answer and its content type."""
-    with _exchange(layout, method, path, body, timeout, headers) as (answer, kind):
+    """The bytes of the answer and its content type. ``socket_path``: not the control socket but this one."""
+    with _exchange(layout, method, path, body, timeout, headers, socket_path) as (answer, kind):
         return b"".join(answer), kind
 
 
@@ -90,13 +92,14 @@ def _exchange(
     body: object,
     timeout: float | None,
     headers: Mapping[str, str] | None,
+    socket_path: str = "",
 ) -> Iterator[tuple[Iterator[bytes], str]]:
     content = b"" if body is None else json.dumps(body).encode()
     lines = {"Host": "appliance", "Connection": "close", "Accept": "application/json", **(headers or {})}
     if body is not None or method != "GET":
         lines |= {"Content-Type": "application/json", "Content-Length": str(len(content))}
     head = f"{method} {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items()) + "\r\n"
-    connection = _connect(layout, timeout)
+    connection = _connect(layout, timeout, socket_path or layout.control_socket)
     try:
         with connection, connection.makefile("rb") as answer:
             with suppress(BrokenPipeError):  # refused before all was sent; the answer says why
@@ -112,8 +115,7 @@ def _exchange(
         raise errors.UnavailableError(f"cannot {method} {path}: {exc.strerror or exc}") from exc
 
 
-def _connect(layout: Layout, timeout: float | None) -> socket.socket:
-    path = layout.control_socket
+def _connect(layout: Layout, timeout: float | None, path: str) -> socket.socket:
     try:
         return connect_unix(path, timeout=timeout)
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as exc:
@@ -193,6 +195,8 @@ def _error(status: int, raw: bytes, method: str, path: str) -> errors.ApplianceE
     kinds = {one.kind: one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, ours)}
     try:
         said = json.loads(raw)["error"]
+        if isinstance(said, str):  # etcd's gateway
+            said = {"kind": "", "message": f"cannot {method} {path}: {said}"}
         kind, message, where = str(said["kind"]), str(said["message"]), str(said.get("where") or "")
     except (ValueError, KeyError, TypeError, AttributeError):
         kind, where = "", ""

@@ -64,7 +64,7 @@ def a_number(text: str) -> int:
 
 def give_examples(parser: argparse.ArgumentParser) -> None:
     """A verb without an example gets those of its noun that call it; or itself with what it cannot do without."""
-    of_noun = [line.strip() for line in (parser.epilog or "").splitlines()]
+    of_noun = [line.strip() for _, one in walk(parser) for line in (one.epilog or "").splitlines()]
     for prog, one in walk(parser):
         if "Example" in (one.epilog or ""):
             continue

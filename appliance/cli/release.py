@@ -16,6 +16,19 @@ _EXAMPLES = """Examples:
   appliance release promote ./repository 1.4.0 alpha stable
   appliance release waves ./repository stable 1.4.0 --over 6d --keys ./keys
   appliance release pause ./repository stable --why "fans stop" --keys ./keys
+  appliance release resume ./repository stable --keys ./keys
+  appliance release yank ./repository stable 1.4.0 --why "eats disks" --keys ./keys
+  appliance release dead-end ./repository stable 1.2.0 --why "install anew" --keys ./keys
+  appliance release barrier ./repository stable 1.3.0 --keys ./keys
+  appliance release floor ./repository stable 1.4.0 1.2.0 --keys ./keys
+  appliance release minimum ./repository stable 1.3.1 --keys ./keys
+  appliance release prune ./repository --keep 3 --keys ./keys
+  appliance release export ./repository repository.tar
+  appliance release list ./repository
+  appliance release key list ./repository --keys ./keys
+  appliance release key add ./repository timestamp --keys ./keys
+  appliance release key rotate ./repository stable --keys ./keys
+  appliance release key revoke ./repository stable 5ba9 --keys ./keys
   appliance release verify ./repository
   appliance release refresh ./repository --keys ./online-keys      in cron, so that nothing expires
   python3 -m http.server --directory ./repository        any web server, bucket or stick will do
@@ -23,7 +36,7 @@ Hosts trust what you copy to /etc/appliance/trust/root.json: ./repository/metada
 A passphrase of keys comes from APPLIANCE_KEY_PASSPHRASE, --passphrase-file, or the terminal.
 A repository that is not named is $APPLIANCE_REPOSITORY, or the working directory."""
 _CEREMONY = """The root keys never meet the repository:
-  appliance release root export-payload ./repository --out root.json [--add ROLE=FILE.pub] [--revoke ROLE=KEYID]
+  appliance release root export-payload ./repository --out root.json --add root=new.pub --revoke root=5ba9
   appliance release root sign root.json --keys /media/stick        on each holder's machine, no network needed
   appliance release root import ./repository root.json --keys ./online-keys"""
 

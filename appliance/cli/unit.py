@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from appliance.cli.unit_work import path_of
 from appliance.errors import ApplianceError
 
 _VERBS = {
@@ -38,14 +38,22 @@ _EXAMPLES = """Examples:
   appliance unit list
   appliance unit list --timers
   appliance unit status web
+  appliance unit start web db
+  appliance unit stop web
   appliance unit restart web
+  appliance unit reset-failed web
   appliance unit reload --dry-run
+  appliance unit cat web
   appliance unit logs -f -n 20 web
   appliance unit logs --since 1h web
   appliance unit verify ./web.toml /lib/systemd/system/nginx.service
   appliance unit convert --write /lib/systemd/system/nginx.service
+  appliance unit security web
   appliance unit plan stop web
   appliance unit enable --now web@1
+  appliance unit disable --now web
+  appliance unit mask web
+  appliance unit unmask web
   appliance unit wait web --for healthy --timeout 30s
   appliance unit run -p resources.memory_max=1G -- make test
   appliance unit graph | dot -Tsvg"""
@@ -132,6 +140,10 @@ def run(args: argparse.Namespace) -> int:
         from appliance.cli.unit_logs import run_logs
 
         return run_logs(args)
+    if verb == "status":
+        from appliance.cli import unit_status
+
+        return unit_status.run(args)
     if verb == "reset-failed":
         return _ask(args, verb)
     if verb == "security":
@@ -140,18 +152,11 @@ def run(args: argparse.Namespace) -> int:
         return unit_security.run(args, _directory(args))
     acts = {
         "list": _list,
-        "status": _status,
         "reload": _reload,
         "cat": _cat,
         "verify": _verify,
     }
     return acts[verb](args)
-
-
-def _path(name: str, rest: str = "") -> str:
-    from urllib.parse import quote
-
-    return f"/v1/units/{quote(name, safe='')}{rest}"
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -209,114 +214,12 @@ def _finding_text(finding: dict[str, Any]) -> str:
     return str(Finding(**{name: finding[name] for name in Finding.__dataclass_fields__ if name in finding}))
 
 
-def _status(args: argparse.Namespace) -> int:
-    import json
-
-    from appliance.cli.client import call, stream
-    from appliance.cli.render import show
-
-    unit = call(args.layout, "GET", _path(args.name))
-    lines = [json.loads(line) for line in stream(args.layout, _path(args.name, "/logs?lines=10"), timeout=30.0)]
-    try:
-        unit["processes"] = call(args.layout, "GET", _path(args.name, "/processes"))["processes"]
-    except ApplianceError:  # only whoever may control units may see command lines
-        unit["processes"] = []
-    show(args, {**unit, "log": lines}, _status_text)
-    return 0 if unit["state"] in ("ready", "reloading", "exited") else 3
-
-
-def _status_text(unit: dict[str, Any]) -> str:
-    from appliance.cli.render import age, clean, state
-
-    now = time.time()
-    facts = {
-        "about": unit["description"],
-        "file": unit["file"] + (" (changed since the start: unit reload)" if unit["changed"] else ""),
-        "state": f"{state(unit['state'])} for {age(unit['seconds'])}: {clean(unit['reason'])}",
-        "wanted": _wanted_text(unit),
-        "main pid": f"{unit['pid']}, kept together by {unit['tracking']}" if unit["pid"] else "",
-        "step": f"{unit['phase']}, pid {unit['control_pid']}" if unit.get("control_pid") else "",
-        "says": clean(unit["status_text"]),
-        "uses": _usage_text(unit.get("usage") or {}),
-        "health": " ".join(filter(None, (unit["health"], clean(unit["health_reason"])))),
-        "restarts": _restarts_text(unit),
-        "last exit": _exit_text(unit),
-        "requires": " ".join(unit["requires"]),
-        "wants": " ".join(unit["wants"]),
-        "after": " ".join(unit["after"]),
-        "before": " ".join(unit["before"]),
-        "invocation": unit.get("invocation", ""),
-        "log lost": _lost_text(unit),
-    }
-    lines = [f"unit {unit['name']}", *(f"  {name + ':':<11} {value}" for name, value in facts.items() if value)]
-    if unit["triggers"]:
-        from appliance.cli.unit_timers import trigger_text
-
-        lines += [f"  {'triggers:':<11} {trigger_text(one, now)}" for one in unit["triggers"]]
-    if unit.get("processes"):
-        from appliance.cli.unit_work import tree_lines
-
-        lines += [f"  {'processes:':<11} {line}" if not number else f"  {'':<11} {line}"
-                  for number, line in enumerate(tree_lines(unit["processes"]))]  # fmt: skip
-    for moment in unit["history"][-5:]:
-        ago = age(now - moment["time"])
-        ago = "just now" if ago == "now" else f"{ago} ago"
-        lines.append(f"    {ago:>12}  {moment['state']:<9} {clean(moment['reason'])}")
-    lines += [f"  {line['time']} {clean(line['text'])}" for line in unit["log"]]
-    return "\n".join(lines)
-
-
-def _restarts_text(unit: dict[str, Any]) -> str:
-    lately = f" (flapping: {unit['restarts_lately']} within 10 minutes)" if unit.get("flapping") else ""
-    return f"{unit['restarts'] or ''}{lately}".strip()
-
-
-def _lost_text(unit: dict[str, Any]) -> str:
-    from appliance.cli.render import size
-
-    words = []
-    if unit["log_bytes_dropped"]:
-        words.append(f"{size(unit['log_bytes_dropped'])} (disk full?)")
-    if lines := unit.get("log_lines_dropped"):
-        words.append(f"{lines} line{'s' * (lines != 1)} (faster than its rate)")
-    return ", ".join(words)
-
-
-def _exit_text(unit: dict[str, Any]) -> str:
-    result = (unit.get("exit") or {}).get("result", "success")
-    known = result in ("success", "exit-code", "signal", "core-dump")  # the words before say that already
-    return f"{unit['last_exit']}{'' if known else f' ({result})'}" if unit["last_exit"] or not known else ""
-
-
-def _wanted_text(unit: dict[str, Any]) -> str:
-    words = "up" if unit["desired"] == "up" else "down (stopped by hand)"
-    if unit.get("called"):
-        words += f" ({unit['called']})"
-    return words if unit.get("enabled", "enabled") == "enabled" else f"{words}; {unit['enabled']}"
-
-
-def _usage_text(usage: dict[str, Any]) -> str:
-    from appliance.cli.render import size
-
-    words = []
-    if (memory := usage.get("memory_bytes")) is not None:
-        words.append(size(memory))
-    if (seconds := usage.get("cpu_seconds")) is not None:
-        words.append(f"{seconds:.2f} s CPU")
-    if (tasks := usage.get("tasks")) is not None:
-        words.append(f"{tasks} task{'s' * (tasks != 1)}")
-    for key, word in (("io_read_bytes", "read"), ("io_write_bytes", "written")):
-        if (value := usage.get(key)) is not None:
-            words.append(f"{size(value)} {word}")
-    return ", ".join(words)
-
-
 def _ask(args: argparse.Namespace, verb: str) -> int:
     from appliance.cli.client import call
     from appliance.cli.render import show
     from appliance.cli.unit_work import short_text
 
-    units = [call(args.layout, "POST", _path(name, f"/{verb}"), {}, timeout=60.0) for name in args.names]
+    units = [call(args.layout, "POST", path_of(name, f"/{verb}"), {}, timeout=60.0) for name in args.names]
     show(args, units, lambda data: "\n".join(map(short_text, data)))
     return 0
 
@@ -326,7 +229,9 @@ def _reload(args: argparse.Namespace) -> int:
     from appliance.cli.render import show
 
     if args.name:
-        show(args, call(args.layout, "POST", _path(args.name, "/reload"), {}), lambda unit: f"{unit['name']}: reloaded")
+        show(
+            args, call(args.layout, "POST", path_of(args.name, "/reload"), {}), lambda unit: f"{unit['name']}: reloaded"
+        )
         return 0
     plan = call(args.layout, "POST", "/v1/units/reload", {"dry_run": True})
     if args.output == "table":
@@ -362,7 +267,7 @@ def _cat(args: argparse.Namespace) -> int:
     from appliance.cli.client import call
     from appliance.cli.render import show
 
-    text = call(args.layout, "GET", _path(args.name, "/file"), headers={"Accept": "text/plain"})
+    text = call(args.layout, "GET", path_of(args.name, "/file"), headers={"Accept": "text/plain"})
     show(args, text, str)
     return 0
 

@@ -23,12 +23,17 @@ _VERBS = {
 }
 _EXAMPLES = """Examples:
   appliance update status
+  appliance update check
+  appliance update download
   appliance update apply
   appliance update apply --force 1.4.0     a version that was denied, or an older one
   appliance update channel beta            alpha, beta or stable; nothing older is taken
   appliance update channel stable --allow-downgrade
   appliance update apply --from /media/stick/repository.tar     verified as ever, without a network
   appliance update explain
+  appliance update history
+  appliance update rollback
+  appliance update unhold
   appliance update hold --for 2h --why "the fair is on"
   appliance update apply --now             although the window is shut, or somebody holds updates back
   appliance update apply --product shop    a bundle of yours, see [[update.bundle]]
@@ -83,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
     verb = args.verb or "status"
     args.product = getattr(args, "product", "")
-    query = f"?product={args.product}" if args.product else ""
+    query = _query(args)
     if verb == "status":
         show(args, call(args.layout, "GET", "/v1/update" + query), _status_text)
     elif verb == "explain":
@@ -113,6 +118,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _query(args: argparse.Namespace) -> str:
+    from urllib.parse import urlencode
+
+    return f"?{urlencode({'product': args.product})}" if args.product else ""
+
+
 def _dry_run(args: argparse.Namespace) -> int:
     """What apply would do: the repository is asked, nothing else happens."""
     from appliance.cli.client import call
@@ -120,7 +131,7 @@ def _dry_run(args: argparse.Namespace) -> int:
     from appliance.errors import NotYetError
 
     picture = call(args.layout, "POST", "/v1/update/check", {"product": args.product}, timeout=330.0)
-    gates = call(args.layout, "GET", "/v1/update/explain" + (f"?product={args.product}" if args.product else ""))
+    gates = call(args.layout, "GET", "/v1/update/explain" + _query(args))
     passed = {"loop", "users", "strategy", "services", "attempt", *(("hold", "window") if args.now else ())}
     shut = [one for one in gates if not one["open"] and one["name"] not in passed]
     offer = picture.get("available")
@@ -149,8 +160,7 @@ def _channel(args: argparse.Namespace) -> int:
     if not args.channel and not args.settings:
         if args.allow_downgrade:
             raise InputError("cannot allow a downgrade: say to which channel")
-        path = "/v1/update" + (f"?product={args.product}" if args.product else "")
-        show(args, call(args.layout, "GET", path), lambda picture: str(picture["channel"]))
+        show(args, call(args.layout, "GET", "/v1/update" + _query(args)), lambda picture: str(picture["channel"]))
         return 0
     body = {"channel": args.channel, "allow_downgrade": args.allow_downgrade, "product": args.product}
     picture = call(args.layout, "POST", "/v1/update/channel", body, timeout=330.0)
@@ -197,7 +207,7 @@ def _wait(args: argparse.Namespace, request: str, seconds: float) -> dict[str, A
     from appliance.cli.update_progress import Reporter
     from appliance.errors import ApplianceError, NotYetError, UnavailableError
 
-    query = f"?product={args.product}" if args.product else ""
+    query = _query(args)
     deadline, lost, reporter = time.monotonic() + seconds, "", Reporter(args)
     while time.monotonic() < deadline:
         try:

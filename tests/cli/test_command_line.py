@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -31,6 +33,18 @@ def test_every_command_has_help_with_an_example(noun: str) -> None:
         assert "--root DIR" in text, prog
         assert "Example" in text, prog
         assert prog.replace("appliance ", "") in text.split("Example")[1], prog
+
+
+@pytest.mark.parametrize("noun", [noun for noun in HERE if noun in NOUNS])
+def test_every_example_can_be_typed_as_it_stands(noun: str) -> None:
+    parser, _ = load_noun(noun)
+    lines = {line.strip() for _, one in walk(parser) for line in (one.epilog or "").splitlines()}
+    for line in sorted(line for line in lines if re.match(r"(\w+ .*\| )?appliance ", line)):
+        said = re.split(r" {2,}| [|<>#] | && ", line[line.index("appliance ") :])[0]
+        _, (first, *words) = split_globals(shlex.split(said)[1:])
+        if first == noun:
+            parser.parse_args(words)  # raises InputError
+        assert not re.search(r" [A-Z]{3,}\b", said), f"{line}: a placeholder is no example"
 
 
 def test_the_overview_names_every_noun_and_fits_a_terminal() -> None:

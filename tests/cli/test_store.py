@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from app.daemon import SETTINGS, Daemon
 
-from cli.peer import command, run
+from cli.peer import command, environment, run
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +93,82 @@ def test_status_and_compact(daemon: Daemon) -> None:
 def test_a_missing_key_is_said(tmp_path: Path) -> None:
     done = run("--root", str(tmp_path), "store", "get")
     assert (done.returncode, "KEY is missing" in done.stderr) == (2, True)
+
+
+def test_each_verb_answers_in_json(daemon: Daemon, tmp_path: Path) -> None:
+    revision = json.loads(store(daemon, "put", "j", "1", "-o", "json"))["revision"]
+    assert json.loads(store(daemon, "compact", str(revision), "-o", "json")) == {"revision": revision}
+    file = str(tmp_path / "b")
+    done = json.loads(store(daemon, "backup", file, "-o", "json"))
+    assert (done["file"], done["bytes"]) == (file, (tmp_path / "b").stat().st_size)
+    assert json.loads(run("store", "check", file, "-o", "json").stdout)["revision"] == done["revision"]
+    other = str(tmp_path / "other")
+    restored = json.loads(run("--root", other, "store", "restore", file, "-o", "json").stdout)
+    assert restored == {"revision": done["revision"], "store": f"{other}/var/lib/appliance/store"}
+
+
+def test_what_is_not_there_has_no_checksums(tmp_path: Path) -> None:
+    done = run("--root", str(tmp_path), "store", "check")
+    assert (done.returncode, "there is no store" in done.stderr) == (4, True)
+    assert not list(tmp_path.iterdir())
+
+
+def txn(daemon: Daemon, text: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command("--root", daemon.layout.root, "store", "txn", *words), input=text, env=environment(),
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_transactions(daemon: Daemon) -> None:
+    take = 'version("lock") = "0"\n\nput lock "its owner"\nget lock\n\nget lock\ndel --prefix lock --prev\n'
+    first = txn(daemon, take)
+    assert (first.returncode, first.stdout.splitlines()[::2]) == (0, ["done", "lock"])
+    again = txn(daemon, take)
+    assert (again.returncode, again.stderr) == (7, "")
+    assert again.stdout == "a comparison does not hold\nlock\nits owner\n1\nlock\nits owner\n"
+    assert store(daemon, "get", "lock", code=4) == ""
+    answer = json.loads(txn(daemon, "\nput a b\n", "-o", "json").stdout)
+    assert (answer["succeeded"], len(answer["responses"])) == (True, 1)
+    held = txn(daemon, f'value("a") = "b"\nmod("a") = "{answer["revision"]}"\ncreate("a") > "0"\n\nget a --count\n')
+    assert held.stdout == "done\n1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "nothing came on standard input"),
+        ("version(a) ? 1\n", "line 1 of the transaction"),
+        ('vision("a") = "1"\n', "expected one of version"),
+        ('mod("a") = "x"\n', 'found "x", expected a whole number'),
+        ("\nput a\n", "line 2 of the transaction: put needs a value here"),
+        ("\n\nputt a b\n", 'line 3 of the transaction: found "putt"'),
+        ("\nget\n", "KEY is missing"),
+        ('\nput a "b\n', "line 2 of the transaction: No closing quotation"),
+        ("\nget a --order\n", "unrecognized arguments: --order"),
+    ],
+)
+def test_a_transaction_that_cannot_be_read_names_its_line(daemon: Daemon, text: str, said: str) -> None:
+    done = txn(daemon, text)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+
+
+def test_leases(daemon: Daemon) -> None:
+    lease = json.loads(store(daemon, "lease", "grant", "5m", "-o", "json"))
+    assert lease["ttl_seconds"] == 300
+    store(daemon, "put", "leased", "x", "--lease", lease["id"])
+    assert lease["id"] in store(daemon, "lease", "list").split()
+    shown = store(daemon, "lease", "timetolive", "--keys", lease["id"]).splitlines()
+    assert (shown[0].endswith("of 300"), shown[1:]) == (True, ["leased"])
+    assert store(daemon, "lease", "keep-alive", "--once", lease["id"]) == f"{lease['id']} for 300 s\n"
+    held = txn(daemon, f'lease("leased") = "{lease["id"]}"\n\nget leased --value-only\n')
+    assert held.stdout == "done\nx"
+    assert store(daemon, "lease", "revoke", lease["id"]) == f"{lease['id']} revoked\n"
+    assert store(daemon, "get", "leased", code=4) == ""
+    for words in (("revoke", lease["id"]), ("timetolive", lease["id"]), ("keep-alive", lease["id"])):
+        done = run("--root", daemon.layout.root, "store", "lease", *words)
+        assert (done.returncode, done.stdout) == (4, ""), done
+    for words in (("grant", "0"), ("grant", "-1"), ("revoke", "zz"), ("put", "a", "b", "--lease", "-1")):
+        done = run("--root", daemon.layout.root, "store", *(("lease", *words) if words[0] != "put" else words))
+        assert done.returncode == 2, done
