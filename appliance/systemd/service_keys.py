@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from appliance.errors import InputError
@@ -165,7 +166,7 @@ def finish_service(draft: Draft) -> None:
     for key in _COMMANDS.values():
         lines: list[Line] = said.get(key, [])
         if said.get("PermissionsStartOnly") and key != "commands":
-            lines = [_as_root(line) for line in lines]
+            lines = [replace(line, privileged=True) for line in lines]
         if not lines:
             continue
         if key == "commands" and len(lines) == 1 and lines[0].is_plain:
@@ -198,9 +199,3 @@ def _finish_restart(draft: Draft) -> None:
     if burst and interval:
         draft.set("restart.limit", "burst", min(burst, 1000))
         draft.set("restart.limit", "interval", duration(max(interval, 0.001), infinity=False))
-
-
-def _as_root(line: Line) -> Line:
-    from dataclasses import replace
-
-    return line if line.privileged else replace(line, as_root=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from appliance.errors import InputError
 from appliance.units.cycles import find_cycles
@@ -86,10 +87,14 @@ def build_graph(
     *,
     targets: frozenset[str] = frozenset(),
     masked: frozenset[str] = frozenset(),
+    triggers: Edges = MappingProxyType({}),
 ) -> Graph:
-    """``unreadable``: units whose file exists but is not valid. ``targets``: they come after what they pull in."""
+    """``unreadable``: units whose file exists but is not valid. ``targets``: they come after what they pull in.
+
+    ``triggers``: they come before what they start, so that it is given its sockets from the first time on.
+    """
     names = frozenset(sections)
-    ordered = _order(sections, targets)
+    ordered = _order(sections, targets, triggers)
     refused: dict[str, str] = {}
     keys: dict[str, str] = {}
     for name, section in sections.items():
@@ -152,7 +157,9 @@ def build_graph(
     )
 
 
-def _order(sections: Mapping[str, UnitSection], targets: frozenset[str]) -> dict[str, tuple[str, ...]]:
+def _order(
+    sections: Mapping[str, UnitSection], targets: frozenset[str], triggers: Edges
+) -> dict[str, tuple[str, ...]]:
     after: dict[str, dict[str, None]] = {name: {} for name in sections}
     for name, section in sections.items():
         for other in section.after:
@@ -165,6 +172,10 @@ def _order(sections: Mapping[str, UnitSection], targets: frozenset[str]) -> dict
         for other in (*section.binds_to, *section.requisite):
             if other in after and name not in after[other]:
                 after[name][other] = None
+    for name, others in triggers.items():
+        for other in others:
+            if other in after and name in after and other not in after[name]:
+                after[other][name] = None
     for name in targets & sections.keys():  # reached when what it pulls in is up, unless somebody says otherwise
         section = sections[name]
         for other in (*section.requires, *section.binds_to, *section.wants):

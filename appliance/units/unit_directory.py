@@ -264,6 +264,7 @@ def link_units(
         unreadable,
         targets=frozenset(name for name, unit in units.items() if not unit.has_process),
         masked=masked,
+        triggers={name: unit.triggers_of_others for name, unit in units.items() if unit.triggers_of_others},
     )
 
 

@@ -139,6 +139,11 @@ class Unit:
         return tuple(one for one in found if one is not None)
 
     @property
+    def triggers_of_others(self) -> tuple[str, ...]:
+        """Units beside itself that its tables start."""
+        return tuple(dict.fromkeys(one for one in map(self.target_of, self.triggers) if one != self.name))
+
+    @property
     def calls_on_demand(self) -> frozenset[str]:
         """Units, perhaps itself, that are up only when a table of this file calls them."""
         return frozenset(self.target_of(one) for one in self.triggers if getattr(one, "on_demand", True))

@@ -268,7 +268,7 @@ def test_a_directory_of_both_kinds(tmp_path: Path) -> None:
     assert not graph.refused  # targets that every host has are up
     assert graph.requires["web"] == ("db",)
     assert graph.wants["web"] == ("getty@tty3",)
-    assert graph.after["web"] == ("db",)  # sql is another name of it
+    assert graph.after["web"] == ("db", "web.socket")  # sql is another name of it
     assert graph.wants["all.target"] == ("getty@tty2", "getty@tty3", "part")
     assert enabled_with(found, ["www"], "enable") == ["web", "web.socket"]
     assert enabled_with(found, ["weber"], "mask") == ["web"]

@@ -145,3 +145,16 @@ async def test_57_a_stop_is_propagated_and_so_is_a_reload(stage: Stage, tmp_path
         await units.stop("five")
         assert units.picture("six").state == "stopped"
         assert [step.unit for step in (await units.transact("stop", ["five"], dry_run=True)).steps] == []
+
+
+async def test_sockets_come_before_the_service_that_they_start(stage: Stage, tmp_path: Path) -> None:
+    write(
+        stage,
+        a_service=f"[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo $LISTEN_FDNAMES > {tmp_path}/said'\n",
+        a_socket=f"[Socket]\nListenStream={tmp_path}/sock\nFileDescriptorName=first\n[Install]\nWantedBy=sockets.target\n",
+        b_target="[Unit]\nWants=a.service a.socket\n",
+    )
+    async with stage.running() as units:
+        plan = await units.transact("restart", ["b.target"], dry_run=True)
+        assert [step.unit for step in plan.steps if step.action == "start"][:2] == ["a.socket", "a"]
+        assert await said(tmp_path / "said") == "first\n"
