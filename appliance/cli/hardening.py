@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 
 from appliance.cli.checks import Check
+from appliance.host import bpf
 from appliance.machine import MOUNTS, SYSCTL, BootFacts, read_boot_facts
 
 _SYS_LANDLOCK_CREATE_RULESET, _LANDLOCK_VERSION = 444, 1
@@ -28,6 +29,8 @@ def hardening() -> Iterator[Check]:
     yield Check("lsm", "ok", _first("/sys/kernel/security/lsm").replace(",", ", ") or "cannot be seen")
     version = ctypes.CDLL(None).syscall(_SYS_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION)
     yield Check("landlock", "ok", f"version {version}" if version > 0 else "not in this kernel")
+    why = bpf.why_not()
+    yield _wanted("bpf", not why, why or "devices and addresses of units are fenced", facts)
     actions = _first("/proc/sys/kernel/seccomp/actions_avail")
     yield _wanted("seccomp", bool(actions), actions or "not in this kernel", facts)
     tpm = _first("/sys/class/tpm/tpm0/tpm_version_major")

@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import Callable, Container
 
-from appliance.host import controllers
+from appliance.host import bpf, controllers
 from appliance.host.files import translate
 from appliance.host.poller import CHANGED, Poller
 
@@ -114,6 +114,11 @@ class Cgroup:
             if pid not in but:
                 with contextlib.suppress(OSError):
                     os.kill(pid, number)
+
+    def attach(self, programs: tuple[bpf.Program, ...]) -> None:
+        """Have the kernel ask them for whatever lives in it. Raises UnavailableError."""
+        if programs:
+            bpf.attach(self._directory, programs)
 
     def limit(self, values: tuple[tuple[str, str], ...]) -> None:
         """Write each value into that file of it; the controllers that takes are switched on, down to it.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from appliance.host import bpf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,10 +18,17 @@ class Usage:
     tasks: int | None = None
     io_read_bytes: int | None = None
     io_write_bytes: int | None = None
+    ip_in_bytes: int | None = None
+    ip_in_packets: int | None = None
+    ip_out_bytes: int | None = None
+    ip_out_packets: int | None = None
 
 
-def usage(directory: str | None, pids: Iterable[int]) -> Usage:
-    """``directory``: of its cgroup, where there is one; ``pids`` are asked for only what that does not tell."""
+def usage(directory: str | None, pids: Iterable[int], *, counts_ip: bool = False) -> Usage:
+    """``directory``: of its cgroup, where there is one; ``pids`` are asked for only what that does not tell.
+
+    ``counts_ip``: it has programs that count what it sends and hears.
+    """
     cpu = _cpu(directory) if directory else None
     memory = _number(f"{directory}/memory.current") if directory else None
     tasks = _number(f"{directory}/pids.current") if directory else None
@@ -32,7 +41,14 @@ def usage(directory: str | None, pids: Iterable[int]) -> Usage:
         tasks = summed.tasks if tasks is None else tasks
         if io is None:
             read, written = summed.io_read_bytes, summed.io_write_bytes
-    return Usage(cpu_seconds=cpu, memory_bytes=memory, tasks=tasks, io_read_bytes=read, io_write_bytes=written)
+    found = Usage(cpu_seconds=cpu, memory_bytes=memory, tasks=tasks, io_read_bytes=read, io_write_bytes=written)
+    ip = bpf.traffic(directory) if directory and counts_ip else None
+    if ip is None:
+        return found
+    return replace(
+        found, ip_in_bytes=ip.in_bytes, ip_in_packets=ip.in_packets, ip_out_bytes=ip.out_bytes,
+        ip_out_packets=ip.out_packets,
+    )  # fmt: skip
 
 
 def _text(path: str) -> str | None:

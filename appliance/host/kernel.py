@@ -48,6 +48,45 @@ def device_of(path: str) -> str:
     return f"{os.major(number)}:{os.minor(number)}"
 
 
+def node_of(path: str) -> tuple[str, int, int] | None:
+    """"char" or "block", MAJOR and MINOR of the device at that path; None: there is none."""
+    import stat
+
+    try:
+        it = os.stat(path)
+    except OSError:
+        return None
+    kind = "char" if stat.S_ISCHR(it.st_mode) else "block" if stat.S_ISBLK(it.st_mode) else ""
+    return (kind, os.major(it.st_rdev), os.minor(it.st_rdev)) if kind else None
+
+
+def device_majors() -> list[tuple[str, str, int]]:
+    """"char" or "block", the name of the driver, and a MAJOR of it; it may have several."""
+    found: list[tuple[str, str, int]] = []
+    kind = "char"
+    try:
+        with open("/proc/devices") as file:
+            for line in file:
+                number, _, name = line.strip().partition(" ")
+                if number.isdecimal():
+                    found.append((kind, name.strip(), int(number)))
+                elif number:
+                    kind = "block" if number == "Block" else "char"
+    except OSError:
+        pass
+    return found
+
+
+def interface_of(name: str) -> int | None:
+    """Its number; None: there is no such network interface."""
+    import socket
+
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return None
+
+
 def _memory_bytes() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

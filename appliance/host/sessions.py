@@ -12,6 +12,7 @@ import os
 import signal
 from collections.abc import Callable
 
+from appliance.host.bpf import Program
 from appliance.host.poller import Poller
 from appliance.host.procfs import ProcessStat, has_in_environment, process_ids, process_stat
 
@@ -59,6 +60,9 @@ class Session:
         for pid in self._processes().difference(but):
             with contextlib.suppress(OSError):
                 os.kill(pid, number)
+
+    def attach(self, programs: tuple[Program, ...]) -> None:
+        """Only cgroups have programs."""
 
     def limit(self, values: tuple[tuple[str, str], ...]) -> None:
         """Only cgroups have limits."""

@@ -5,22 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from appliance.errors import InputError
-from appliance.systemd.draft import Draft, Handler, Handlers, into, no_equal
+from appliance.systemd.draft import Draft, Handler, Handlers, into, listed, no_equal, one_of
 from appliance.systemd.lines import Assignment
+from appliance.systemd.sandbox_keys import merged
 from appliance.systemd.values import boolean, duration, integer, seconds, size, size_word
 from appliance.systemd.words import split_words
 
-_NO_FENCE = (
-    "DeviceAllow",
-    "DevicePolicy",
-    "IPAddressAllow",
-    "IPAddressDeny",
-    "IPEgressFilterPath",
-    "IPIngressFilterPath",
-    "RestrictNetworkInterfaces",
-    "SocketBindAllow",
-    "SocketBindDeny",
-)
+_NO_FENCE = ("IPEgressFilterPath", "IPIngressFilterPath")
 _NO_EQUAL = (
     "BlockIODeviceWeight", "BlockIOReadBandwidth", "BlockIOWriteBandwidth", "CoredumpReceive", "DefaultMemoryLow",
     "DefaultMemoryMin", "DelegateSubgroup", "DisableControllers",
@@ -32,7 +23,7 @@ _NO_EQUAL = (
     "StartupCPUShares", "StartupCPUWeight", "StartupIOWeight", "StartupMemoryHigh", "StartupMemoryLow",
     "StartupMemoryMax", "StartupMemorySwapMax", "StartupMemoryZSwapMax",
 )  # fmt: skip
-_ACCOUNTING = ("BlockIO", "CPU", "IO", "IP", "Memory", "Tasks")
+_ACCOUNTING = ("BlockIO", "CPU", "IO", "Memory", "Tasks")
 _CONTROLLERS = frozenset({"cpu", "cpuset", "io", "memory", "pids"})
 
 
@@ -76,6 +67,20 @@ def _delegate(draft: Draft, at: Assignment) -> None:
     except InputError:
         words = [one for one in split_words(at.value, escapes=False) if one in _CONTROLLERS]
         draft.set("resources", "delegate", words or True, at)
+
+
+def _device(text: str) -> list[str]:
+    return [" ".join(split_words(text))]
+
+
+def _interfaces(draft: Draft, at: Assignment) -> None:
+    """As all lists with a ``~``."""
+    words = split_words(at.value.removeprefix("~"), escapes=False)
+    if not words:
+        draft.unset("resources", "restrict_network_interfaces")
+        return
+    found = merged(draft.get("resources", "restrict_network_interfaces"), words, turned=at.value.startswith("~"))
+    draft.set("resources", "restrict_network_interfaces", found, at)
 
 
 def _io_limit(key: str, base: int) -> Handler:
@@ -131,4 +136,12 @@ RESOURCES: Handlers = {
     "IOReadIOPSMax": _io_limit("read_operations", 1000),
     "IOWriteIOPSMax": _io_limit("write_operations", 1000),
     "Delegate": _delegate,
+    "DevicePolicy": into("resources", "device_policy", one_of("auto", "closed", "strict")),
+    "DeviceAllow": listed("resources", "device_allow", _device),
+    "IPAccounting": into("resources", "ip_accounting", boolean),
+    "IPAddressAllow": listed("resources", "ip_address_allow", split_words),
+    "IPAddressDeny": listed("resources", "ip_address_deny", split_words),
+    "RestrictNetworkInterfaces": _interfaces,
+    "SocketBindAllow": listed("resources", "socket_bind_allow", split_words),
+    "SocketBindDeny": listed("resources", "socket_bind_deny", split_words),
 }

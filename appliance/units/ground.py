@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from appliance.host.bpf import Program
 from appliance.host.cgroups import CgroupRoot
 from appliance.host.listening import Call
 from appliance.host.processes import Processes
@@ -35,6 +36,7 @@ class Group(Protocol):
     def when_empty(self, callback: Callable[[], None]) -> Callable[[], None]: ...  # noqa: D102
     def clear(self, callback: Callable[[], None]) -> None: ...  # noqa: D102
     def renew(self) -> None: ...  # noqa: D102
+    def attach(self, programs: tuple[Program, ...]) -> None: ...  # noqa: D102
     def limit(self, values: tuple[tuple[str, str], ...]) -> None: ...  # noqa: D102
     def remove(self) -> None: ...  # noqa: D102
 
@@ -56,6 +58,10 @@ def _no_directory(unit: Unit) -> str:
 
 
 def _no_values(document: UnitDocument) -> tuple[tuple[str, str], ...]:
+    return ()
+
+
+def _no_programs(document: UnitDocument) -> tuple[Program, ...]:
     return ()
 
 
@@ -85,6 +91,7 @@ class Ground:
     private_directory: Callable[[Unit], str] = _no_directory  # where private_tmp lies; empty: it has none
     cgroup_values: Callable[[UnitDocument], tuple[tuple[str, str], ...]] = _no_values  # file in the cgroup, value
     delegated: Callable[[UnitDocument, int | None, int | None], tuple[tuple[str, str], ...]] = _not_delegated
+    programs_of: Callable[[UnitDocument], tuple[Program, ...]] = _no_programs  # in the kernel, of its cgroup
     service_of: Callable[[Unit], ServiceSection] = _plain_service  # with the user that a dynamic one really is
     call_of: Callable[[Unit], Call | None] = _no_call  # the connection that its process serves
     holder: Holder | None = None  # keeps descriptors over our death

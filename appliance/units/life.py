@@ -132,6 +132,7 @@ class Life:
     def _prepare(self) -> None:
         assert self.group is not None
         self.group.renew()
+        self.group.attach(self.ground.programs_of(self.owner.unit.document))
         self.group.limit(self.ground.cgroup_values(self.owner.unit.document))
         who = who_of(self.service)
         self.group.limit(self.ground.delegated(self.owner.unit.document, who.uid, who.gid))

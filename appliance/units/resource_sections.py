@@ -13,7 +13,9 @@ from appliance.schema import Duration, parse_duration, parse_size
 
 _PERCENT = re.compile(r"(\d{1,7}(?:\.\d{1,2})?)%")
 _CPUS = re.compile(r"\d{1,4}(-\d{1,4})?([, ]+\d{1,4}(-\d{1,4})?)*")
+_INTERFACE = re.compile(r"[^\s/:~]{1,15}")
 _MEMORY_EXAMPLES = '"512M", "20%" or "infinity"'
+NETWORKS_MAX = 1000
 CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
 
 
@@ -62,12 +64,39 @@ def _controllers_problem(value: bool | tuple[str, ...]) -> str | None:
     return None
 
 
+def _devices_problem(entries: tuple[str, ...]) -> str | None:
+    from appliance.units.device_program import entries_problem
+
+    return entries_problem(entries)
+
+
+def _networks_problem(words: tuple[str, ...]) -> str | None:
+    from appliance.units.packet_program import networks_problem
+
+    return networks_problem(words)
+
+
+def _binds_problem(rules: tuple[str, ...]) -> str | None:
+    from appliance.units.bind_program import rules_problem
+
+    return rules_problem(rules)
+
+
+def _interfaces_problem(names: tuple[str, ...]) -> str | None:
+    for number, name in enumerate(names):
+        if not _INTERFACE.fullmatch(name.removeprefix("~") if number == 0 else name):
+            return f'found "{name}", expected names of network interfaces such as "eth0"'
+    return None
+
+
 def _cpus_problem(value: str) -> str | None:
     return None if _CPUS.fullmatch(value) else f'found "{value}", expected numbers and ranges such as "0-3,8"'
 
 
 _MEMORY: Mapping[str, Any] = {"check": memory_problem, "example": _MEMORY_EXAMPLES}
 _CPU_LIST: Mapping[str, Any] = {"check": _cpus_problem}
+_NETWORKS: Mapping[str, Any] = {"check": _networks_problem}
+_BINDS: Mapping[str, Any] = {"check": _binds_problem}
 _DEVICE: Mapping[str, Any] = {"pattern": r"/[^\0]*|\d+:\d+", "what": "a path, or the numbers of a device such as 8:0"}
 
 
@@ -102,7 +131,21 @@ class ResourcesSection:
     io_weight: int | None = field(default=None, metadata={"min": 1, "max": 10000})
     io_max: tuple[IoLimitTable, ...] = ()
     delegate: bool | tuple[str, ...] = field(default=False, metadata={"check": _controllers_problem})
+    device_policy: Literal["auto", "closed", "strict"] = "auto"
+    device_allow: tuple[str, ...] = field(default=(), metadata={"check": _devices_problem})
+    ip_address_allow: tuple[str, ...] = field(default=(), metadata=_NETWORKS)
+    ip_address_deny: tuple[str, ...] = field(default=(), metadata=_NETWORKS)
+    ip_accounting: bool = False
+    restrict_network_interfaces: tuple[str, ...] = field(default=(), metadata={"check": _interfaces_problem})
+    socket_bind_allow: tuple[str, ...] = field(default=(), metadata=_BINDS)
+    socket_bind_deny: tuple[str, ...] = field(default=(), metadata=_BINDS)
     strict: bool = False
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """The addresses become one program, and the kernel takes none that is too long."""
+        count = len(self.ip_address_allow) + len(self.ip_address_deny)
+        if count > NETWORKS_MAX:
+            yield "ip_address_deny", f"found {count} addresses in both lists, expected at most {NETWORKS_MAX}"
 
     def controllers(self) -> tuple[str, ...]:
         """Which controllers of the kernel it takes to hold this."""

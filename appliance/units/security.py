@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from appliance.units.cgroup_programs import has_devices_fenced
 from appliance.units.filter_program import ALLOW
 from appliance.units.sandbox_filter import filter_of
 from appliance.units.sandbox_section import (
@@ -70,6 +71,7 @@ def _rows(document: UnitDocument) -> Iterator[Row]:
     is_root = (service is None or service.user in (None, "root", "0")) and not sandbox.dynamic_user
     yield from _of_user(document, is_root)
     yield from _of_files(sandbox)
+    yield from _of_programs(document)
     yield from _of_switches(sandbox)
     yield from _of_capabilities(sandbox)
     yield from _of_namespaces(sandbox)
@@ -140,6 +142,23 @@ _SWITCHES = (  # setting, what is open without it, weight
 def _of_switches(sandbox: SandboxSection) -> Iterator[Row]:
     for setting, text, weight in _SWITCHES:
         yield _switch(setting, bool(getattr(sandbox, setting)), text, weight)
+
+
+def _of_programs(document: UnitDocument) -> Iterator[Row]:
+    """Devices and addresses: whether the programs of its cgroup hold, not whether this host takes them."""
+    resources = document.resources
+    devices = 1.0 if not has_devices_fenced(document) else 0.5 if resources.device_allow else 0.0
+    state = "may open all devices" if devices == 1 else "may open some devices" if devices else "holds"
+    yield Row("resources.device_policy", state, 1000, devices)
+    if "any" not in resources.ip_address_deny and not {"0.0.0.0/0", "::/0"} <= set(resources.ip_address_deny):
+        addresses, state = 1.0, "may send to all addresses"
+    elif set(resources.ip_address_allow) - {"localhost", "127.0.0.0/8", "127.0.0.1", "::1"}:
+        addresses, state = 0.5, "may send to some addresses"
+    elif resources.ip_address_allow:
+        addresses, state = 0.2, "may send to this host only"
+    else:
+        addresses, state = 0.0, "holds"
+    yield Row("resources.ip_address_deny", state, 1000, addresses)
 
 
 _CAPABILITY_ROWS = (  # names without CAP_, what they allow, weight

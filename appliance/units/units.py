@@ -9,11 +9,11 @@ from typing import Any
 import trio
 
 from appliance.errors import UnavailableError
-from appliance.host import clock, files, users
+from appliance.host import bpf, clock, files, users
 from appliance.host.cgroups import find_cgroup_root
 from appliance.host.group_usage import Usage, usage
 from appliance.host.holder import Holder
-from appliance.host.kernel import device_of, kernel
+from appliance.host.kernel import device_majors, device_of, interface_of, kernel, node_of
 from appliance.host.layout import Layout
 from appliance.host.process_tree import ProcessPicture, processes_of
 from appliance.host.processes import Processes
@@ -22,6 +22,7 @@ from appliance.schema import Finding
 from appliance.units.administration import Administration
 from appliance.units.alarms import Alarms
 from appliance.units.calling import NOTHING
+from appliance.units.cgroup_programs import CgroupPrograms
 from appliance.units.decisions import is_asked, why_not
 from appliance.units.drawing import near, to_dot, to_svg
 from appliance.units.dynamic_users import DynamicUsers
@@ -139,11 +140,16 @@ class Units:
         ground = register.ground
         ground.private_directory = fences.private_directory
         ground.spawn_words, ground.cgroup_values = fences.spawn_words, fences.cgroup_values
+        self._programs = CgroupPrograms(self._why_no_programs, node_of, device_majors, interface_of)
+        ground.programs_of = self._programs.of
         ground.service_of, ground.delegated = fences.service_of, fences.delegated
 
     def _controllers(self) -> frozenset[str]:
         cgroups = self._register.ground.cgroups
         return cgroups.controllers() if cgroups is not None else frozenset()
+
+    def _why_no_programs(self) -> str:
+        return bpf.why_not() if self._register.ground.cgroups is not None else "units have no cgroup v2 here"
 
     def _clocks(self) -> Clocks:
         wall = WallClock(self._processes.poller)
@@ -249,16 +255,19 @@ class Units:
         runners = self._register.runners
         found = {}
         for name in sorted(runners) if names is None else names:
-            life = self._register.runner(name).life
-            if life is not None and life.group is not None:
-                found[name] = usage(life.group.path, life.group.pids())
+            runner = self._register.runner(name)
+            group = runner.life.group if runner.life is not None else None
+            counts_ip = runner.unit.document.resources.ip_accounting
+            if group is not None:
+                found[name] = usage(group.path, group.pids(), counts_ip=counts_ip)
         return found
 
     def problems(self) -> tuple[Finding, ...]:
         """What is wrong with unit files, and between them; and what could not be done lately."""
         register = self._register
         units = [runner.unit for _, runner in sorted(register.runners.items())]
-        return (*register.findings, *register.troubles, *self.fences.findings(units))
+        fences = (*self.fences.findings(units), *self._programs.findings(units))
+        return (*register.findings, *register.troubles, *fences)
 
     def health(self) -> Mapping[str, bool]:
         """Of every unit that should be up: whether it is ready, and healthy if it has a check."""

@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable
 from typing import Any, cast
 
+from appliance.host import bpf
 from appliance.host.cgroups import Cgroup, find_cgroup_root
 from appliance.host.group_usage import usage
-from appliance.host.kernel import device_of, kernel
+from appliance.host.kernel import device_majors, device_of, interface_of, kernel, node_of
 from appliance.host.poller import Poller
+from appliance.units.cgroup_programs import CgroupPrograms
 from appliance.units.fences import Fences
 from appliance.units.unit_file import parse_unit
 
@@ -22,6 +24,7 @@ with open("/sys/fs/cgroup/init/deep/cgroup.procs", "w") as procs:  # as another 
 found = find_cgroup_root("/", cast(Poller, None))
 assert found is not None
 fences = Fences(kernel(), found.controllers, device_of=device_of)
+programs = CgroupPrograms(bpf.why_not, node_of, device_majors, interface_of)
 PYTHON = sys.executable
 
 
@@ -34,6 +37,7 @@ def group_of(name: str, resources: str, sandbox: str = "") -> tuple[Cgroup, tupl
     document = parsed.unit.document
     group = found.group(name)
     group.renew()
+    group.attach(programs.of(document))
     group.limit(fences.cgroup_values(document))
     group.limit(fences.delegated(document, 1234, 1234))
     return group, fences.spawn_words(document)
@@ -118,7 +122,18 @@ def protected() -> str:
     return out.replace("\n", " ")
 
 
-for check in (values, memory, tasks, cpu, delegated, protected):
+def devices() -> str:
+    """Which it may open, and how; with all controllers on, as without them."""
+    group, words = group_of("devices", "device_allow = ['/dev/kmsg r', 'char-pts']\ntasks_max = 9")
+    script = (
+        "import os\nfor path, how in (('/dev/null', 2), ('/dev/kmsg', 0), ('/dev/kmsg', 1), ('/dev/mem', 0)):\n"
+        " try:\n  os.open(path, how); print(0)\n except OSError as error: print(error.errno)"
+    )
+    out, _ = run(group, words, script).communicate(timeout=60)
+    return out.replace("\n", " ")
+
+
+for check in (values, memory, tasks, cpu, delegated, protected, devices):
     try:
         told = cast(Callable[[], str], check)()
     except Exception as error:  # said to whoever watches the serial line

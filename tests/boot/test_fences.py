@@ -33,6 +33,7 @@ export PATH=/usr/bin:/bin PYTHONDONTWRITEBYTECODE=1
 _LIST = """
 import ctypes, encodings.ascii, encodings.latin_1, encodings.unicode_escape, stat, subprocess, sys
 import appliance.host.cgroups, appliance.host.group_usage, appliance.host.kernel, appliance.units.fences
+import appliance.units.cgroup_programs, appliance.units.device_program
 import appliance.units.sandbox_filter, appliance.units.system_call_groups, appliance.units.system_call_numbers
 print(*{one.__file__ for one in list(sys.modules.values()) if getattr(one, "__file__", None)}, sep="\\n")
 """
@@ -115,3 +116,7 @@ def test_a_delegated_group_is_its_user_s(told: dict[str, str]) -> None:
 
 def test_files_are_fenced_in_an_initramfs_that_cannot_pivot(told: dict[str, str]) -> None:
     assert told["protected"] == "30 /sys/fs/cgroup/x 30 /x made /tmp/x"
+
+
+def test_devices_are_fenced_by_a_program_of_the_kernel(told: dict[str, str]) -> None:
+    assert told["devices"] == "0 0 1 1"

@@ -51,7 +51,7 @@ def test_the_score_is_near_that_of_systemd(name: str, tmp_path: Path) -> None:
     )
     said = next(line for line in done.stdout.splitlines() if "Overall exposure" in line)
     wanted = float(said.split(":")[1].split()[0])
-    # They count besides: the device list, keyrings, System V IPC, filters of addresses and packets.
+    # They count besides: keyrings, and what System V IPC leaves.
     assert abs(assess("x", document(ours)).exposure - wanted) <= 0.6, said
 
 
