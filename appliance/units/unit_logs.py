@@ -60,7 +60,7 @@ class UnitLogs:
     def begin(self, poller: Poller) -> None:
         """Record what the kernel says."""
         if self._settings.kernel_log:
-            self._kernel.begin(poller)
+            self._kernel.begin(poller, self._register.ground.alarms)
 
     def end(self) -> None:
         """Twice is fine."""
