@@ -96,6 +96,8 @@ class UnitsSubject(Protocol):
     def graph_text(self, names: Sequence[str], *, as_picture: bool) -> str: ...  # noqa: D102
     def processes(self, name: str) -> Sequence[Any]: ...  # noqa: D102
     async def reload_unit(self, name: str) -> object: ...  # noqa: D102
+    async def kill(self, name: str, signal: str = "SIGTERM", *, whom: str = "all") -> object: ...  # noqa: D102
+    async def clean(self, name: str, what: Sequence[str] = ()) -> Sequence[str]: ...  # noqa: D102
     async def reset_failed(self, name: str) -> object: ...  # noqa: D102
     async def reload(self, *, dry_run: bool) -> Any: ...  # noqa: D102
 

@@ -19,6 +19,10 @@ VERBS: dict[str, tuple[str, str]] = {  # verb in the path -> method of Units, su
     "restart": ("restart", "Stop and start a unit"),
     "reload": ("reload_unit", "Ask a running unit to read its configuration anew"),
     "reset-failed": ("reset_failed", "Forget that a unit failed"),
+    "try-restart": ("try_restart", "Restart a unit if it is up"),
+    "reload-or-restart": ("reload_or_restart", "Reload a unit if it can, else restart it"),
+    "freeze": ("freeze", "Stop all processes of a unit where they are"),
+    "thaw": ("thaw", "Let the processes of a frozen unit go on"),
 }
 NAME = (Parameter("name", "The unit"),)
 FILTERS = (

@@ -78,6 +78,22 @@ def unit_work_routes(subjects: Subjects) -> tuple[Route, ...]:
     async def processes(request: Request) -> Reply:
         return json_answer({"processes": need().processes(request.names["name"])})
 
+    async def kill(request: Request) -> Reply:
+        asked = object_untrusted(request.body)
+        signal, whom = asked.get("signal", "SIGTERM"), asked.get("whom", "all")
+        if not isinstance(signal, str) or not isinstance(whom, str):
+            raise InputError("cannot read signal: it must be a string, as must whom", where="body.signal")
+        known_only(asked, "signal", "whom")
+        return json_answer(await need().kill(request.names["name"], signal, whom=whom))
+
+    async def clean(request: Request) -> Reply:
+        asked = object_untrusted(request.body)
+        what = asked.get("what", [])
+        if not isinstance(what, list) or not all(isinstance(one, str) for one in what):
+            raise InputError("cannot read what: it must be a list of strings", where="body.what")
+        known_only(asked, "what")
+        return json_answer({"removed": await need().clean(request.names["name"], what)})
+
     async def run(request: Request) -> Reply:
         asked = object_untrusted(request.body)
         unit, name = asked.get("unit"), asked.get("name", "")
@@ -185,6 +201,45 @@ def unit_work_routes(subjects: Subjects) -> tuple[Route, ...]:
                     "drop_in": {"type": "boolean", "description": "as NAME.toml.d/override.toml"},
                     "digest": {"type": "string", "description": "SHA-256 of the file it was made from"},
                     "dry_run": {"type": "boolean"},
+                },
+            },
+            parameters=NAME,
+            reads=False,
+            control=True,
+        ),
+        Route(
+            method="POST",
+            pattern="/v1/units/{name}/kill",
+            handler=kill,
+            summary="Send a signal to a unit's processes",
+            answer="The unit afterwards",
+            schema=UnitPicture,
+            body={
+                "type": "object",
+                "properties": {
+                    "signal": {"type": "string", "default": "SIGTERM"},
+                    "whom": {"enum": ["all", "main", "control"], "default": "all"},
+                },
+            },
+            parameters=NAME,
+            reads=False,
+            control=True,
+        ),
+        Route(
+            method="POST",
+            pattern="/v1/units/{name}/clean",
+            handler=clean,
+            summary="Remove the directories of a unit that is down",
+            answer="Their paths",
+            schema={"type": "object", "properties": {"removed": {"type": "array", "items": {"type": "string"}}}},
+            body={
+                "type": "object",
+                "properties": {
+                    "what": {
+                        "type": "array",
+                        "items": {"enum": ["runtime", "state", "cache", "logs", "configuration", "all"]},
+                        "description": "none: runtime and cache",
+                    },
                 },
             },
             parameters=NAME,

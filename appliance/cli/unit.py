@@ -10,6 +10,18 @@ from typing import Any
 from appliance.cli.unit_work import path_of
 from appliance.errors import ApplianceError
 
+_HANDLING = {
+    "kill": "send a signal to a unit's processes",
+    "try-restart": "restart units, but only those that are up",
+    "reload-or-restart": "reload units that can, restart the others",
+    "clean": "remove directories of units that are down: runtime and cache, or --what",
+    "freeze": "stop all processes of units where they are",
+    "thaw": "let the processes of frozen units go on",
+    "is-active": "whether units are up: active, activating, inactive, failed, ...; exit code 0 if one is, else 3",
+    "is-failed": "whether units failed; exit code 0 if one did, else 1",
+    "is-enabled": "whether units start by themselves: enabled, disabled, masked, static; exit code 0 or 1",
+    "show": "facts about a unit as KEY=VALUE, by systemd's names",
+}
 _VERBS = {
     "list": "every unit and how it is",
     "status": "one unit in full, with its last lines",
@@ -31,6 +43,7 @@ _VERBS = {
     "edit": "edit a unit's file; it is checked before it is saved",
     "wait": "wait until a unit is ready, healthy, over, stopped; exit code 6 when the time is over",
     "run": "run a command as a unit, with all fences; its exit code is ours",
+    **_HANDLING,
     "graph": "how units are tied to each other, as DOT (or --svg)",
     "top": "what each unit uses, live",
 }
@@ -55,6 +68,8 @@ _EXAMPLES = """Examples:
   appliance unit mask web
   appliance unit unmask web
   appliance unit wait web --for healthy --timeout 30s
+  appliance unit kill -s SIGUSR1 web
+  appliance unit is-active web
   appliance unit run -p resources.memory_max=1G -- make test
   appliance unit graph | dot -Tsvg"""
 _WORK = ("start", "stop", "restart", "plan", "enable", "disable", "mask", "unmask", "wait", "graph")
@@ -70,6 +85,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             from appliance.cli.unit_work import add_work
 
             add_work(verb, name)
+        elif name in _HANDLING:
+            from appliance.cli.unit_handling import add_handling
+
+            add_handling(verb, name)
         elif name == "run":
             from appliance.cli.unit_run import add_run
 
@@ -120,6 +139,10 @@ def run(args: argparse.Namespace) -> int:
         from appliance.cli.unit_work import run_work
 
         return run_work(args, _directory(args))
+    if verb in _HANDLING:
+        from appliance.cli.unit_handling import run_handling
+
+        return run_handling(args)
     if verb == "run":
         from appliance.cli.unit_run import run_run
 

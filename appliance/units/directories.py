@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from appliance.host.owned import make_owned, remove_owned
 from appliance.units.mount_plan import PRIVATE
@@ -41,6 +41,17 @@ def remove_runtime_directories(service: ServiceSection, below: Below) -> None:
     """The unit is down. Raises ApplianceError."""
     for name in service.runtime_directory:
         remove_owned(below("/run"), name)
+
+
+def remove_directories(service: ServiceSection, below: Below, kinds: Sequence[str]) -> tuple[str, ...]:
+    """Those of these kinds ("state", "cache", ...), with all that is in them. Their paths. Raises ApplianceError."""
+    gone = []
+    for key, above, _ in _KINDS:
+        if key.removesuffix("_directory") in kinds:
+            for name in getattr(service, key):
+                remove_owned(below(above), name)
+                gone.append(f"{below(above)}/{name}")
+    return tuple(gone)
 
 
 def make_private(directory: str, *, keep: bool) -> None:

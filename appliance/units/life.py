@@ -83,6 +83,7 @@ class Life:
         self.reloads_itself = False
         self.leaves = False  # it said STOPPING=1: no signal is needed for now
         self.watchdog_seconds = 0.0
+        self.frozen = False
         self.group: Group | None = None
         self.directory = directory
         self.voice = Voice(owner.unit.name, directory, ground, owner.log, owner.on_notice)
@@ -153,6 +154,8 @@ class Life:
     def enter(self, phase: Phase, reason: str) -> None:
         """Begin that phase."""
         self._cancel()
+        if self.frozen and STATE_OF[phase] is STATE_OF[Phase.STOP]:
+            self.freeze(on=False)  # or no signal would reach it
         if phase is Phase.RUN and self.main is None and not self.follows_group:
             phase, reason = self.after_main(), self.last_exit or reason
         self.phase, self.step = phase, 0
@@ -368,6 +371,12 @@ class Life:
         if takes(self.phase, Turn.LEAVES):
             self.leaves = True
             self.turn(Turn.LEAVES, "it says that it stops")
+
+    def freeze(self, *, on: bool) -> None:
+        """None of its processes runs until it is let go. Raises the error of ours that says why that cannot be."""
+        if self.group is not None and self.frozen is not on:
+            self.group.limit((("cgroup.freeze", "1" if on else "0"),))
+            self.frozen = on
 
     def force(self) -> None:
         """SIGKILL to all of it."""

@@ -107,6 +107,8 @@ class UnitPicture:
     health: str  # "" (no check declared), "unknown", "healthy", "unhealthy"
     health_reason: str
     tracking: str  # "cgroup" or "session"
+    lasts: bool = True  # it counts as up when its process is over: a oneshot, or remain_after_exit
+    frozen: bool = False  # its processes do not run until it is thawed
     file: str
     changed: bool  # its file was changed since it was started; ``unit reload`` or a restart applies it
     requires: tuple[str, ...]

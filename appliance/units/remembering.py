@@ -114,6 +114,8 @@ def picture_of(runner: Runner) -> UnitPicture:
         health=health,
         health_reason=runner.health_reason,
         tracking=life.group.kind if life is not None and life.group is not None else "",
+        lasts=runner.standing.lasts,
+        frozen=life is not None and life.frozen,
         file=runner.unit.file,
         changed=runner.state.is_active and runner.digest != runner.unit.digest,
         requires=section.requires,

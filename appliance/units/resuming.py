@@ -80,6 +80,7 @@ class _Resumed:
         life.watchdog_seconds = life.service.watchdog_timeout or 0.0
         life.group = life.make_group(run.cgroup)
         life.group.lead(run.pid, run.start_ticks)
+        life.frozen = bool(run.cgroup) and _is_frozen(run.cgroup)
 
     def go_on(self) -> None:
         """From the phase that it was in."""
@@ -176,3 +177,10 @@ class _Resumed:
                 life.turn(Turn.DONE, f"started, pid {life.main.pid}")
             else:
                 life.wait_ready()
+
+
+def _is_frozen(cgroup: str) -> bool:
+    try:
+        return files.read_text(f"{cgroup}/cgroup.freeze").strip() == "1"
+    except ApplianceError:  # a kernel before 5.2
+        return False

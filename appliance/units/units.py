@@ -28,6 +28,7 @@ from appliance.units.drawing import near, to_dot, to_svg
 from appliance.units.dynamic_users import DynamicUsers
 from appliance.units.fences import Fences
 from appliance.units.ground import Ground
+from appliance.units.handling import Handling
 from appliance.units.health_watch import HealthWatch
 from appliance.units.lifecycle import State
 from appliance.units.loading import Loading
@@ -118,6 +119,7 @@ class Units:
         register.on_link = self._triggers.sync
         self._operations.settling = self._settling
         self._loading = Loading(register, self._settling)
+        self._handling = Handling(register, self._operations)
         self._administration = Administration(register, self._operations, self._loading)
         register.ground = Ground(
             processes=self._processes,
@@ -383,6 +385,34 @@ class Units:
         if runner.reload_fault:
             raise UnavailableError(f"cannot reload {name}: {runner.reload_fault}", where=runner.unit.file)
         return self.picture(name)
+
+    async def reload_or_restart(self, name: str) -> UnitPicture:
+        """Reload it if it can, else restart it; start it if it is down."""
+        if self._register.resolve(name).can_reload:
+            return await self.reload_unit(name)
+        return await self.restart(name)
+
+    async def try_restart(self, name: str) -> UnitPicture:
+        """Restart it, but only if it is up."""
+        return (await self._handling.try_restart(name)).picture()
+
+    async def kill(self, name: str, signal: str = "SIGTERM", *, whom: str = "all") -> UnitPicture:
+        """Send a signal to all of its processes, or to the main one, or to the command around it."""
+        self._handling.kill(name, signal, whom=whom)
+        return self.picture(name)
+
+    async def freeze(self, name: str, *, on: bool = True) -> UnitPicture:
+        """Stop its processes where they are; ``on`` False: let them go on."""
+        self._handling.freeze(name, on=on)
+        return self.picture(name)
+
+    async def thaw(self, name: str) -> UnitPicture:
+        """Let its processes go on."""
+        return await self.freeze(name, on=False)
+
+    async def clean(self, name: str, what: Sequence[str] = ()) -> tuple[str, ...]:
+        """Remove its directories: runtime and cache, or those kinds. The paths."""
+        return self._handling.clean(name, what)
 
     async def reset_failed(self, name: str) -> UnitPicture:
         """Forget its failures; if it had been given up it is tried again."""

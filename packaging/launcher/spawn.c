@@ -24,6 +24,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -159,6 +160,32 @@ static int limits_files(const struct options *o)
     return 0;
 }
 
+/* As execvp, but what the kernel cannot run is an error: no shell tries to make sense of it. */
+static void execute(const char *path, char **argv)
+{
+    const char *places = getenv("PATH");
+    char whole[PATH_MAX];
+    int denied = 0;
+
+    if (strchr(path, '/')) {
+        execv(path, argv);
+        return;
+    }
+    for (const char *place = places ? places : "/bin:/usr/bin";; place++) {
+        int length = strchrnul(place, ':') - place;
+        if (snprintf(whole, sizeof whole, "%.*s%s%s", length, place, length ? "/" : "", path) < (int)sizeof whole) {
+            execv(whole, argv);
+            denied |= errno == EACCES;
+            if (errno != EACCES && errno != ENOENT && errno != ENOTDIR)
+                return;
+        }
+        place += length;
+        if (!*place)
+            break;
+    }
+    errno = denied ? EACCES : ENOENT;
+}
+
 _Noreturn void become_program(int argc, char **argv, int in_cgroup)
 {
     struct options o = {0};
@@ -207,7 +234,7 @@ _Noreturn void become_program(int argc, char **argv, int in_cgroup)
     const char *path = argv[program];
     if (o.argv0)
         argv[program] = (char *)o.argv0;
-    execvp(path, argv + program);
+    execute(path, argv + program);
     fail("execute", path);
 }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from appliance.errors import ConflictError
+from appliance.errors import ConflictError, InputError, UnavailableError
 from units.stage import Stage
 
 
@@ -135,7 +135,7 @@ async def test_57_a_stop_is_propagated_and_so_is_a_reload(stage: Stage, tmp_path
         await stage.state(units, "one", "stopped")
         assert units.picture("one").reason == "it is stopped with two"
         assert (tmp_path / "down").exists()
-        await units.start("one")  # brings two along, which ends at once, and takes it down again
+        await units.start("one", wait=False)  # brings two along, which ends at once, and takes it down again
         await stage.until(lambda: units.picture("one").state == "stopped" and units.picture("two").state == "exited")
         for verb, name in (("stop", "three"), ("restart", "three"), ("start", "four"), ("restart", "four")):
             with pytest.raises(ConflictError, match=rf"cannot {verb} {name}: its file says unit.refuse_manual_st"):
@@ -158,3 +158,127 @@ async def test_sockets_come_before_the_service_that_they_start(stage: Stage, tmp
         plan = await units.transact("restart", ["b.target"], dry_run=True)
         assert [step.unit for step in plan.steps if step.action == "start"][:2] == ["a.socket", "a"]
         assert await said(tmp_path / "said") == "first\n"
+
+
+async def test_26_and_38_signals_a_break_and_a_restart_if_it_is_up(stage: Stage, tmp_path: Path) -> None:
+    write(
+        stage,
+        a_service=f"""\
+            [Service]
+            Type=notify
+            NotifyAccess=all
+            ExecStart=/bin/bash -c 'trap "echo x >> {tmp_path}/usr1" USR1; systemd-notify --ready; \\
+                while :; do sleep 0.05; done'
+        """,
+        b_service="[Service]\nExecStart=/bin/sleep 1d\nExecReload=/bin/true\n",
+    )
+    async with stage.running() as units:
+        await stage.state(units, "a", "ready")
+        await units.kill("a", "SIGUSR1", whom="main")
+        assert await said(tmp_path / "usr1") == "x\n"
+        for signal, whom, wrong in (
+            ("SIGFOO", "all", "SIGFOO"),
+            ("TERM", "everyone", "everyone"),
+            ("TERM", "control", "no control process"),
+        ):
+            with pytest.raises(InputError, match=wrong):
+                await units.kill("a", signal, whom=whom)
+        before = units.picture("b").pid
+        assert (await units.reload_or_restart("b")).pid == before
+        assert (await units.try_restart("b")).pid != before
+        assert (await units.reload_or_restart("a")).state == "ready"  # it has no way to reload
+        await units.stop("b")
+        assert (await units.try_restart("b")).state == "stopped"
+        with pytest.raises(InputError, match="no process"):
+            await units.kill("b")
+        assert (await units.reload_or_restart("b")).state == "ready"
+        if units.picture("a").tracking != "cgroup":
+            return  # no cgroup v2 here: nothing can be frozen
+        assert (await units.freeze("a")).frozen
+        await units.kill("a", "SIGUSR1", whom="main")
+        await trio.sleep(0.2)
+        assert (tmp_path / "usr1").read_text() == "x\n"
+        assert not (await units.thaw("a")).frozen
+        await stage.until(lambda: (tmp_path / "usr1").read_text() == "x\nx\n")
+        await units.freeze("a")
+        assert (await units.restart("a")).state == "ready"
+        await units.freeze("a")
+    async with stage.running() as units:
+        assert not units.picture("a").frozen  # it was stopped in order, and did not hang
+
+
+async def test_38_what_is_frozen_stays_so_over_our_death(stage: Stage) -> None:
+    write(stage, a_service="[Service]\nExecStart=/bin/sleep 1d\n")
+    async with stage.running(detach=True) as units:
+        await stage.state(units, "a", "ready")
+        if units.picture("a").tracking != "cgroup":
+            await units.stop("a")
+            return
+        await units.freeze("a")
+    async with stage.running() as units:
+        assert units.picture("a").frozen
+        assert (await units.stop("a")).state == "stopped"
+
+
+async def test_33_directories_are_cleaned_once_it_is_down(stage: Stage) -> None:
+    kinds = {"runtime": "run", "state": "var/lib", "cache": "var/cache", "logs": "var/log", "configuration": "etc"}
+    keys = "".join(f"{kind.title()}Directory=test-service\n" for kind in kinds)
+    write(stage, a_service=f"[Service]\nType=exec\nRuntimeDirectoryPreserve=yes\nExecStart=/bin/sleep 1d\n{keys}")
+
+    def there() -> set[str]:
+        return {kind for kind, above in kinds.items() if (stage.root / above / "test-service").is_dir()}
+
+    async with stage.running() as units:
+        await stage.state(units, "a", "ready")
+        assert there() == set(kinds)
+        with pytest.raises(ConflictError, match="cannot clean a: it is ready; stop it first"):
+            await units.clean("a")
+        await units.stop("a")
+        assert there() == set(kinds)
+        await units.clean("a", ["configuration"])
+        assert there() == {"runtime", "state", "cache", "logs"}
+        assert await units.clean("a") == tuple(
+            f"{stage.root}/{kinds[kind]}/test-service" for kind in ("runtime", "cache")
+        )
+        assert there() == {"state", "logs"}
+        with pytest.raises(InputError, match="found 'fdstore'"):
+            await units.clean("a", ["fdstore"])
+        await units.clean("a", ["all"])
+        assert there() == set()
+
+
+async def test_59_one_that_ends_while_it_reloads_has_failed(stage: Stage) -> None:
+    script = "/bin/bash -c 'systemd-notify --ready; systemd-notify RELOADING=1; sleep {seconds}; exit 1'"
+    write(
+        stage,
+        a_service=f"[Service]\nType=notify\nNotifyAccess=all\nExecStart={script.format(seconds=0.1)}\n",
+        b_service=f"[Unit]\nStartLimitBurst=1\n[Service]\nType=notify\nNotifyAccess=all\nRestart=on-failure\n"
+        f"ExecStart={script.format(seconds=0.1)}\n",
+        c_service=f"[Service]\nType=notify\nNotifyAccess=all\nRestart=on-abort\nExecStart={script.format(seconds=99)}\n"
+        "[Unit]\nStartLimitBurst=1\n",
+    )
+    async with stage.running() as units:
+        await stage.state(units, "c", "reloading")
+        await units.kill("c", "SIGABRT")
+        for name in ("a", "b", "c"):
+            await stage.state(units, name, "failed")
+        assert units.picture("c").exit.result in ("signal", "core-dump")
+
+
+async def test_23_when_a_start_counts_as_one(stage: Stage, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.touch(mode=0o755)
+    for name, kind, command, user in (
+        ("one", "simple", "/bin/sleep 1d", ""), ("three", "simple", str(broken), ""),
+        ("four", "exec", "/bin/sleep 1d", ""), ("five", "exec", "/bin/sleep 1d", "User=idontexist"),
+        ("six", "exec", str(broken), ""), ("seven", "exec", "/nonexistent", ""),
+    ):  # fmt: skip
+        text = f"[Service]\nType={kind}\n{user}\nExecStart={command}\n[Install]\nWantedBy=rescue.target\n"
+        (stage.directory / f"{name}.service").write_text(text)
+    async with stage.running() as units:
+        for name in ("one", "four"):
+            assert (await units.start(name)).state == "ready"
+        assert (await units.start("three")).state in ("ready", "failed", "stopping")
+        for name in ("five", "six", "seven"):
+            with pytest.raises(UnavailableError, match=f"cannot start {name}: "):
+                await units.start(name)
