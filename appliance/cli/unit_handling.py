@@ -20,6 +20,7 @@ _SUB = {
     "ready": "running", "reloading": "reload", "exited": "exited", "starting": "start", "waiting": "start",
     "backoff": "auto-restart", "stopping": "stop", "failed": "failed",
 }  # fmt: skip
+_KINDS = (".service", ".timer", ".socket", ".path", ".target")
 _ACTIONS_SECONDS = 24 * 3600.0
 
 
@@ -135,11 +136,11 @@ def _show(args: argparse.Namespace) -> int:
 
 def facts_of(name: str, unit: Mapping[str, Any] | None) -> dict[str, str]:
     """As ``systemctl show``."""
-    whole = name if "." in name else f"{name}.service"
+    whole = _whole_name(name)
     if unit is None:
         return {"Id": whole, "LoadState": "not-found", "ActiveState": "inactive", "SubState": "dead"}
     usage, end, active = unit.get("usage") or {}, unit.get("exit") or {}, active_word(unit)
-    named = unit["name"] if "." in unit["name"] or unit["type"] == "target" else f"{unit['name']}.service"
+    named = _whole_name(unit["name"])
     code = {"signal": end.get("signal")} if end.get("signal") else {}
     facts: dict[str, Any] = {
         "Id": named,
@@ -166,13 +167,14 @@ def facts_of(name: str, unit: Mapping[str, Any] | None) -> dict[str, str]:
         "MemoryCurrent": _or_not_set(usage.get("memory_bytes")),
         "TasksCurrent": _or_not_set(usage.get("tasks")),
         "CPUUsageNSec": _or_not_set(usage.get("cpu_seconds"), 1e9),
-        "Requires": " ".join(unit["requires"]),
-        "Wants": " ".join(unit["wants"]),
-        "After": " ".join(unit["after"]),
-        "Before": " ".join(unit["before"]),
+        **{key: " ".join(map(_whole_name, unit[key.lower()])) for key in ("Requires", "Wants", "After", "Before")},
         "TriggeredBy": " ".join(one["name"] for one in unit["triggers"] if one["name"] != unit["name"]),
     }
     return {key: str(value) for key, value in facts.items()}
+
+
+def _whole_name(name: str) -> str:
+    return name if name.endswith(_KINDS) else f"{name}.service"
 
 
 def _signal_number(name: str) -> int:

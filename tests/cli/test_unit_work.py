@@ -9,6 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from appliance.cli import main
 from cli.test_unit import ROOM, UNIT, appliance, node, root, unit_file
 
 __all__ = ["node", "root"]
@@ -37,6 +40,33 @@ def test_a_plan_is_what_happens(node: Path) -> None:
     assert appliance(node, "unit", "list", "--state", "ready").stdout == "no such units\n"
     assert "web" in appliance(node, "unit", "list", "w*").stdout
     assert "hello" not in appliance(node, "unit", "list", "w*").stdout
+
+
+def test_questions_and_verbs_of_systemctl(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def ask(*words: str) -> tuple[int, str]:  # in this process: eighteen more would take their time
+        code = main(["--root", str(node), "unit", *words])
+        told = capsys.readouterr()
+        return code, told.out + told.err
+
+    assert ask("is-active", "hello", "nobody") == (0, "active\ninactive\n")
+    assert ask("is-active", "-q", "nobody") == (4, "")
+    assert ask("is-failed", "hello.service") == (1, "active\n")
+    assert ask("is-enabled", "web") == (0, "enabled\n")
+    assert ask("is-enabled", "nobody") == (1, "not-found\n")
+    assert ask("show", "-p", "ActiveState,Requires", "-p", "Nothing", "hello") == (
+        0, "ActiveState=active\nRequires=web.service\nNothing=\n",
+    )  # fmt: skip
+    pid = int(ask("show", "-P", "MainPID", "hello")[1])
+    assert ask("kill", "-s", "SIGKILL", "--kill-whom", "main", "hello")[0] == 0
+    assert ask("wait", "hello")[0] == 0
+    assert ask("try-restart", "hello")[0] == 0
+    assert int(ask("show", "-P", "MainPID", "hello")[1]) not in (0, pid)
+    assert ask("clean", "hello")[0] == 7
+    assert ask("stop", "hello")[0] == 0
+    assert ask("is-active", "hello") == (3, "inactive\n")
+    assert ask("clean", "--what", "all", "hello") == (0, "nothing\n")
+    assert ask("kill", "hello") == (2, "appliance: cannot send SIGTERM to hello: it has no process\n")
+    assert ask("show", "-P", "LoadState", "nobody") == (0, "not-found\n")
 
 
 def test_instances_come_of_their_template(node: Path) -> None:
