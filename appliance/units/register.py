@@ -10,7 +10,7 @@ import trio
 
 from appliance.errors import ApplianceError, InputError, NotFoundError, UnavailableError
 from appliance.host.layout import Layout
-from appliance.schema import Finding
+from appliance.schema import Finding, did_you_mean
 from appliance.units.enablement import Enablement, enablement_file, read_enablement
 from appliance.units.graph import Graph, build_graph
 from appliance.units.ground import Ground
@@ -148,13 +148,18 @@ class Register:
         """Why there is no such unit."""
         if plain_name(name) in self.files.unreadable:
             return InputError(f"cannot find unit {name}: its file is not valid, see appliance unit verify")
-        return NotFoundError(f"cannot find unit {name}: no file {self.directory}/{name}.toml", where=self.directory)
+        guess = did_you_mean(name, list(self.runners))
+        message = f"cannot find unit {name}: no file {self.directory}/{name}.toml{guess and '; ' + guess}"
+        return NotFoundError(message, where=self.directory)
 
     def trouble(self, name: str, message: str) -> None:
         """Something could not be done about that unit (or, with an empty name, about any)."""
         runner = self.runners.get(name)
         where = runner.unit.file if runner is not None else self.directory
-        self.troubles.append(Finding(where, 1, 1, "", message, "warning"))
+        finding = Finding(where, 1, 1, "", message, "warning")
+        if finding in self.troubles:  # a timer meets the same one again and again
+            self.troubles.remove(finding)
+        self.troubles.append(finding)
         self.publish("unit", name, trouble=message)
 
     async def wait(self, runner: Runner, condition: Callable[[], bool]) -> None:

@@ -363,3 +363,24 @@ async def test_a_target_is_up_when_what_it_requires_is_and_takes_its_followers_a
         order = [name for name, data in stage.events if data.get("state") == "ready"]
         assert order == ["web", "multi-user", "last", "multi-user", "last"]
     assert units.picture("multi-user").state == "stopped"
+
+
+async def test_a_name_that_is_nearly_one_is_guessed(stage: Stage) -> None:
+    stage.shell("web", "sleep 1h")
+    async with stage.running() as units:
+        with pytest.raises(NotFoundError, match='did you mean "web"'):
+            await units.start("wbe")
+
+
+async def test_what_goes_wrong_again_and_again_is_told_once(stage: Stage) -> None:
+    stage.write("web", "[service]\ncommand = ['true']\ntype = 'oneshot'\n[timer]\nevery = '20ms'\n")
+    async with stage.running() as units:
+        await units.enable("mask", ["web"], now=False)
+
+        def said() -> list[str]:
+            return [str(data["trouble"]) for _, data in stage.events if "trouble" in data]
+
+        await stage.until(lambda: len(said()) >= 3)
+        told = said()
+        assert set(told) == {"cannot start web: it is masked; see appliance unit unmask"}
+        assert [one.message for one in units.problems() if one.message in told] == told[:1]
