@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import argparse
@@ -86,11 +87,15 @@ def _drop_output() -> None:
 
 
 def _fail(error: ApplianceError) -> int:
+    from appliance.errors import UntrustedError
+
     try:
         sys.stdout.flush()
         print(f"appliance: {error}", file=sys.stderr)
     except OSError:
         _drop_output()
+    if isinstance(error.__cause__, PermissionError):  # whatever it was about: to be somebody else is what helps
+        return UntrustedError.exit_code
     return error.exit_code
 
 
@@ -109,10 +114,16 @@ def _dispatch(argv: Sequence[str]) -> int:
         noun = "version"
     if noun not in NOUNS and noun not in HIDDEN:
         _refuse_noun(noun)
-    parser, run = load_noun(noun)
+    if words == ["run"]:  # nothing to parse: what every start of the node need not load
+        from appliance.cli import run
+
+        args: Any = SimpleNamespace()
+        set_globals(args, options)
+        return run.run(args)
+    parser, act = load_noun(noun)
     args = parser.parse_args(rest)
     set_globals(args, options)
-    return run(args)
+    return act(args)
 
 
 def split_globals(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:

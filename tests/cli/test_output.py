@@ -6,6 +6,8 @@ import subprocess
 
 import pytest
 
+from appliance.cli import main, version
+from appliance.errors import InputError
 from cli.peer import command, serving
 
 FULL = "appliance: cannot write to standard output: No space left on device\n"
@@ -41,3 +43,15 @@ def test_a_directory_that_is_not_utf_8_is_one_all_the_same(tmp_path) -> None:  #
     done = subprocess.run([*command(), b"--root", root, b"config", b"check"], capture_output=True, check=False)
     assert done.returncode == 0
     assert root in done.stdout
+
+
+@pytest.mark.parametrize(("cause", "code"), [(PermissionError("no"), 5), (FileNotFoundError("no"), 2), (None, 2)])
+def test_what_somebody_else_may_do_is_refused(
+    cause: OSError | None, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(args: object) -> int:
+        raise InputError("cannot lock /run/appliance/lock: because") from cause
+
+    monkeypatch.setattr(version, "run", fail)
+    assert main(["version", "-o", "json"]) == code
+    assert capsys.readouterr().err == "appliance: cannot lock /run/appliance/lock: because\n"
