@@ -13,8 +13,8 @@ so a clock that is wrong by less than that harms nobody: what a publisher signs 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
@@ -35,12 +35,15 @@ _fetcher_module.Urllib3Fetcher = type("Urllib3Fetcher", (), {})  # type: ignore[
 sys.modules.setdefault("tuf.ngclient.urllib3_fetcher", _fetcher_module)
 
 from tuf.api import exceptions  # noqa: E402
-from tuf.api._payload import Root, Targets, VerificationResult  # noqa: E402
+from tuf.api._payload import Root, Targets  # noqa: E402
 from tuf.ngclient.config import UpdaterConfig  # noqa: E402
 from tuf.ngclient.fetcher import FetcherInterface  # noqa: E402
 from tuf.ngclient.updater import Updater  # noqa: E402
 
+from appliance.update import tuf_keys  # noqa: E402, F401  # it changes how python-tuf sees keys
+
 _METADATA_LENGTH_MAX = 5_000_000
+_ROOTS_AT_ONCE = 256  # new ones; whoever is further behind goes on with the next check
 _CLOCK_SPARE_SECONDS = 86400.0  # a clock that is so little behind the last time known is not worth a word
 
 
@@ -71,27 +74,30 @@ class _TufFetcher(FetcherInterface):
             raise exceptions.DownloadError(exc.message) from exc
 
 
-def _count_keys_once(original: Callable[..., VerificationResult]) -> Callable[..., VerificationResult]:
-    """python-tuf counts names of keys: one key under several names would reach any threshold alone."""
-
-    def verify(*args: Any, **named: Any) -> VerificationResult:
-        result = original(*args, **named)
-        keys = {str(sorted(key.keyval.items())): keyid for keyid, key in result.signed.items()}
-        once = {keyid: result.signed[keyid] for keyid in keys.values()}
-        return VerificationResult(result.threshold, once, result.unsigned)
-
-    return verify
-
-
-for _delegator in (Root, Targets):
-    _delegator.get_verification_result = _count_keys_once(_delegator.get_verification_result)  # type: ignore[method-assign]
-
-
 class _Updater(Updater):
     """python-tuf's, with a cache that survives a power cut."""
 
+    _unsynced: tuple[int, bytes] | None = None  # the newest root that was kept
+
     def _persist_file(self, filename: str, data: bytes) -> None:
         files.write_atomic(filename, data)
+
+    def _persist_root(self, version: int, data: bytes) -> None:
+        """Of a long chain only the end is worth waiting for the disk: a link that is torn is fetched again."""
+        path = f"{self._dir}/root_history/{version}.root.json"
+        with suppress(ApplianceError):
+            if files.read_bytes(path, size_max=len(data)) == data:
+                return
+        files.write_atomic(path, data, durable=False)
+        self._unsynced = version, data
+
+    def _load_root(self) -> None:
+        try:
+            super()._load_root()
+        finally:
+            if self._unsynced is not None:
+                version, data = self._unsynced
+                files.write_atomic(f"{self._dir}/root_history/{version}.root.json", data)
 
     def _update_root_symlink(self) -> None:
         """We always start from the host's own trust root; the link would be for those who do not."""
@@ -145,6 +151,7 @@ class Repository:
         self._memory = Seen(directory)
         self._seen = self._memory.value
         files.make_directory(directory + "/root_history")
+        known = max(0, len(files.list_directory(directory + "/root_history")) - 1)  # without the trusted one
         self._wall = clock.wall_seconds() if now is None else now
         self._known = max(float(self._seen.get("time", 0)), built_seconds() if floor is None else floor)
         self.now = max(self._wall, self._known)
@@ -154,7 +161,9 @@ class Repository:
                 metadata_base_url=self._base + "/metadata",
                 target_base_url=self._base + "/targets",
                 fetcher=_TufFetcher(self.fetcher),
-                config=UpdaterConfig(targets_max_length=_METADATA_LENGTH_MAX),
+                config=UpdaterConfig(
+                    targets_max_length=_METADATA_LENGTH_MAX, max_root_rotations=known + _ROOTS_AT_ONCE
+                ),
                 bootstrap=trust_root,
             )
         self._updater.move_clock(self.now)
@@ -289,4 +298,3 @@ def _translated(repository: str) -> Iterator[None]:
         raise UntrustedError(f"cannot trust {repository}: {said}", where=repository) from exc
     except OSError as exc:
         raise files.translate(exc, "keep the metadata of", repository) from exc
-

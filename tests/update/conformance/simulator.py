@@ -163,7 +163,7 @@ class Client:
     def __init__(self, place: Path, url: str, trusted_root: bytes) -> None:
         self.metadata, self.targets = place / "metadata", place / "targets"
         self.trusted_root = trusted_root
-        self._url = url
+        self.url = url
         self.last_error = ""
 
     def refresh(self, *, days: float = 0.0) -> bool:
@@ -178,7 +178,7 @@ class Client:
         """As the worker does."""
         now = datetime.now(UTC).timestamp() + days * 86400
         return Repository(
-            repository=self._url, trust_root=self.trusted_root, directory=str(self.metadata), now=now, floor=0.0
+            repository=self.url, trust_root=self.trusted_root, directory=str(self.metadata), now=now, floor=0.0
         )
 
     def _do(self, days: float, path: str) -> bool:

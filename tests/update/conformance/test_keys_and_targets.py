@@ -257,11 +257,13 @@ def test_cached_role_is_verified_against_current_delegator(client: Client, repo:
 
 
 def test_max_root_rotations(client: Client, repo: Simulator) -> None:
-    """However many roots there are, the walk ends: 256 after the one that the host was given."""
+    """However many roots there are, the walk ends: 256 after those that were known."""
     for _ in range(260):
         repo.publish("root")
     assert client.refresh()
     assert client.trusted()["root"] == 257
+    assert client.refresh()
+    assert client.trusted()["root"] == 261
 
 
 # --- test_updater_key_rotations ---

@@ -2,19 +2,24 @@
 
 Every test bears the name of the case there (of test_basic, test_expiration, test_delegated_expiration, test_rollback,
 test_keys, test_quoting_issues, test_file_download, test_updater_delegation_graphs, test_updater_key_rotations), so that
-it can be looked up; the code is ours. Not here: test_static_repo, which needs their recorded repositories.
+it can be looked up; the code is ours. Not here: test_static_repo, which needs their recorded repositories. Their own
+runner drives client.py.
 What we do more strictly than the specification asks is said where it shows.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from tests.update.conformance.simulator import TOP, UP, Client, Simulator
 
+HOUSE = Path(__file__).parents[3]
 FIRST = [("root", 2), ("timestamp", None), ("snapshot", 1), ("targets", 1)]
 ALL = {"root": 1, "timestamp": 1, "snapshot": 1, "targets": 1}
 
@@ -282,3 +287,28 @@ def test_new_snapshot_version_mismatch(client: Client, repo: Simulator) -> None:
     assert not client.refresh()
     assert client.trusted() == {"root": 1, "timestamp": 2}
     assert repo.asked[-1] == ("snapshot", 2)
+
+
+def test_the_suite_can_drive_us(client: Client, repo: Simulator, tmp_path: Path) -> None:
+    """Its CLIENT-CLI, each command a process of its own: how theirs is run by hand (client.py says)."""
+    repo.add_artifact("targets", b"an artifact", "path/to/artifact")
+    repo.publish(*TOP)
+    root, kept, files = tmp_path / "root.json", tmp_path / "kept", tmp_path / "files"
+    root.write_bytes(client.trusted_root)
+    kept.mkdir()
+    files.mkdir()
+
+    def run(*said: str) -> int:
+        program = [sys.executable, "-m", "tests.update.conformance.client", "--metadata-dir", str(kept)]
+        return subprocess.run([*program, *said], cwd=HOUSE, capture_output=True, timeout=120).returncode
+
+    address = ("--metadata-url", f"{client.url}/metadata/")
+    assert run("init", str(root)) == 0
+    place = ("--target-name", "path/to/artifact", "--target-base-url", f"{client.url}/targets/")
+    assert run(*address, *place, "--target-dir", str(files), "download") == 0
+    assert [file.read_bytes() for file in files.iterdir()] == [b"an artifact"]
+    repo.signers["timestamp"].popitem()
+    repo.publish("timestamp")
+    assert run(*address, "refresh") == 1
+    versions = {file.stem: json.loads(file.read_bytes())["signed"]["version"] for file in kept.glob("*.json")}
+    assert versions == {"root": 1, "timestamp": 2, "snapshot": 2, "targets": 2}
