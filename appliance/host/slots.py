@@ -12,11 +12,15 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from appliance.errors import ConflictError, NotFoundError
+from appliance.host.ahead import ahead
 from appliance.host.direct import DirectFile
 from appliance.host.files import sync_directory, translate
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 _PIECE = 1 << 20
 BLOCK = 4096  # of file systems that share blocks between files
@@ -86,9 +90,9 @@ class RealSlotCalls:
         """The whole file; ``from_disk``: from the medium (O_DIRECT), where the file system can do that."""
         try:
             if from_disk:
-                with DirectFile(path) as direct:
+                with DirectFile(path) as direct, ahead(direct.pieces()) as pieces:
                     self.not_from_disk = direct.refused
-                    yield from direct.pieces()
+                    yield from pieces
                 return
             with open(path, "rb", buffering=0) as file:
                 while piece := file.read(_PIECE):
@@ -203,6 +207,9 @@ class Reading:
 class Writing(Reading):
     """A file that is made in any order: of its full length from the beginning, holes and all."""
 
+    _helping: ThreadPoolExecutor | None = None
+    _syncing: Future[None] | None = None
+
     def put(self, offset: int, data: bytes | memoryview) -> None:
         """Raises UnavailableError: no room."""
         try:
@@ -229,9 +236,32 @@ class Writing(Reading):
     def sync(self) -> None:
         """Make the bytes and the length durable."""
         try:
+            self._await_sync()
             os.fsync(self._fd)
         except OSError as exc:
             raise translate(exc, "sync", self.path) from exc
+
+    def sync_soon(self) -> None:
+        """Begin to make durable what is here, while more is written; waits for what was begun before."""
+        try:
+            self._await_sync()
+        except OSError as exc:
+            raise translate(exc, "sync", self.path) from exc
+        if self._helping is None:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self._helping = ThreadPoolExecutor(1, "sync")
+        self._syncing = self._helping.submit(os.fsync, self._fd)
+
+    def _await_sync(self) -> None:
+        syncing, self._syncing = self._syncing, None
+        if syncing is not None:
+            syncing.result()
+
+    def end(self) -> None:
+        """Before it is closed: nobody syncs it any more."""
+        if self._helping is not None:
+            self._helping.shutdown()
 
     def data_end(self, offset: int) -> tuple[int, int]:
         """Where the next bytes that are no hole begin and end; (size, size) when only holes follow."""
@@ -257,7 +287,11 @@ def writing(path: str, size: int, *, mode: int = 0o644) -> Iterator[Writing]:
             os.ftruncate(fd, size)
         except OSError as exc:
             raise translate(exc, "write", path) from exc
-        yield Writing(fd, path)
+        file = Writing(fd, path)
+        try:
+            yield file
+        finally:
+            file.end()
     finally:
         os.close(fd)
 

@@ -62,10 +62,10 @@ class Packer:
         )  # fmt: skip
 
 
-def plain(stored: bytes | memoryview, length: int) -> bytes | None:
-    """The chunk that is stored so; None when these bytes are none of that length."""
+def plain(stored: bytes | memoryview, length: int) -> bytes | memoryview | None:
+    """The chunk that is stored so; None when these bytes are none of that length. Maybe a view of what was given."""
     if len(stored) == length:
-        return bytes(stored)
+        return stored
     try:
         data = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompress(stored, max_output_size=length)
     except zstandard.ZstdError:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from appliance.errors import NotFoundError, UnavailableError, UntrustedError
 from appliance.host import clock, entropy
+from appliance.host.ahead import ahead
 from appliance.host.failpoint import reach
 from appliance.host.slots import BLOCK, Reading, Writing, file_size, reading, writing
 from appliance.payload import Index, chunk_hash, cut, plain, plan_ranges
@@ -20,7 +21,7 @@ from appliance.update.progress import Progress
 
 _ATTEMPTS_MAX = 4  # in a row, without a chunk between them
 _WAIT_FIRST, _WAIT_MAX = 0.2, 10.0
-_SYNC_BYTES = 64 << 20
+_SYNC_BYTES = 32 << 20  # synced beside what goes on; at most twice as much is ever owed
 _RUN_MAX = 2 << 20
 _STRANGE_MAX = 32 << 20  # bytes in a row
 
@@ -59,7 +60,7 @@ class Assembly:
         self.have = bytearray(len(index))
         fresh = file_size(self.path) != index.length
         self._places = index.places()
-        self._unsynced = 0
+        self._unsynced, self._owed = 0, False  # bytes written; whether a sync was begun whose end nobody saw
         self._shares = True  # until the file system says no
         with writing(self.path, index.length, mode=0o755) as file:
             self._file = file
@@ -75,7 +76,7 @@ class Assembly:
                     self._fetch()
             finally:
                 reach("update.fetch.unsynced")
-                if self._unsynced:
+                if self._unsynced or self._owed:
                     file.sync()
                 reach("update.fetch.synced")
         self.progress.enter("fetched", index.length)
@@ -111,7 +112,7 @@ class Assembly:
                 if 0 not in self.have:
                     return
                 for _, chunk in cut(source.at, source.size, average=self.index.average, parts=moved):
-                    self._put(chunk)
+                    self._put(chunk_hash(chunk), chunk)
                     self.alive()
                     if 0 not in self.have:
                         return
@@ -125,11 +126,12 @@ class Assembly:
         Returns the parts of the seed that were not taken.
         """
         left, at = [], 0
-        for run in self._runs(source):
-            self._take_run(source, run)
-            if run.start > at:
-                left.append((at, run.start))
-            at = run.end
+        with ahead(self._runs(source)) as runs:  # read and hashed there, written here
+            for run in runs:
+                self._take_run(source, run)
+                if run.start > at:
+                    left.append((at, run.start))
+                at = run.end
         return [*left, (at, source.size)] if source.size > at else left
 
     def _runs(self, source: Reading) -> Iterator[_Run]:
@@ -172,16 +174,13 @@ class Assembly:
                     self._keep(same, data)
         self._sync_sometimes()
 
-    def _put(self, chunk: bytes) -> bool:
-        """Wherever it belongs and is missing; False when it belongs nowhere."""
-        numbers = self._places.get(chunk_hash(chunk))
-        if numbers is None or len(chunk) != self.index.lengths[numbers[0]]:
-            return False
+    def _put(self, name: bytes, chunk: bytes | memoryview) -> None:
+        """Wherever it belongs and is missing, if it belongs anywhere."""
+        numbers = self._places.get(name, ())
         for number in numbers:
-            if not self.have[number]:
+            if not self.have[number] and len(chunk) == self.index.lengths[number]:
                 self._keep(number, chunk)
         self._sync_sometimes()
-        return True
 
     def _keep(self, number: int, data: bytes | memoryview) -> None:
         self._file.put(self.index.positions[number], data)
@@ -194,8 +193,8 @@ class Assembly:
 
     def _sync_sometimes(self) -> None:
         if self._unsynced >= _SYNC_BYTES:
-            self._file.sync()
-            self._unsynced = 0
+            self._file.sync_soon()
+            self._owed, self._unsynced = True, 0
 
     # --- what is not ---
 
@@ -269,17 +268,16 @@ class Assembly:
             if offset > at:
                 del buffer[: offset - at]
                 at = offset
-            with memoryview(buffer) as view:
-                chunk = plain(view[:stored], index.lengths[number])
-            if chunk is None or not self._is(number, chunk) or not self._put(chunk):
-                raise UntrustedError(
-                    f"cannot take {self.url}: bytes {offset} to {offset + stored - 1} are not what was signed "
-                    "(damaged or tampered with)",
-                    where=self.url,
-                )
+            name = index.hash(number)
+            with memoryview(buffer) as view, view[:stored] as held:
+                chunk = plain(held, index.lengths[number])
+                if chunk is None or chunk_hash(chunk) != name:
+                    raise UntrustedError(
+                        f"cannot take {self.url}: bytes {offset} to {offset + stored - 1} are not what was signed "
+                        "(damaged or tampered with)",
+                        where=self.url,
+                    )
+                self._put(name, chunk)
             self.fetched = True
             del buffer[:stored]
             at += stored
-
-    def _is(self, number: int, chunk: bytes) -> bool:
-        return chunk_hash(chunk) == self.index.hash(number)
