@@ -9,6 +9,9 @@ from typing import Any, NoReturn
 from appliance.errors import InputError
 
 
+_SAMPLES = {"NAME": "web", "UNIT": "web", "KEY": "greeting"}  # what an example says for them
+
+
 class Parser(argparse.ArgumentParser):
     """``add_subparsers`` makes its children of this class too. Put examples into ``epilog``; they keep their lines."""
 
@@ -78,6 +81,7 @@ def _needed(parser: argparse.ArgumentParser) -> Iterator[str]:
     for action in parser._actions:
         if action.required:
             name = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
+            name = _SAMPLES.get(name, name)
             yield f"{action.option_strings[-1]} {name}" if action.option_strings else name
 
 

@@ -54,9 +54,7 @@ _EXAMPLES = """Examples:
   appliance unit start web db
   appliance unit stop web
   appliance unit restart web
-  appliance unit reset-failed web
   appliance unit reload --dry-run
-  appliance unit cat web
   appliance unit logs -f -n 20 web
   appliance unit logs --since 1h web
   appliance unit verify ./web.toml /lib/systemd/system/nginx.service
@@ -64,9 +62,6 @@ _EXAMPLES = """Examples:
   appliance unit security web
   appliance unit plan stop web
   appliance unit enable --now web@1
-  appliance unit disable --now web
-  appliance unit mask web
-  appliance unit unmask web
   appliance unit wait web --for healthy --timeout 30s
   appliance unit kill -s SIGUSR1 web
   appliance unit is-active web
