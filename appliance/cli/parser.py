@@ -8,7 +8,6 @@ from typing import Any, NoReturn
 
 from appliance.errors import InputError
 
-
 _SAMPLES = {"NAME": "web", "UNIT": "web", "KEY": "greeting"}  # what an example says for them
 
 

@@ -31,10 +31,11 @@ def _status_text(unit: dict[str, Any]) -> str:
     from appliance.cli.render import age, clean, state
 
     now = time.time()
+    frozen = ", frozen," if unit.get("frozen") else ""
     facts = {
         "about": unit["description"],
         "file": unit["file"] + (" (changed since the start: unit reload)" if unit["changed"] else ""),
-        "state": f"{state(unit['state'])}{', frozen,' * bool(unit.get('frozen'))} for {age(unit['seconds'])}: {clean(unit['reason'])}",
+        "state": f"{state(unit['state'])}{frozen} for {age(unit['seconds'])}: {clean(unit['reason'])}",
         "wanted": _wanted_text(unit),
         "main pid": f"{unit['pid']}, kept together by {unit['tracking']}" if unit["pid"] else "",
         "step": f"{unit['phase']}, pid {unit['control_pid']}" if unit.get("control_pid") else "",
