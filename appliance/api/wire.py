@@ -140,21 +140,6 @@ class Fields:
             raise self._bad(name, f"a whole number from {low} to {high}")
         return value
 
-    def number_or_none(self, name: str) -> float | None:
-        """A finite number, also as a string."""
-        value = self._take(name)
-        if value is None:
-            return None
-        try:
-            if isinstance(value, bool) or not isinstance(value, str | int | float):
-                raise ValueError
-            number = float(value)
-        except (ValueError, OverflowError):
-            raise self._bad(name, "a number") from None
-        if not math.isfinite(number):
-            raise self._bad(name, "a finite number")
-        return number
-
     def text(self, name: str, *, length_max: int = 256) -> str:
         """A string; absent or null is empty."""
         value = self._take(name)

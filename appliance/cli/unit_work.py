@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from appliance.cli.parser import a_duration
-from appliance.errors import ApplianceError, InputError, NotFoundError, NotRunningError, NotYetError, UnavailableError
+from appliance.errors import InputError, NotFoundError, NotRunningError, NotYetError, UnavailableError
 
 SECONDS_MAX = 24 * 3600.0  # a oneshot may take its time
 _ACTIONS = ("start", "stop", "restart")
@@ -194,11 +194,6 @@ def path_of(name: str, rest: str = "") -> str:
     from urllib.parse import quote
 
     return f"/v1/units/{quote(name, safe='')}{rest}"
-
-
-def is_refused(error: ApplianceError) -> bool:
-    """Whether the file is to blame, and editing on may help."""
-    return isinstance(error, InputError)
 
 
 def tree_lines(processes: Sequence[dict[str, Any]]) -> list[str]:

@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 
-from appliance.errors import ApplianceError, UnavailableError
+from appliance.errors import ApplianceError
 from appliance.host import mounts
 from appliance.host.files import translate
 
@@ -49,17 +49,8 @@ def mounted(device: str, target: str) -> Iterator[str]:
                     mounts.unmount(target)
 
 
-def loader_variable(name: str) -> str:
-    """One of systemd-boot's; empty where there is none."""
-    try:
-        with open(f"{_VARIABLES}/{name}-{_LOADER}", "rb") as file:
-            return file.read()[4:].decode("utf-16-le", "replace").rstrip("\0")
-    except OSError:
-        return ""
-
-
 def set_loader_variable(name: str, value: str) -> None:
-    """Raises UnavailableError: no EFI, or it has no room."""
+    """One of systemd-boot's. Raises UnavailableError: no EFI, or it has no room."""
     path = f"{_VARIABLES}/{name}-{_LOADER}"
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -69,12 +60,3 @@ def set_loader_variable(name: str, value: str) -> None:
             os.close(descriptor)
     except OSError as exc:
         raise translate(exc, "write", path) from exc
-
-
-def booted_entry() -> str:
-    """The file name of the entry we were started from, as it is called now; empty without systemd-boot."""
-    path = loader_variable("LoaderBootCountPath")
-    name = path.rpartition("\\")[2] if path else loader_variable("LoaderEntrySelected")
-    if "/" in name:
-        raise UnavailableError(f"cannot use the boot loader's variable: it names {name}")
-    return name

@@ -170,11 +170,6 @@ def absolute(path: str) -> str:
     return os.path.abspath(path)
 
 
-def is_executable(path: str) -> bool:
-    """Whether it is a regular file that we may execute."""
-    return os.path.isfile(path) and os.access(path, os.X_OK)
-
-
 def is_directory(path: str) -> bool:
     """Whether it is a directory, or a link to one."""
     return os.path.isdir(path)

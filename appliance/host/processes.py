@@ -94,11 +94,6 @@ class Child:
         self._on_exit: Callable[[], None] | None = None
         self._over: trio.Event | None = None
 
-    @property
-    def executed(self) -> bool:
-        """Whether its own program runs or ran (``spawn`` reached a successful execve)."""
-        return self._report_fd < 0 and not self.spawn_failure
-
     def on_exec(self, callback: Callable[[], None]) -> None:
         """Call once when execve succeeded, or failed (then ``spawn_failure`` says how)."""
         self._on_exec = callback

@@ -20,7 +20,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _HEADER, _LINK, _ADDRESS = struct.Struct("=IHHII"), struct.Struct("=BxHiII"), struct.Struct("=BBBBI")
 _ROUTE_HEADER = struct.Struct("=BBBBBBBBI")
-_NEWLINK, _DELLINK, _GETLINK, _NEWADDR, _DELADDR, _GETADDR, _NEWROUTE, _DELROUTE = 16, 17, 18, 20, 21, 22, 24, 25
+_NEWLINK, _GETLINK, _NEWADDR, _DELADDR, _GETADDR, _NEWROUTE, _DELROUTE = 16, 18, 20, 21, 22, 24, 25
 _ERROR, _DONE = 2, 3
 _REQUEST, _ACK, _REPLACE, _EXCLUSIVE, _CREATE, _DUMP = 1, 4, 0x100, 0x200, 0x400, 0x300
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
@@ -74,11 +74,6 @@ def make_link(name: str, kind: str, *, parent: int = 0, vlan: int = 0, mode: str
     body += _attribute(_IFLA_LINKINFO, info)
     if not any(link.name == name for link in links()):
         _ask(_NEWLINK, body, _ACK | _CREATE | _EXCLUSIVE, f"make the {kind} {name}")
-
-
-def delete_link(index: int) -> None:
-    """Of one that was made. Raises UnavailableError."""
-    _ask(_DELLINK, _LINK.pack(0, 0, index, 0, 0), _ACK, f"remove interface {index}")
 
 
 def addresses(index: int) -> tuple[Interface, ...]:

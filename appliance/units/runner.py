@@ -160,14 +160,6 @@ class Runner:
         elif self.state in (State.FAILED, State.EXITED):
             self.drop(reason)
 
-    def forget_failures(self) -> None:
-        """As if it had never failed; it stays where it is."""
-        self.failures = self.restarts = 0
-        self.starts.clear()
-        self.restart_times.clear()
-        if self.life is not None:
-            self.remember()
-
     def drop(self, reason: str) -> None:
         """It has no process, and is not wanted any more."""
         self._cancel_alarm()
