@@ -18,13 +18,15 @@ REDACTED = "(redacted)"
 
 
 def plain(value: Any) -> Any:
-    """The same in dicts, lists, strings and numbers: dataclasses by field, bytes as base64, enums by value."""
+    """The same in dicts, lists, strings and numbers: what has fields by field, bytes as base64, enums by value."""
     if value is None or (isinstance(value, bool | int | str) and not isinstance(value, enum.Enum)):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else "infinity" if value > 0 else None
     if isinstance(value, enum.Enum):
         return plain(value.value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):  # a NamedTuple
+        return {name: plain(item) for name, item in zip(value._fields, value, strict=True)}
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, bytes | bytearray | memoryview):

@@ -4,7 +4,7 @@ import contextlib
 import enum
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -33,6 +33,15 @@ def test_plain() -> None:
     expected = {"name": "a", "inner": ["red", 1, "AA==", ["x", "y"], {"1": None}, "infinity", True]}
     assert plain(thing) == expected
     assert json.loads(dumps(thing)) == expected
+
+
+class Pair(NamedTuple):
+    left: int
+    right: bytes
+
+
+def test_a_named_tuple_is_its_fields() -> None:
+    assert plain((Pair(1, b"\0"), (1, 2))) == [{"left": 1, "right": "AA=="}, [1, 2]]
 
 
 def test_secrets_go_and_the_names_of_files_stay() -> None:
