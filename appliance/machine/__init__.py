@@ -1,6 +1,6 @@
 """The machine itself, when it runs our own image: what must be there before anything else, and how it ends.
 
-Only the first process of a machine that packaging/image/init.c has started is here; on any other host these are the
+Only the first process of a machine that packaging/image/init/ has started is here; on any other host these are the
 matters of its own init.
 """
 

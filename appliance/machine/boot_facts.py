@@ -1,4 +1,4 @@
-"""What the initramfs found out and left in /run/appliance/boot (packaging/image/init.c). Pure but for one read."""
+"""What the initramfs found out and left in /run/appliance/boot (packaging/image/init/). Pure but for one read."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from image.cpio import Cpio  # noqa: E402
 from image.disk import LOADER, build_disk  # noqa: E402
 from image.kernel import Kernel, fetch_kernel, load_order  # noqa: E402
 from image.root import Root, build_root, os_release  # noqa: E402
-from image.uki import build_uki  # noqa: E402
+from image.uki import build_uki, sum_image  # noqa: E402
 
 BUILD = HOUSE / ".build/image"
 STUB = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
@@ -49,11 +50,14 @@ class Parts:
 
 
 def build_program(name: str) -> Path:
-    """init.c or modprobe.c, static."""
+    """init/*.c or modprobe.c, static."""
     BUILD.mkdir(parents=True, exist_ok=True)
-    out = BUILD / name
+    out, temp = BUILD / name, BUILD / f"{name}.tmp.{os.getpid()}"  # others may build it, too
     flags = ["-std=gnu17", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s", "-fno-ident", "-Wl,--build-id=none"]
-    subprocess.run(["gcc", *flags, "-o", out, f"{name}.c"], check=True, cwd=Path(__file__).parent)
+    here = Path(__file__).parent
+    sources = sorted((here / name).glob("*.c")) or [here / f"{name}.c"]
+    subprocess.run(["gcc", *flags, "-o", temp, *(one.relative_to(here) for one in sources)], check=True, cwd=here)
+    temp.rename(out)
     return out
 
 
@@ -110,16 +114,23 @@ def build_uki_of(
     kernel = fetch_kernel(HOUSE / ".build/kernel")
     initrd = build_initrd(kernel, init or build_program("init").read_bytes(), fast=fast)
     own = f"appliance.watchdog={WATCHDOG_SECONDS} appliance.version={version}"
-    command_line = f"{COMMAND_LINE} {own} {root.arguments()} {arguments}".strip()
-    command_line += f" appliance.sum={zlib.crc32(command_line.encode()):08x}"  # init.c looks
+    words = f"{COMMAND_LINE} {own} {root.arguments()} {arguments}".strip()
     sections = {
         ".osrel": os_release(version).encode(),
-        ".cmdline": command_line.encode(),
+        ".cmdline": _with_sums(words, 0).encode(),
         ".initrd": initrd,
         ".linux": kernel.image.read_bytes(),
     }
-    uki = build_uki(STUB.read_bytes(), sections)
+    stub = STUB.read_bytes()
+    command_line = _with_sums(words, sum_image(build_uki(stub, sections)))  # the same length, and not part of the sum
+    uki = build_uki(stub, {**sections, ".cmdline": command_line.encode()})
     return Parts(version, root, uki, initrd, kernel.image, command_line)
+
+
+def _with_sums(words: str, image: int) -> str:
+    """Of the kernel image, and of the command line itself: init/ looks at both."""
+    words = f"{words} appliance.image={image:08x}"
+    return f"{words} appliance.sum={zlib.crc32(words.encode()):08x}"
 
 
 def sign(program: bytes, key: Path, certificate: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import lzma
 import os
 import re
@@ -43,19 +44,28 @@ def fetch_kernel(place: Path) -> Kernel:
     package, release = found[1], found[1].removeprefix("linux-image-")
     tree = place / release
     if not tree.exists():
-        temp = place / f"{release}.tmp.{os.getpid()}"
-        shutil.rmtree(temp, ignore_errors=True)
-        temp.mkdir(parents=True)
-        subprocess.run(["apt-get", "download", "-q", package], check=True, cwd=temp, capture_output=True)
-        (file,) = temp.glob("*.deb")
-        subprocess.run(["dpkg-deb", "-x", file, temp / "tree"], check=True)
-        if not tree.exists():
-            (temp / "tree").rename(tree)
-        shutil.rmtree(temp)
+        place.mkdir(parents=True, exist_ok=True)
+        with (place / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _unpack(package, tree)
     modules = tree / "lib/modules" / release
     if not modules.exists():
         modules = tree / "usr/lib/modules" / release
     return Kernel(release, tree / f"boot/vmlinuz-{release}", modules)
+
+
+def _unpack(package: str, tree: Path) -> None:
+    """Unless somebody else did meanwhile."""
+    if tree.exists():
+        return
+    temp = tree.with_name(f"{tree.name}.tmp.{os.getpid()}")
+    shutil.rmtree(temp, ignore_errors=True)
+    temp.mkdir()
+    subprocess.run(["apt-get", "download", "-q", package], check=True, cwd=temp, capture_output=True)
+    (file,) = temp.glob("*.deb")
+    subprocess.run(["dpkg-deb", "-x", file, temp / "tree"], check=True)
+    (temp / "tree").rename(tree)
+    shutil.rmtree(temp)
 
 
 def module_bytes(path: Path) -> bytes:

@@ -64,7 +64,7 @@ class Root:
     identity: uuid.UUID
 
     def arguments(self) -> str:
-        """For the kernel's command line; packaging/image/init.c reads them."""
+        """For the kernel's command line; packaging/image/init/ reads them."""
         return f"roothash={self.root_hash} appliance.verity={self.blocks}:{self.salt}:{self.identity}"
 
 

@@ -6,6 +6,7 @@ Formats: Microsoft's PE/COFF specification, UAPI.5 (unified kernel image). Debia
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Mapping
 
 _SECTION = struct.Struct("<8sIIIIIIHHI")
@@ -58,6 +59,25 @@ def read_sections(image: bytes) -> dict[str, bytes]:
         name, size, _, _, at = struct.unpack_from("<8sIIII", image, pe + 24 + optional_size + 40 * index)
         found[name.rstrip(b"\0").decode()] = image[at : at + size]
     return found
+
+
+def sum_image(image: bytes) -> int:
+    """CRC-32 of all but what is signed apart or comes later: the command line, the signature and its place, the PE sum.
+
+    init/loader.c sums what lies on the disk in the same way.
+    """
+    whole = bytearray(image)
+    pe = struct.unpack_from("<I", whole, 0x3C)[0]
+    count, optional_size = struct.unpack_from("<H", whole, pe + 6)[0], struct.unpack_from("<H", whole, pe + 20)[0]
+    whole[pe + 24 + 64 : pe + 24 + 68] = bytes(4)
+    whole[pe + 24 + 144 : pe + 24 + 152] = bytes(8)
+    end = 0
+    for index in range(count):
+        name, _, _, size, at = struct.unpack_from("<8sIIII", whole, pe + 24 + optional_size + 40 * index)
+        end = max(end, at + size)
+        if name == b".cmdline":
+            whole[at : at + size] = bytes(size)
+    return zlib.crc32(whole[:end])
 
 
 def _up(number: int, step: int) -> int:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import http.server
 import json
 import os
 import re
 import shutil
 import subprocess
-import tempfile
 import threading
 import urllib.request
 from contextlib import suppress
@@ -18,11 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.boot.guest import HOUSE, SETTINGS, TOKEN, WATCHDOG, unit
+from tests.boot.guest import SETTINGS, TOKEN, WATCHDOG, make_disk, unit
+from tests.boot.versions import BINARY, MARK, Image, take_image
 from tests.boot.vm import VM
 
-BINARY = HOUSE / "dist/appliance"
-MARK = "usr/share/test/part-of-it"  # what a unit needs of the root: the unhealthy version lacks it
 UPDATES = """\
 {status}
 [update]
@@ -73,29 +69,6 @@ class RangeHandler(http.server.SimpleHTTPRequestHandler):
         return None
 
 
-@functools.cache
-def _place() -> Path:
-    """Of what all tests of a run have in common."""
-    place = tempfile.mkdtemp(prefix="boot-versions-")
-    atexit.register(shutil.rmtree, place, ignore_errors=True)
-    return Path(place)
-
-
-@functools.cache
-def _whole_version(version: str, marked: bool) -> Any:
-    """Built once."""
-    from image.build import build_parts
-
-    extra = _place() / f"extra-{version}-{marked}"
-    (extra / "usr/share/test").mkdir(parents=True)
-    if marked:
-        (extra / MARK).write_text("here\n")
-    return build_parts(
-        _place() / f"root-{version}-{marked}", version=version, binary=BINARY, staged=HOUSE / ".build/staged",
-        extra=extra, fast=True,
-    )  # fmt: skip
-
-
 @dataclass
 class Fleet:
     """What publishers have. ``parts``: of each version that was built."""
@@ -133,7 +106,7 @@ class Fleet:
         """``marked``: with what the unit web needs. ``root_of``: another kernel image over that version's root."""
         from image.build import build_uki_of  # type: ignore[import-not-found]
 
-        parts = self.parts[root_of] if root_of else _whole_version(version, marked)
+        parts = self.parts[root_of] if root_of else take_image(version, marked=marked).parts
         if root_of or init or arguments:
             parts = build_uki_of(parts.root, version=version, init=init, arguments=arguments, fast=True)
         self.parts[version] = parts
@@ -151,8 +124,6 @@ class Fleet:
 
     def disk(self, out: Path, version: str, megabytes: int = 700) -> Path:
         """A machine as it is delivered: that version, our settings, trust root, units."""
-        from tests.boot.guest import Image, make_disk
-
         parts, image = self.parts[version], self.work / f"{version}.img"
         if not image.exists():
             self.plain_disk(image, version)

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from appliance.host import block_devices
+from tests.boot.versions import BINARY, STAGED, Image
 from tests.boot.vm import VM
 
-HOUSE = Path(__file__).parents[2]
-sys.path[:0] = [str(HOUSE / "packaging"), str(HOUSE / "packaging/image")]
 WATCHDOG = ("-device", "i6300esb", "-action", "watchdog=reset")
 BUSYBOX = "/var/lib/test/busybox"
 TOKEN = "a-secret-of-the-tests"
@@ -26,24 +22,12 @@ token_file = "/etc/appliance/token"
 """
 
 
-@dataclass(frozen=True)
-class Image:
-    """What was built: the disk, and the parts for a start without a loader."""
-
-    disk: Path
-    kernel: Path
-    initrd: Path
-    command_line: str
-    parts: Any
-
-
 def build_image(out: Path, version: str = "1.0.0") -> Image:
     """From dist/appliance, as `./build.sh image` does."""
     from image.build import build_parts  # type: ignore[import-not-found]
     from image.disk import build_disk  # type: ignore[import-not-found]
 
-    binary, staged = HOUSE / "dist/appliance", HOUSE / ".build/staged"
-    parts = build_parts(out / f"root-{version}", version=version, binary=binary, staged=staged)
+    parts = build_parts(out / f"root-{version}", version=version, binary=BINARY, staged=STAGED)
     disk, initrd = out / f"appliance-{version}.img", out / "initrd"
     build_disk(disk, root=parts.root.file, uki=parts.uki, entry=f"appliance_{version}.efi")
     initrd.write_bytes(parts.initrd)

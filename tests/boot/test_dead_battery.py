@@ -17,7 +17,8 @@ import pytest
 
 from appliance.machine.sntp import PACKET, PORT, encode_time
 from tests.boot.fleet import BINARY, UPDATES, Fleet
-from tests.boot.guest import SETTINGS, Image, make_disk
+from tests.boot.guest import SETTINGS, make_disk
+from tests.boot.versions import Image
 from tests.boot.vm import CODE, VM
 
 pytestmark = [

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.boot.guest import build_image, make_disk, start, unit
+from tests.boot.guest import make_disk, start, unit
+from tests.boot.versions import take_image
 
 pytestmark = pytest.mark.qemu
 HELLO = "[service]\ntype = 'oneshot'\ncommand = ['/usr/bin/appliance', 'version']\n"
@@ -18,7 +19,7 @@ exec > /dev/console 2>&1
 
 
 def test_installed_disk_starts_with_its_own_settings(tmp_path: Path) -> None:
-    image = build_image(tmp_path)
+    image = take_image()
     files = {
         "/etc/appliance/units/install.toml": unit(INSTALL),
         "/var/lib/test/provision/appliance.toml": "[node]\nname = 'newbox'\n",

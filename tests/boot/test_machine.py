@@ -14,7 +14,8 @@ import bcrypt
 import pytest
 
 from appliance.host import block_devices
-from tests.boot.guest import Image, build_image, make_disk, start, unit
+from tests.boot.guest import make_disk, start, unit
+from tests.boot.versions import Image, take_image
 from tests.boot.vm import VM
 
 pytestmark = pytest.mark.qemu
@@ -76,8 +77,8 @@ CABLES = [
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    return build_image(tmp_path_factory.mktemp("image"))
+def image() -> Image:
+    return take_image()
 
 
 def facts_until_done(vm: VM) -> dict[str, list[str]]:

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.boot.fleet import BINARY
-from tests.boot.guest import HOUSE
+from tests.boot.versions import BINARY, take_image
 from tests.boot.vm import VARIABLES, VM
 
 SECURE = Path("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd")
@@ -76,7 +75,7 @@ class Signed:
 
 @pytest.fixture(scope="module")
 def signed() -> Iterator[Signed]:
-    from image.build import build_parts, sign  # type: ignore[import-not-found]
+    from image.build import sign  # type: ignore[import-not-found]
     from image.disk import LOADER  # type: ignore[import-not-found]
 
     with tempfile.TemporaryDirectory(prefix="secure-boot-") as place:
@@ -85,9 +84,7 @@ def signed() -> Iterator[Signed]:
         command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=ours", "-days", "3650"]
         subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
         subprocess.run(["openssl", "x509", "-in", certificate, "-outform", "DER", "-out", der], check=True)
-        parts = build_parts(
-            work / "root", version="1.0.0", binary=BINARY, staged=HOUSE / ".build/staged", fast=True
-        )  # fmt: skip
+        parts = take_image().parts
         kernel, loader = sign(parts.uki, key, certificate), sign(LOADER.read_bytes(), key, certificate)
         yield Signed(work, der.read_bytes(), parts.root.file, parts.uki, kernel, loader)
 
