@@ -33,13 +33,38 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "") ->
         before, after = old.get(name), new.get(name)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             lines += differences(before, after, f"{at}{name}.")
+        elif before != after and _has_tables(before) | _has_tables(after):
+            lines += _of_tables(_by_name(before), _by_name(after), f"{at}{name}")
         elif before != after:
             lines.append(f"{at}{name}: {_shown(before)} -> {_shown(after)}")
     return tuple(lines)
 
 
+def _of_tables(before: Mapping[str, Any], after: Mapping[str, Any], at: str) -> list[str]:
+    """Tables in a row, such as bundles: each by its name, or its place."""
+    lines: list[str] = []
+    for name in dict.fromkeys((*before, *after)):
+        if name not in after:
+            lines.append(f"{at}[{name}]: removed")
+        elif name not in before:
+            lines.append(f"{at}[{name}]: added")
+        else:
+            lines += differences(before[name], after[name], f"{at}[{name}].")
+    return lines
+
+
+def _has_tables(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(one, Mapping) for one in value)
+
+
+def _by_name(tables: Any) -> dict[str, Any]:
+    return {str(one.get("name") or number): one for number, one in enumerate(tables or (), 1)}
+
+
 def _shown(value: Any) -> str:
-    return "nothing" if value is None else str(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "nothing"
+    return "nothing" if value is None or value == "" else str(value)
 
 
 def tell_fault(service: str, fault: Exception) -> None:

@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prune.add_argument(
         "--grace", type=a_duration, default="1d", metavar="DURATION", help="for which old metadata stays (1d)"
     )
-    export = _verb(verbs, "export", "the repository as one file, for hosts without a network", dry=False, named=True)
+    export = _verb(verbs, "export", "the repository as one file, for hosts without a network", named=True)
     export.add_argument("file", metavar="FILE", help="what to write; hosts: appliance update apply --from FILE")
     export.add_argument("--channel", action="append", default=[], choices=_CHANNELS, help="only this one (repeatable)")
     export.add_argument("--all", action="store_true", help="every release, not only each channel's newest")
@@ -195,13 +195,13 @@ def _add_keys(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     root = verbs.add_parser("root", help=words, description=words, epilog=_CEREMONY)
     root.formatter_class = argparse.RawDescriptionHelpFormatter
     steps = root.add_subparsers(dest="action", required=True, metavar="ACTION")
-    export = _verb(steps, "export-payload", "write the next root, to be signed", named=True, dry=False)
+    export = _verb(steps, "export-payload", "write the next root, to be signed", named=True)
     export.add_argument("--out", required=True, metavar="FILE")
     export.add_argument("--add", action="append", default=[], metavar="ROLE=FILE", help="a public key for that role")
     export.add_argument("--revoke", action="append", default=[], metavar="ROLE=KEYID", help="take a key from that role")
     export.add_argument("--threshold", action="append", default=[], metavar="ROLE=N")
     export.add_argument("--root-expires", metavar="DURATION", help="for how long it is believed (365d)")
-    sign = _verb(steps, "sign", "add the signatures of the root keys that are here", dry=False, directory=False)
+    sign = _verb(steps, "sign", "add the signatures of the root keys that are here", directory=False)
     sign.add_argument("payload", metavar="FILE")
     sign.add_argument("--keys", metavar="KEYDIR", required=True, help="directory of keys")
     sign.add_argument("--key", action="append", default=[], metavar="NAME", help="only this one")

@@ -236,10 +236,11 @@ def _root(args: argparse.Namespace) -> dict[str, Any]:
         thresholds = {role: _number(value) for role, value in _pairs(args.threshold)}
         return {"root_payload": release.export_payload(
             args.directory, os.path.abspath(args.out), add=_pairs(args.add), revoke=_pairs(args.revoke),
-            thresholds=thresholds, expiry=_expiry(args),
+            thresholds=thresholds, expiry=_expiry(args), dry_run=args.dry_run,
         )}  # fmt: skip
     if args.action == "sign":
-        return {"root_signed": release.sign_payload(os.path.abspath(args.payload), _ring(args), args.key)}
+        payload = os.path.abspath(args.payload)
+        return {"root_signed": release.sign_payload(payload, _ring(args), args.key, dry_run=args.dry_run)}
     payloads = [os.path.abspath(path) for path in args.payload]
     done = release.import_payload(
         args.directory, payloads, _ring(args), expiry=_expiry(args), dry_run=args.dry_run
@@ -263,7 +264,7 @@ def _number(text: str) -> int:
 
 def _export(args: argparse.Namespace) -> dict[str, Any]:
     out = os.path.abspath(args.file)
-    return release.export(args.directory, out, channels=args.channel, everything=args.all)
+    return release.export(args.directory, out, channels=args.channel, everything=args.all, dry_run=args.dry_run)
 
 
 def _verify(args: argparse.Namespace) -> dict[str, Any]:

@@ -36,6 +36,7 @@ def export_payload(
     revoke: Iterable[tuple[str, str]] = (),
     thresholds: Mapping[str, int] = {},
     expiry: Expiry,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Write the next root, unsigned. ``add``: (role, file of a public key); ``revoke``: (role, key id or its start).
 
@@ -59,13 +60,16 @@ def export_payload(
     contents.root.version += 1
     expires = publishing_time() + expiry.root
     contents.root.expires = datetime.fromtimestamp(expires, UTC).replace(microsecond=0)
-    files.write_atomic(out, Metadata(contents.root).to_bytes())
+    if not dry_run:
+        files.write_atomic(out, Metadata(contents.root).to_bytes())
     return {"payload": out, **_difference(before, contents.root)}
 
 
-def sign_payload(file: str, keys: KeyRing, names: Sequence[str] = ()) -> dict[str, Any]:
+def sign_payload(file: str, keys: KeyRing, names: Sequence[str] = (), *, dry_run: bool = False) -> dict[str, Any]:
     """Add the signatures of root keys that are here (those named, or all that are root's or called so)."""
     metadata = _read(file)
+    if missing := sorted({*names} - {*keys.names.values()}):
+        raise InputError(f"cannot sign {file}: {keys.directory} holds no key {', '.join(missing)}", where=file)
     wanted = set(metadata.signed.roles["root"].keyids)
     mine = [
         keyid for keyid, name in keys.names.items()
@@ -74,7 +78,8 @@ def sign_payload(file: str, keys: KeyRing, names: Sequence[str] = ()) -> dict[st
     if not mine:
         raise InputError(f"cannot sign {file}: {keys.directory} holds no root key", where=file)
     add_signatures(metadata, keys.signers("root", mine, 1))
-    files.write_atomic(file, metadata.to_bytes())
+    if not dry_run:
+        files.write_atomic(file, metadata.to_bytes())
     return {"signed_by": sorted(keys.names[keyid] for keyid in mine), **_state(metadata)}
 
 

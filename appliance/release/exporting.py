@@ -13,10 +13,12 @@ from appliance.release.repository import Contents, load, metadata_path, shown, t
 from appliance.update import parse_version
 
 
-def export(directory: str, out: str, *, channels: Collection[str] = (), everything: bool = False) -> dict[str, Any]:
+def export(
+    directory: str, out: str, *, channels: Collection[str] = (), everything: bool = False, dry_run: bool = False
+) -> dict[str, Any]:
     """Write ``out``: all current metadata, and the bytes of each channel's newest release (``everything``: of all).
 
-    Raises NotFoundError when there is no release in those channels.
+    Raises NotFoundError when there is no release in those channels, or the bytes of one are not there.
     """
     contents = load(directory)
     found = [one for one in contents.releases() if not channels or one["channel"] in channels]
@@ -30,19 +32,32 @@ def export(directory: str, out: str, *, channels: Collection[str] = (), everythi
         raise NotFoundError(f"cannot export {directory}: it holds no release in {said}", where=directory)
     paths = _metadata_files(directory, contents)
     for one in found:
-        targets = contents.channels[one["channel"]].targets
-        for suffix in ("", INDEX, PACK):
-            target = targets.get(one["path"] + suffix)
-            if target is not None:
-                path = target_file(directory, target.path, target.hashes["sha256"])
-                if files.exists(path):  # what is packed is not there whole
-                    paths.append(path)
+        paths += _files_of(directory, contents, one)
     names = sorted({path.removeprefix(directory + "/") for path in paths})
-    length = write_archive(directory, names, out)
+    if dry_run:
+        length = sum(files.file_stat(f"{directory}/{name}").size for name in names)
+    else:
+        length = write_archive(directory, names, out)
     return {
         "file": out, "length": length,
         "exported": [shown(one) for one in found],
     }  # fmt: skip
+
+
+def _files_of(directory: str, contents: Contents, one: dict[str, Any]) -> list[str]:
+    """What is packed is not there whole, but then its index and its pack are."""
+    targets, there = contents.channels[one["channel"]].targets, {}
+    for suffix in ("", INDEX, PACK):
+        target = targets.get(one["path"] + suffix)
+        if target is not None:
+            path = target_file(directory, target.path, target.hashes["sha256"])
+            if files.exists(path):
+                there[suffix] = path
+    if "" not in there and not {INDEX, PACK} <= there.keys():
+        raise NotFoundError(
+            f"cannot export {one['channel']} {one['version']}: its bytes are not in {directory}", where=directory
+        )
+    return list(there.values())
 
 
 def _metadata_files(directory: str, contents: Contents) -> list[str]:

@@ -231,6 +231,11 @@ class Update:
         record, running = self._course.slots.record, self._course.running
         return record is not None and running is not None and record.entry(running).blessed
 
+    @property
+    def slot(self) -> str:
+        """The one that holds what runs, or "none"; of a dropped file, too, once it was taken into a slot."""
+        return self._course.running or "none"
+
     def history(self) -> tuple[HistoryEntry, ...]:
         """Newest first."""
         return self._course.memory.entries
@@ -251,7 +256,7 @@ class Update:
             reason=off or course.last_error or course.slots_problem or said,
             state=state.phase.value if course.begun else "starting",
             version="" if course.version == NO_VERSION else course.version,
-            slot=course.running or "none",
+            slot=self.slot,
             trial=state.phase is Phase.TRIAL,
             repository=without_secret(settings.repository),
             channel=course.channel,

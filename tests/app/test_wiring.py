@@ -34,6 +34,14 @@ def test_differences_are_lines_for_people() -> None:
         "update.channel: stable -> beta", "update.interval: 10m -> nothing",
     )  # fmt: skip
     assert differences(old, old) == ()
+    shop, site = {"name": "shop", "units": ["web"]}, {"name": "site", "units": []}
+    assert differences({"bundle": []}, {"bundle": [shop]}) == ("bundle[shop]: added",)
+    assert differences({"bundle": [shop, site]}, {"bundle": [{**shop, "units": ["web", "db"]}]}) == (
+        "bundle[shop].units: web -> web, db", "bundle[site]: removed",
+    )  # fmt: skip
+    assert differences({"window": [{"days": ["mon"]}]}, {"window": [{"days": []}]}) == (
+        "window[1].days: mon -> nothing",
+    )
 
 
 def test_only_bugs_are_told_with_their_trace(capfd: pytest.CaptureFixture[str]) -> None:

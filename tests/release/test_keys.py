@@ -261,6 +261,8 @@ def holders(repository: str, keys: str, tmp_path: Path) -> list[str]:
 
 def test_a_root_is_renewed_offline(repository: str, keys: str, holders: list[str], tmp_path: Path) -> None:
     payload, ring = str(tmp_path / "root.json"), KeyRing(keys)
+    assert export_payload(repository, payload, expiry=Expiry(), dry_run=True)["version"] == 2
+    assert not Path(payload).exists()
     told = export_payload(repository, payload, expiry=Expiry())
     assert told["changes"] == ["nothing but a later expiry"]
     with pytest.raises(ConflictError, match="it exists"):
@@ -270,6 +272,11 @@ def test_a_root_is_renewed_offline(repository: str, keys: str, holders: list[str
         import_payload(repository, [payload], ring, expiry=Expiry())
     with pytest.raises(InputError, match="holds no root key"):
         sign_payload(payload, ring)
+    with pytest.raises(InputError, match="holds no key root-9"):
+        sign_payload(payload, KeyRing(holders[0]), ["root-9"])
+    unsigned = Path(payload).read_bytes()
+    assert sign_payload(payload, KeyRing(holders[0]), dry_run=True)["signatures"] == 1
+    assert Path(payload).read_bytes() == unsigned
     assert sign_payload(payload, KeyRing(holders[0]))["signatures"] == 1
     with pytest.raises(InputError, match="1 of the 2 signatures"):
         import_payload(repository, [payload], ring, expiry=Expiry())

@@ -62,7 +62,10 @@ def test_one_exported_file_is_verified_as_ever(publisher: Publisher, layout: Lay
     data = random.Random(3).randbytes(600_000)
     publisher.release("1.0.0", data=data)
     publisher.release("2.0.0", data=data + b"more")
+    rehearsed = export(str(publisher.directory), str(tmp_path / "one.tar"), channels=("alpha",), dry_run=True)
+    assert not (tmp_path / "one.tar").exists()
     told = export(str(publisher.directory), str(tmp_path / "one.tar"), channels=("alpha",))
+    assert rehearsed["exported"] == told["exported"]
     assert [one["version"] for one in told["exported"]] == ["2.0.0"]
     assert told["length"] < 1_000_000
     answer = ask(layout, str(tmp_path / "one.tar"), "download", path=path_of("2.0.0"))
@@ -82,6 +85,10 @@ def test_one_exported_file_is_verified_as_ever(publisher: Publisher, layout: Lay
         ask(layout, str(tmp_path / "no.tar"))
     with pytest.raises(NotFoundError, match="holds no release in stable"):
         export(str(publisher.directory), str(tmp_path / "none.tar"), channels=("stable",))
+    publisher.target("2.0.0").unlink()
+    with pytest.raises(NotFoundError, match=r"cannot export alpha 2\.0\.0: its bytes are not in"):
+        export(str(publisher.directory), str(tmp_path / "lost.tar"))
+    assert not (tmp_path / "lost.tar").exists()
 
 
 def test_a_directory_whose_name_is_odd(publisher: Publisher, layout: Layout, tmp_path: Path) -> None:
