@@ -91,7 +91,7 @@ def _operation(route: Route, components: dict[str, Any]) -> dict[str, Any]:
             {
                 "name": parameter.name,
                 "in": "path" if parameter.name in in_path else "query",
-                "required": parameter.name in in_path,
+                "required": parameter.needed or parameter.name in in_path,
                 "description": parameter.summary,
                 "schema": {"type": parameter.type, **(TEXT if parameter.type == "string" else {})},
             }

@@ -99,6 +99,7 @@ class Parameter:
     name: str
     summary: str
     type: str = "string"  # of JSON Schema
+    needed: bool = False  # those in the path are anyway
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,12 +151,15 @@ class WrongMethod:
 
 
 class Router:
-    """The routes of one door."""
+    """The routes of one door. ``more``: those that are made when something is asked for that is not among the first."""
 
-    def __init__(self, routes: Iterable[Route]) -> None:
-        self.routes = tuple(routes)
+    def __init__(self, routes: Iterable[Route], more: Callable[[], Iterable[Route]] | None = None) -> None:
+        self._more = more
         self._by_length: dict[int, list[Route]] = {}
-        for route in self.routes:
+        self._add(routes)
+
+    def _add(self, routes: Iterable[Route]) -> None:
+        for route in routes:
             self._by_length.setdefault(len(route.segments), []).append(route)
         for same_length in self._by_length.values():  # literal segments win over names
             same_length.sort(key=lambda route: [segment.startswith("{") for segment in route.segments])
@@ -170,6 +174,10 @@ class Router:
             names = _match(route.segments, pieces)
             if names is not None:
                 matches.setdefault(route.method, Found(route, shown, names, query))
+        if self._more is not None and ("GET" if method == "HEAD" else method) not in matches:
+            more, self._more = self._more, None
+            self._add(more())
+            return self.find_untrusted(method, target)
         if not matches:
             raise NotFoundError(f"cannot find {shown}: no such resource", where=shown)
         found = matches.get("GET" if method == "HEAD" else method)

@@ -154,7 +154,7 @@ def store_routes(subjects: Subjects) -> tuple[Route, ...]:
             content_type=NDJSON,
             control=True,
             parameters=(
-                Parameter("key", "base64"),
+                Parameter("key", "base64", needed=True),
                 Parameter("range_end", "base64"),
                 Parameter("start_revision", "From this revision on; 0: from now", "integer"),
                 Parameter("prev_kv", "Also what was there before", "boolean"),

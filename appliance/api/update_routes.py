@@ -80,7 +80,11 @@ def update_routes(subjects: Subjects) -> tuple[Route, ...]:
                 handler=verb(word),
                 summary=summary,
                 answer="What came of it",
-                body={"type": "object", "properties": {**BODIES.get(word, {}), **_PRODUCT}},
+                body={
+                    "type": "object",
+                    "properties": {**BODIES.get(word, {}), **_PRODUCT},
+                    **({"required": ["why"]} if word == "hold" else {}),
+                },
                 reads=False,
                 control=True,
             )

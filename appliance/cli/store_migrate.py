@@ -29,12 +29,14 @@ def run(args: argparse.Namespace) -> int:
     """Returns when all is there."""
     import trio
 
+    from appliance.cli.render import show
     from appliance.external import Credentials
 
     password = os.environ.get(PASSWORD_VARIABLE, "")
     credentials = Credentials(args.ca_file, args.cert_file, args.key_file, args.user, password)
     count = trio.run(_migrate, args, credentials)
-    print(f"{count} keys below {args.prefix or 'the root'} are in {args.endpoints[0]}")
+    done = {"keys": count, "prefix": args.prefix, "endpoint": args.endpoints[0]}
+    show(args, done, lambda _: f"{count} keys below {args.prefix or 'the root'} are in {args.endpoints[0]}")
     return 0
 
 

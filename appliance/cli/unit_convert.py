@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
+from dataclasses import asdict
 
 from appliance.errors import ConflictError, InputError
 
@@ -30,14 +32,17 @@ def run_convert(args: argparse.Namespace, directory: str) -> int:
             )
         made.append((path, *converted_text(os.path.abspath(path))))
     code = 0
+    told = []
     for path, name, text, findings in made:
         is_bad = any(one.severity == "error" for one in findings)
+        told.append({"file": path, "unit": name, "text": text, "findings": [asdict(one) for one in findings]})
         for finding in findings:
             print(finding, file=sys.stderr)
         if is_bad:
             code = 2
         if not args.write:
-            print(text, end="" if len(made) == 1 else "\n")
+            if args.output == "table":
+                print(text, end="" if len(made) == 1 else "\n")
             continue
         if is_bad:
             print(f"appliance: {path} was not converted", file=sys.stderr)
@@ -46,7 +51,12 @@ def run_convert(args: argparse.Namespace, directory: str) -> int:
         if os.path.exists(to) and not args.force:
             raise ConflictError(f"cannot write {to}: it is there already (--force replaces it)", where=to)
         files.write_atomic(to, text.encode())
+        told[-1]["written"] = to
+        if args.output == "json":
+            continue
         print(f"{to}: written; `appliance unit reload` applies it")
         if os.path.dirname(os.path.abspath(path)) == os.path.abspath(directory):
             print(f"{path}: not read any more, for there is {name}.toml; remove it")
+    if args.output == "json":
+        print(json.dumps(told, indent=2, ensure_ascii=False))
     return code

@@ -139,6 +139,11 @@ def _graph(args: argparse.Namespace, directory: str) -> int:
 
     from appliance.cli.client import call
 
+    if args.output == "json":
+        from appliance.cli.render import show
+
+        show(args, {"units": _tied(_ties(args, directory), args.names)}, str)
+        return 0
     query = f"?format={'svg' if args.svg else 'dot'}&names={quote(','.join(args.names))}"
     try:
         text = call(args.layout, "GET", f"/v1/unit-graph{query}")
@@ -148,6 +153,40 @@ def _graph(args: argparse.Namespace, directory: str) -> int:
         text = draw_files(directory, args.names, as_picture=args.svg)
     print(text, end="")
     return 0
+
+
+_TIES = ("requires", "wants", "after", "before")
+
+
+def _ties(args: argparse.Namespace, directory: str) -> dict[str, dict[str, Any]]:
+    """Each unit with whom its file names; of the files alone where no node runs."""
+    from appliance.cli.client import call
+
+    try:
+        units = call(args.layout, "GET", "/v1/units")["units"]
+    except NotRunningError:
+        from appliance.units import read_unit_files
+
+        found = read_unit_files(directory).units
+        units = [
+            {"name": name, **{tie: getattr(unit.document.unit, tie) for tie in _TIES}} for name, unit in found.items()
+        ]
+    return {one["name"]: {"name": one["name"], **{tie: list(one[tie]) for tie in _TIES}} for one in units}
+
+
+def _tied(units: dict[str, dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Those names and who is tied to them; all when none is named."""
+    for name in names:
+        if name not in units:
+            raise NotFoundError(f"cannot draw {name}: there is no such unit")
+    wanted = set(names)
+    for name, one in units.items():
+        others = {other for tie in _TIES for other in one[tie]}
+        if name in names:
+            wanted |= others
+        elif others & set(names):
+            wanted.add(name)
+    return [one for name, one in sorted(units.items()) if name in wanted or not names]
 
 
 def _enable(args: argparse.Namespace, directory: str) -> int:

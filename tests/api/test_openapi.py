@@ -111,5 +111,7 @@ async def test_what_a_body_may_hold_is_listed_whole(serve: Serve) -> None:
         assert set(whole) <= set(ranges["properties"])
         check(whole, ranges, document)
         assert (await http.post("/v1/store/range", json=whole)).status_code == 200
+        watch = document["paths"]["/v1/store/watch"]["get"]["parameters"]
+        assert [one["name"] for one in watch if one["required"]] == ["key"]
         txn = document["paths"]["/v1/store/txn"]["post"]["requestBody"]["content"]["application/json"]["schema"]
         check({"compare": [{**key, "target": "version", "operand": 1}], "success": [{"put": key}]}, txn, document)

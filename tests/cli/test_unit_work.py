@@ -221,3 +221,26 @@ class running:
     def __exit__(self, *_: object) -> None:
         self.daemon.terminate()
         assert self.daemon.wait(60) == 0
+
+
+def test_the_graph_and_a_conversion_as_data(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def ask(*words: str) -> tuple[int, str]:
+        code = main(["--root", str(root), "unit", *words, "-o", "json"])
+        return code, capsys.readouterr().out
+
+    unit_file(root, "alone", UNIT)
+    unit_file(root, "web", UNIT)
+    unit_file(root, "hello", "[unit]\nrequires = ['web']\n" + UNIT)
+    found = json.loads(ask("graph")[1])["units"]
+    ties = {one["name"]: one["requires"] for one in found}
+    assert ties["hello"] == ["web"]
+    assert {"alone", "web"} <= ties.keys()
+    near = json.loads(ask("graph", "web")[1])["units"]
+    assert [one["name"] for one in near] == ["hello", "web"]
+    assert ask("graph", "nobody")[0] == 4
+    file = tmp_path / "old.service"
+    file.write_text("[Service]\nExecStart=/bin/sleep 1h\n")
+    (made,) = json.loads(ask("convert", str(file))[1])
+    assert (made["unit"], made["findings"], "written" in made) == ("old", [], False)
+    (made,) = json.loads(ask("convert", "--write", str(file))[1])
+    assert Path(made["written"]).read_text() == made["text"]
