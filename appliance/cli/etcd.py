@@ -32,7 +32,7 @@ _USED = {
     "auto-compaction-mode": "periodic", "auto-compaction-retention": "0", "log-outputs": "default",
     "log-output": "default", "unsafe-no-fsync": "false", "client-crl-file": "",
     "client-cert-allowed-hostname": "", "max-txn-ops": "128", "max-request-bytes": "1572864",
-    "quota-backend-bytes": "0", "cors": "", "bcrypt-cost": "10",
+    "quota-backend-bytes": "0", "cors": "*", "bcrypt-cost": "10",
     "experimental-watch-progress-notify-interval": "10m", "initial-cluster-token": "etcd-cluster",
 }  # fmt: skip
 _HARMLESS = (

@@ -26,8 +26,8 @@ class Subscriber(Protocol):
     range: Range
     next_revision: int
 
-    def deliver(self, batch: WatchBatch, encoded: EncodedEvents) -> bool:
-        """Send it. False: it was not, there is no room until ``wait_for_room`` returns."""
+    def deliver(self, batch: WatchBatch, encoded: EncodedEvents, reached: int) -> bool:
+        """Send it; nothing else up to ``reached`` is to come. False: not sent, no room until ``wait_for_room`` says."""
 
     async def wait_for_room(self) -> None:
         """Until what was sent has left."""
@@ -164,7 +164,7 @@ class _Feed:
                 for number, subscriber in enumerate(list(self.subscribers.values()), 1):
                     if not number % _FLUSH_EVERY:
                         self._feeds.flush()  # the first may read while we write to the last
-                    while not subscriber.deliver(batch, encoded) and self._feeds.has(self, subscriber):
+                    while not subscriber.deliver(batch, encoded, watcher.reached) and self._feeds.has(self, subscriber):
                         if self._shared:
                             self._feeds.part(subscriber)
                             break

@@ -6,6 +6,7 @@ Bytes are base64, 64-bit numbers are strings, what has its default is left out, 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
@@ -14,7 +15,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from appliance.etcdapi import metrics
-from appliance.etcdapi.grpc import Code, Consumer, Methods, RefusedError, Streaming, Unary
+from appliance.etcdapi.grpc import MESSAGE_SIZE_MAX, Code, Consumer, Methods, RefusedError, Streaming, Unary
 from appliance.etcdapi.health import health_of
 from appliance.etcdapi.json_in import BadJsonError, messages_untrusted
 from appliance.etcdapi.json_paths import PATHS
@@ -36,6 +37,7 @@ _NOT_GUESSED = {"X-Content-Type-Options": "nosniff"}
 _ONLY_GET = _NOT_GUESSED | {"Allow": "GET"}
 _PREFIXES = ("/v3/", "/v3beta/", "/v3alpha/")  # clients older than 3.4 ask under the others
 _NOTHING: Mapping[str, str] = MappingProxyType({})
+_SLASHES = re.compile("//+")
 
 
 class Wire(Protocol):
@@ -63,8 +65,10 @@ class Reply:
 
     common_name = ""  # as etcd's: the gateway speaks for whoever has a token, not for a certificate
 
-    def __init__(self, wire: Wire, token: bytes = b"") -> None:
+    def __init__(self, wire: Wire, token: bytes = b"", most: int = MESSAGE_SIZE_MAX) -> None:
+        """``most`` bytes may a message have."""
         self._wire = wire
+        self._most = most
         self.headers: dict[str, str] = {}  # of the answer, in any case
         self._answer: type[Message] | None = None
         self._streaming = False
@@ -92,7 +96,11 @@ class Reply:
         try:
             if isinstance(method, Unary):
                 request = next(iter(messages), None)
-                reply = method.handle(self, request.SerializeToString() if request is not None else b"")
+                packed = request.SerializeToString() if request is not None else b""
+                if len(packed) > self._most:
+                    text = f"grpc: received message larger than max ({len(packed)} vs. {self._most})"
+                    raise RefusedError(Code.RESOURCE_EXHAUSTED, text)
+                reply = method.handle(self, packed)
                 if reply is not None:
                     self.reply(reply)
                 return
@@ -106,7 +114,7 @@ class Reply:
         except RefusedError as exc:
             self.refuse(exc.code, exc.message)
         except BadJsonError as exc:
-            self.refuse(Code.INVALID_ARGUMENT, str(exc))
+            self.refuse(Code.UNKNOWN if self._streaming else Code.INVALID_ARGUMENT, str(exc))
 
     def hold(self, consumer: Consumer) -> None:
         """Tell it when the client leaves."""
@@ -132,8 +140,10 @@ class Reply:
         self.text(_HTTP_STATUS[code], _JSON, body)
 
     def start(self) -> None:
-        """Headers before anything is said."""
-        if not self._started and not self.over:
+        """As an etcd's: headers go with the first that is said, which may be a refusal."""
+
+    def _begin(self) -> None:
+        if not self._started:
             self._started = True
             self._wire.head(200, _JSON, None, more=self.headers | _FROM_RPC)
 
@@ -141,13 +151,13 @@ class Reply:
         """One line."""
         if self.over:
             return
-        self.start()
+        self._begin()
         self._wire.data(b'{"result":' + self._json(message).encode() + b"}\n")
 
     def end(self) -> None:
         """No more lines."""
         if not self.over:
-            self.start()
+            self._begin()
             self._end()
 
     def drained(self) -> None:
@@ -191,11 +201,13 @@ class Gateway:
             reply.text(200, "", "")
         elif path == "/v3":
             reply.text(301, "", "", {"Location": "/v3/"})
+        elif "//" in path:
+            reply.text(301, "", "", {"Location": _SLASHES.sub("/", path)})
         elif path.startswith(_PREFIXES):
             self._rpc(method, "/v3/" + path.split("/", 2)[2], body, reply)
         elif path not in ("/version", "/health", "/livez", "/readyz", "/metrics"):
             reply.text(404, _TEXT, "404 page not found\n", _NOT_GUESSED)
-        elif method != "GET":
+        elif method != "GET" and path != "/metrics":
             reply.text(405, _TEXT, "Method Not Allowed\n", _ONLY_GET)
         else:
             self._side_door(path, target.partition("?")[2], reply)

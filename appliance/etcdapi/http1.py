@@ -30,7 +30,8 @@ class Http1:
         self._size = 0
         self._request: h11.Request | None = None
         self._body = bytearray()
-        self._body_max = 2 * verbs.options.message_bytes  # as JSON and base64
+        self._message_max = verbs.options.message_bytes
+        self._body_max = 2 * self._message_max  # as JSON and base64
         self._reply: Reply | None = None
         self._served = 0
         self.closing = False
@@ -79,7 +80,8 @@ class Http1:
                 assert self._request is not None
                 self._served += 1
                 headers = dict(self._request.headers)
-                reply = self._reply = Reply(self, headers.get(b"authorization", b""))
+                token = headers.get(b"authorization") or headers.get(b"grpc-metadata-token", b"")
+                reply = self._reply = Reply(self, token, self._message_max)
                 method, target = self._request.method.decode("ascii"), self._request.target.decode("latin-1")
                 origin = headers.get(b"origin", b"").decode("latin-1")
                 self._gateway.serve(method, target, origin, bytes(self._body), reply)

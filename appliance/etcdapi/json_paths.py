@@ -25,8 +25,9 @@ _RPC = {
         "cluster/member/list:MemberList cluster/member/promote:MemberPromote"
     ),
     "Maintenance": (
-        "maintenance/alarm:Alarm maintenance/status:Status maintenance/defragment:Defragment maintenance/hash:HashKV "
-        "maintenance/snapshot:Snapshot maintenance/transfer-leadership:MoveLeader maintenance/downgrade:Downgrade"
+        "maintenance/alarm:Alarm maintenance/status:Status maintenance/defragment:Defragment maintenance/hash:Hash "
+        "maintenance/hashkv:HashKV maintenance/snapshot:Snapshot maintenance/transfer-leadership:MoveLeader "
+        "maintenance/downgrade:Downgrade"
     ),
     "Auth": (
         "auth/enable:AuthEnable auth/disable:AuthDisable auth/status:AuthStatus auth/authenticate:Authenticate "

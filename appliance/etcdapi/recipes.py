@@ -71,9 +71,7 @@ class Recipes:
         prefix, key, lease = await self._place(request.name, request.lease)
         created, _ = await self._take_place(call, key, b"", lease)
         await self._wait_turn(call, prefix, key, created)
-        return v3lock_pb2.LockResponse(
-            header=self._headers.at(self._store.revision), key=key
-        ).SerializeToString()
+        return v3lock_pb2.LockResponse(header=self._headers.at(self._store.revision), key=key).SerializeToString()
 
     async def unlock(self, call: Call, message: bytes) -> bytes:
         """Its key goes."""
@@ -123,9 +121,7 @@ class Recipes:
 
     def first(self, call: Call, prefix: bytes) -> tuple[KeyValue | None, int]:
         """The oldest key, and the revision at which it was that."""
-        request = Range(
-            prefix, prefix_end(prefix), limit=1, sort_target=SortTarget.CREATE, sort_order=SortOrder.ASCEND
-        )
+        request = Range(prefix, prefix_end(prefix), limit=1, sort_target=SortTarget.CREATE, sort_order=SortOrder.ASCEND)
         self._access.range(call, request)
         result = self._store.read(request)
         return (result.kvs[0] if result.kvs else None), result.revision

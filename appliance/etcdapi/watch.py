@@ -80,7 +80,7 @@ class _Watch:
     progress_notify: bool
     told: bool = False  # something, since the last look
 
-    def deliver(self, batch: WatchBatch, encoded: EncodedEvents) -> bool:
+    def deliver(self, batch: WatchBatch, encoded: EncodedEvents, reached: int) -> bool:
         """Send what of it is for us, unless too much lies unread."""
         if batch.revision < self.next_revision:
             return True
@@ -94,7 +94,7 @@ class _Watch:
         self.next_revision = batch.revision + 1
         if encoded.events:
             self.told = True
-            self._send(batch.revision, encoded)
+            self._send(reached, encoded)  # as an etcd says it to who was behind
         return True
 
     def _wants(self, event: Event) -> bool:
@@ -134,7 +134,7 @@ class _Watch:
 
     def _cancel(self, why: rpc_pb2.WatchResponse) -> None:
         self.stream.forget(self.id)
-        answer = rpc_pb2.WatchResponse(header=self.stream.header(), watch_id=self.id, canceled=True)
+        answer = rpc_pb2.WatchResponse(header=self.stream.header(0), watch_id=self.id, canceled=True)
         answer.MergeFrom(why)
         self.stream.call.send(answer.SerializeToString())
 
@@ -163,9 +163,9 @@ class _Stream:
         header = self._service.headers.alone(revision)
         return header + b"\x10" + varint(watch_id & (1 << 64) - 1) if watch_id else header
 
-    def header(self) -> rpc_pb2.ResponseHeader:
-        """A header."""
-        return self._service.headers.at(self._service.feeds.store.revision)
+    def header(self, revision: int) -> rpc_pb2.ResponseHeader:
+        """A header; an etcd says 0 where it gives a watch up."""
+        return self._service.headers.at(revision)
 
     def tell_progress(self, watches: Iterable[_Watch], watch_id: int) -> None:
         """Up to which revision all of these were told everything."""
@@ -198,7 +198,8 @@ class _Stream:
                 watch = self.forget(request.cancel_request.watch_id)
                 if watch is not None:
                     self._service.feeds.remove(watch)
-                    answer = rpc_pb2.WatchResponse(header=self.header(), watch_id=watch.id, canceled=True)
+                    now = self.header(self._service.feeds.store.revision)
+                    answer = rpc_pb2.WatchResponse(header=now, watch_id=watch.id, canceled=True)
                     self.call.send(answer.SerializeToString())
             case "progress_request":
                 self._progress()

@@ -37,7 +37,10 @@ _CATCH_UP_BYTES = 256 << 10  # of log, between two pauses
 
 
 class Watcher:
-    """Iterate it for batches. ``next_revision`` is where it would resume; ``synced`` when it lacks nothing durable."""
+    """Iterate it for batches. ``next_revision`` is where it would resume; ``synced`` when it lacks nothing durable.
+
+    ``reached``: with the batch that was given last, it was told everything up to there.
+    """
 
     def __init__(self, hub: WatchHub, key: bytes, range_end: bytes | None, next_revision: int, prev_kv: bool) -> None:
         self.key = key
@@ -45,6 +48,7 @@ class Watcher:
         self.next_revision = next_revision
         self.prev_kv = prev_kv
         self.synced = False
+        self.reached = 0
         self._hub = hub
         self._queue: deque[WatchBatch] = deque()
         self._queued_events = 0
@@ -64,6 +68,7 @@ class Watcher:
                 batch = self._queue.popleft()
                 if not self._queue:
                     self._queued_events = self._queued_bytes = 0
+                self.reached = batch.revision
                 return batch
             tree = self._hub.tree
             if tree is None:
@@ -132,6 +137,7 @@ class Watcher:
             position += FRAME_HEADER_SIZE + len(body)
         self._position = position
         self.next_revision = max(self.next_revision, (tree.durable_revision if self.synced else seen) + 1)
+        self.reached = self.next_revision - 1
         return WatchBatch(events[-1].kv.mod_revision, tuple(events)) if events else None
 
 
