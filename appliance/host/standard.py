@@ -12,16 +12,26 @@ _F_SETPIPE_SZ = 1031
 
 
 def open_standard(
-    standard_input: str, standard_output: str, standard_error: str, *, journal: str, errors: str, uid: int | None
+    standard_input: str,
+    standard_output: str,
+    standard_error: str,
+    *,
+    journal: str,
+    errors: str,
+    uid: int | None,
+    data: bytes = b"",
 ) -> tuple[int, int, int]:
     """Three new descriptors, the caller's to close. Words as in ``[service]``; ``journal`` is the log's named pipe,
-    ``errors`` that of a stderr that is told apart.
+    ``errors`` that of a stderr that is told apart, ``data`` what is read where the input is "data".
 
     Raises the error of ours that says which file could not be opened.
     """
     opened: list[int] = []
     try:
-        opened.append(_open("null" if standard_input == "null" else f"in:{standard_input}", journal, uid))
+        if standard_input == "data":
+            opened.append(_holding(data))
+        else:
+            opened.append(_open("null" if standard_input == "null" else f"in:{standard_input}", journal, uid))
         opened.append(_open(standard_output, journal, uid))
         if standard_error == "inherit" or (standard_error == standard_output != "journal"):
             opened.append(os.dup(opened[1]))
@@ -70,6 +80,23 @@ def _open(word: str, journal: str, uid: int | None) -> int:
             if uid is not None:
                 os.fchown(fd, uid, -1)  # so that it may open /dev/stderr again
         _enlarge(fd)
+    return fd
+
+
+def _holding(data: bytes) -> int:
+    """A file in memory that holds that, and no more can be written."""
+    import fcntl
+
+    fd = os.memfd_create("input", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.lseek(fd, 0, os.SEEK_SET)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    except OSError as exc:
+        os.close(fd)
+        raise translate(exc, "write", "standard input") from exc
     return fd
 
 

@@ -10,7 +10,7 @@ from appliance.errors import InputError
 from appliance.schema import Finding
 from appliance.systemd.lines import Assignment
 
-_ORDER = ("unit", "install", "service", "restart", "resources", "sandbox", "limits", "timer", "path")
+_ORDER = ("unit", "install", "service", "restart", "logs", "resources", "sandbox", "limits", "timer", "path")
 
 
 @dataclass

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import re
 
 from appliance.errors import InputError
 from appliance.systemd.draft import Draft, Handler, Handlers, into, listed, no_equal, one_of
 from appliance.systemd.lines import Assignment
-from appliance.systemd.values import boolean, integer, limit, octal
+from appliance.systemd.values import boolean, duration, integer, limit, octal, seconds
 from appliance.systemd.words import split_words, unescaped
 
 _DIRECTORIES = ("Runtime", "State", "Cache", "Logs", "Configuration")
@@ -24,11 +25,10 @@ _NO_FENCE = (
 _NO_EQUAL = (
     "CoredumpFilter", "ExtensionDirectories",
     "ExtensionImages", "ImportCredential", "KeyringMode", "LoadCredentialEncrypted",
-    "LogExtraFields", "LogFilterPatterns", "LogLevelMax", "LogNamespace", "LogRateLimitBurst",
-    "LogRateLimitIntervalSec", "MemoryKSM", "MountAPIVFS", "MountFlags", "MountImages", "NUMAMask", "NUMAPolicy",
-    "PAMName", "PassEnvironment", "Personality", "RootEphemeral", "RootHash", "RootHashSignature", "RootImage",
+    "LogExtraFields", "LogFilterPatterns", "LogLevelMax", "LogNamespace",
+    "MemoryKSM", "MountAPIVFS", "MountFlags", "MountImages", "NUMAMask", "NUMAPolicy",
+    "PAMName", "Personality", "RootEphemeral", "RootHash", "RootHashSignature", "RootImage",
     "RootImageOptions", "RootImagePolicy", "RootVerity", "SetCredentialEncrypted", "SetLoginEnvironment",
-    "StandardInputData", "StandardInputText",
     "SyslogFacility", "SyslogIdentifier", "SyslogLevel", "SyslogLevelPrefix", "TimerSlackNSec", "TTYColumns",
     "TTYPath", "TTYReset", "TTYRows", "TTYVHangup", "TTYVTDisallocate", "UtmpIdentifier", "UtmpMode",
 )  # fmt: skip
@@ -54,10 +54,8 @@ def _directory(draft: Draft, at: Assignment) -> None:
         return
     names = []
     for word in split_words(at.value, escapes=False):
-        name, colon, _ = word.partition(":")
-        if colon:
-            draft.warn(at, f"of {word} only the directory {name} is made, no link to it")
-        names.append(name.rstrip("/"))
+        name, colon, link = word.partition(":")
+        names.append(f"{name.rstrip('/')}{colon}{link}" if link else name.rstrip("/"))
     draft.extend("service", key, names, at)
 
 
@@ -78,12 +76,37 @@ def _output(draft: Draft, at: Assignment) -> None:
 
 def _input(draft: Draft, at: Assignment) -> None:
     draft.said["standard_input"] = at.value
-    if at.value.startswith("file:"):
+    if at.value.startswith("file:") or at.value == "data":
         draft.set("service", "standard_input", at.value, at)
         return
     draft.unset("service", "standard_input")
     if at.value not in ("", "null", "socket"):
         draft.lose(at, f'"{at.value}" has no equal here: its input is empty')
+
+
+def _data(draft: Draft, at: Assignment) -> None:
+    """Lines of text and pieces in base 64, one after the other."""
+    if not at.value:
+        draft.said.pop("input", None)
+        return
+    if at.key == "StandardInputText":
+        piece = f"{unescaped(at.value)}\n".encode()
+    else:
+        try:
+            piece = base64.b64decode("".join(at.value.split()), validate=True)
+        except ValueError:
+            raise InputError("found what is no base 64") from None
+    before = draft.said.get("input", (b"", at))[0]
+    draft.said["input"] = (before + piece, at)
+
+
+def _rate(draft: Draft, at: Assignment) -> None:
+    if not at.value:
+        draft.said.pop(at.key, None)
+        return
+    is_time = at.key == "LogRateLimitIntervalSec"
+    draft.said[at.key] = seconds(at.value) if is_time else integer(at.value, 0, 10**9 - 1)
+    draft.places["logs.rate"] = at
 
 
 def _credential(draft: Draft, at: Assignment) -> None:
@@ -164,6 +187,11 @@ EXEC: Handlers = {
     "SupplementaryGroups": listed("service", "supplementary_groups", _supplementary),
     "UMask": into("service", "umask", octal),
     "StandardInput": _input,
+    "StandardInputText": _data,
+    "StandardInputData": _data,
+    "LogRateLimitIntervalSec": _rate,
+    "LogRateLimitBurst": _rate,
+    "PassEnvironment": listed("service", "pass_environment", split_words),
     "StandardOutput": _output,
     "StandardError": _output,
     "Nice": into("limits", "nice", lambda text: integer(text, -20, 19)),
@@ -185,6 +213,8 @@ def finish_exec(draft: Draft) -> None:
     """Output that follows the input; and what systemd does unless told otherwise."""
     if draft.get("service", "ignore_sigpipe") is None:
         draft.set("service", "ignore_sigpipe", True)
+    _finish_input(draft)
+    _finish_rate(draft)
     path, at = draft.said.get("search_path", ("", None))
     if path and "PATH" not in draft.tables.get("service.environment", {}):
         draft.set("service.environment", "PATH", path, at)
@@ -194,3 +224,26 @@ def finish_exec(draft: Draft) -> None:
             draft.set("service", key, "null", at)
         elif key == "standard_error" and word not in ("", "inherit", "socket"):
             draft.set("service", key, "journal", at)
+
+
+def _finish_input(draft: Draft) -> None:
+    data, at = draft.said.get("input", (b"", None))
+    word = draft.said.get("standard_input", "")
+    if word not in ("", "data") or (not data and word != "data"):
+        return  # systemd: what is to be read counts only where nothing else is said
+    draft.set("service", "standard_input", "data", at)
+    if data:
+        try:
+            draft.set("service", "input_text", data.decode(), at)
+        except UnicodeDecodeError:
+            draft.set("service", "input_data", base64.b64encode(data).decode(), at)
+
+
+def _finish_rate(draft: Draft) -> None:
+    """Both halves, of which one may be journald's own."""
+    if "logs.rate" not in draft.places:
+        return
+    burst = draft.said.get("LogRateLimitBurst", 10_000)
+    interval = min(draft.said.get("LogRateLimitIntervalSec", 30.0), 86400.0)
+    rate = f"{burst}/{duration(max(interval, 0.001))}" if burst and interval else "unlimited"
+    draft.set("logs", "rate", rate, draft.places["logs.rate"])

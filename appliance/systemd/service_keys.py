@@ -8,7 +8,7 @@ from typing import Any
 
 from appliance.errors import InputError
 from appliance.systemd.command_lines import Line, as_toml, read_commands
-from appliance.systemd.draft import Draft, Handler, Handlers, into, no_equal, one_of, unless
+from appliance.systemd.draft import Draft, Handler, Handlers, into, no_equal, note, one_of, unless
 from appliance.systemd.lines import Assignment
 from appliance.systemd.unit_keys import START_LIMIT
 from appliance.systemd.values import boolean, duration, integer, seconds
@@ -22,7 +22,7 @@ _STOP_SECONDS = 90.0  # what systemd gives a service unless told otherwise
 _RESTART_SECONDS = 0.1
 _START_LIMIT = (5, 10.0)
 _NO_EQUAL = (
-    "BusPolicy", "ExitType", "FileDescriptorStorePreserve", "NonBlocking", "OpenFile", "RefreshOnReload",
+    "BusPolicy", "FileDescriptorStorePreserve", "NonBlocking", "OpenFile", "RefreshOnReload",
     "RestartMode", "RootDirectoryStartOnly", "RuntimeRandomizedExtraSec", "Sockets", "TimeoutStartFailureMode",
     "TimeoutStopFailureMode", "USBFunctionDescriptors", "USBFunctionStrings",
 )  # fmt: skip
@@ -125,8 +125,9 @@ SERVICE: Handlers = {
     **{name: _command(key) for name, key in _COMMANDS.items()},
     **{name: no_equal() for name in _NO_EQUAL},
     "Type": _type,
-    "BusName": no_equal("D-Bus starts nothing here"),
+    "BusName": note,
     "RemainAfterExit": into("service", "remain_after_exit", boolean),
+    "ExitType": into("service", "exit_type", one_of("main", "cgroup")),
     "GuessMainPID": into("service", "guess_main_pid", boolean),
     "PIDFile": into("service", "pid_file", _absolute_run),
     "NotifyAccess": into("service", "notify_access", one_of("none", "main", "exec", "all")),

@@ -62,7 +62,8 @@ def _unit_names(draft: Draft, at: Assignment, key: str) -> list[str]:
             if key not in ("after", "before", "conflicts"):
                 draft.warn(at, f"{word} is ignored: it is part of systemd, or comes with it")
         else:
-            names.append(unit_of_file(word))
+            name = unit_of_file(word)
+            names.append(word if name.endswith((".service", "%n")) else name)  # the end of it belongs to the instance
     return names
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from appliance.host.owned import make_owned, remove_owned
+from appliance.host.owned import link_owned, make_owned, remove_owned, unlink_owned
 from appliance.units.mount_plan import PRIVATE
 from appliance.units.service_section import ServiceSection
 
@@ -17,12 +18,22 @@ _KINDS = (  # key in [service], the directory it is below, the variable
     ("logs_directory", "/var/log", "LOGS_DIRECTORY"),
     ("configuration_directory", "/etc", "CONFIGURATION_DIRECTORY"),
 )
+_COLON = re.compile(r"(?<!\\):")
+
+
+def directory_names(entries: Iterable[str]) -> Sequence[tuple[str, tuple[str, ...]]]:
+    r"""Each directory of ``NAME`` and ``NAME:LINK``, and the links that lead to it; ``\:`` is a colon of the name."""
+    found: dict[str, list[str]] = {}
+    for entry in entries:
+        name, *links = (part.replace("\\:", ":") for part in _COLON.split(entry, maxsplit=1))
+        found.setdefault(name.rstrip("/"), []).extend(link for link in links if link)
+    return tuple((name, tuple(links)) for name, links in found.items())
 
 
 def directory_variables(service: ServiceSection, below: Below) -> Mapping[str, str]:
     """What the unit is told of its directories."""
     return {
-        variable: ":".join(f"{below(above)}/{name}" for name in getattr(service, key))
+        variable: ":".join(f"{below(above)}/{name}" for name, _ in directory_names(getattr(service, key)))
         for key, above, variable in _KINDS
         if getattr(service, key)
     }
@@ -32,15 +43,16 @@ def make_directories(service: ServiceSection, below: Below, *, uid: int | None, 
     """All of them. Configuration stays root's. Raises ApplianceError."""
     for key, above, _ in _KINDS:
         is_ours = key == "configuration_directory"
-        for name in getattr(service, key):
+        for name, links in directory_names(getattr(service, key)):
             mode = int(getattr(service, f"{key}_mode"), 8)
             make_owned(below(above), name, mode=mode, uid=None if is_ours else uid, gid=None if is_ours else gid)
+            for link in links:
+                link_owned(below(above), link, name)
 
 
 def remove_runtime_directories(service: ServiceSection, below: Below) -> None:
     """The unit is down. Raises ApplianceError."""
-    for name in service.runtime_directory:
-        remove_owned(below("/run"), name)
+    remove_directories(service, below, ("runtime",))
 
 
 def remove_directories(service: ServiceSection, below: Below, kinds: Sequence[str]) -> tuple[str, ...]:
@@ -48,7 +60,9 @@ def remove_directories(service: ServiceSection, below: Below, kinds: Sequence[st
     gone = []
     for key, above, _ in _KINDS:
         if key.removesuffix("_directory") in kinds:
-            for name in getattr(service, key):
+            for name, links in directory_names(getattr(service, key)):
+                for link in links:
+                    unlink_owned(below(above), link)
                 remove_owned(below(above), name)
                 gone.append(f"{below(above)}/{name}")
     return tuple(gone)

@@ -13,6 +13,7 @@ from typing import Protocol
 from appliance.errors import UnavailableError
 from appliance.host.kernel import Kernel
 from appliance.schema import Finding, parse_size
+from appliance.units.directories import directory_names
 from appliance.units.mount_plan import mount_words
 from appliance.units.resource_sections import IoLimitTable, LimitsSection, ResourcesSection, numbers_in, percent
 from appliance.units.sandbox_section import (
@@ -170,7 +171,7 @@ class Fences:
 
     def _own_directories(self, document: UnitDocument) -> Iterator[str]:
         for key, above in _OWN_DIRECTORIES.items():
-            for name in getattr(document.service, key, ()) or ():
+            for name, _ in directory_names(getattr(document.service, key, ()) or ()):
                 yield self.directory_of(f"{above}/{name}")
 
     def _without_root(self, sandbox: SandboxSection) -> SandboxSection:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from appliance.errors import ApplianceError, InputError, NotFoundError
-from appliance.host import file_marks, files, users
+from appliance.host import file_marks, files, own_environment, users
 from appliance.host.processes import Command
 from appliance.units.command_lines import CommandTable, expand_words
 from appliance.units.directories import Below, directory_variables
@@ -57,6 +57,7 @@ def environment_of(service: ServiceSection, who: Who, below: Below = str) -> dic
         environment |= {"HOME": account.home, "USER": account.name, "LOGNAME": account.name, "SHELL": account.shell}
     except ApplianceError:
         pass  # an unreadable /etc/passwd matters only to units that name a user
+    environment |= own_environment.variables(service.pass_environment)
     environment |= directory_variables(service, below)
     environment |= service.environment
     paths = service.environment_file

@@ -295,6 +295,8 @@ class Life:
         if line is not None and line.ignore_failure:
             result = Result.SUCCESS
         self.main_result = result
+        if self._goes_on(result):
+            return
         if STATE_OF[self.phase] is STATE_OF[Phase.STOP]:
             self.fail(result, self.last_exit)
         if self.phase in DYING:
@@ -311,6 +313,18 @@ class Life:
             self.turn(Turn.DONE, self.last_exit)
         elif takes(self.phase, Turn.MAIN_WELL):
             self.turn(Turn.MAIN_WELL, self.last_exit)
+
+    def _goes_on(self, result: Result) -> bool:
+        """Whether the rest of it is what counts, now that its main process has ended well (exit_type = "cgroup")."""
+        if self.service.exit_type != "cgroup" or result is not Result.SUCCESS or self.group is None:
+            return False
+        if self.phase not in (Phase.POST_START, Phase.PROVE, Phase.RUN, Phase.RELOAD) or self.group.empty():
+            return False
+        self.follows_group = True
+        if self.phase is Phase.RUN:
+            self.upkeep.watch_group()
+            self.owner.remember()
+        return True
 
     def _over_while_starting(self, result: Result) -> None:
         if result is not Result.SUCCESS:

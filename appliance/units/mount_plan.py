@@ -118,6 +118,10 @@ def _of_paths(sandbox: SandboxSection, own: Sequence[str]) -> Iterator[_Step]:
         yield _Step("set", path, "r", optional=optional)
     for path, optional in _plain(sandbox.inaccessible_paths):
         yield _Step("hide", path, optional=optional)
+    anew = [entry.partition(":")[0] for entry in sandbox.temporary_file_system]
+    for path in own:  # its directories are there, whatever lies over them
+        if any(_is_below(path, above) for above in anew):
+            yield _Step("bind", path, _exec_flag(sandbox, path), path)
     covered = [path for path, _ in _plain(sandbox.readable_paths)]
     needs_own = sandbox.read_only_root == "strict" or any(_is_below(one, path) for one in own for path in covered)
     for path, optional in (*_plain(sandbox.writable_paths), *((one, True) for one in own if needs_own)):

@@ -110,7 +110,9 @@ class Register:
 
     def resolve(self, name: str) -> Runner:
         """As ``runner``; an instance of a template comes into being when it is first named."""
-        if plain_name(name) not in self.runners and (unit := instance_of(self.files, plain_name(name))) is not None:
+        plain = plain_name(name)
+        unit = instance_of(self.files, plain) if not {name, plain} & self.runners.keys() else None
+        if unit is not None:
             self.admit(unit)
         return self.runner(name)
 

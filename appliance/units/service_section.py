@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,7 @@ _DIRECTORY: Mapping[str, Any] = {
     "what": 'an absolute path, or "~" for the home directory; with a "-" in front if it may be missing',
 }
 _USER: Mapping[str, Any] = {"pattern": r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?", "what": "the name or number of an account"}
-_INPUT: Mapping[str, Any] = {"pattern": r"null|file:/[^\0]*", "what": '"null" or "file:/PATH"'}
+_INPUT: Mapping[str, Any] = {"pattern": r"null|data|file:/[^\0]*", "what": '"null", "file:/PATH" or "data"'}
 _OUTPUT_WORDS = '"journal", "null", "file:/PATH", "append:/PATH" or "truncate:/PATH"'
 _OUTPUT: Mapping[str, Any] = {"pattern": r"journal|null|(file|append|truncate):/[^\0]*", "what": _OUTPUT_WORDS}
 _ERROR: Mapping[str, Any] = {
@@ -32,7 +33,7 @@ _ERROR: Mapping[str, Any] = {
 }
 _MODE: Mapping[str, Any] = {"pattern": "0?[0-7]{3,4}", "what": 'an octal mode such as "0755"'}
 _BELOW: Mapping[str, Any] = {
-    "pattern": r"(?!/)(?!(.*/)?\.\.(/|$))[^\0]+",
+    "pattern": r"(?!/)(?!.*:/)(?!(.*[/:])?\.\.([/:]|$))[^\0]+",
     "what": "a path without / in front and without ..",
 }
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -55,6 +56,15 @@ def _check_environment(environment: Mapping[str, str]) -> str | None:
     return None
 
 
+def _check_base64(text: str) -> str | None:
+    try:
+        base64.b64decode(text, validate=True)
+    except ValueError:
+        return "found what is no base 64"
+    return None
+
+
+_VARIABLE: Mapping[str, Any] = {"pattern": _ENVIRONMENT_NAME.pattern, "what": "the name of a variable"}
 _SIGNAL: Mapping[str, Any] = {"check": signal_problem}
 _CODES: Mapping[str, Any] = {"check": exit_code_problem}
 
@@ -67,6 +77,7 @@ class ServiceSection:
     commands: tuple[tuple[str, ...] | CommandTable, ...] = field(default=(), metadata=LINES)  # instead, of a oneshot
     type: Literal["simple", "exec", "oneshot", "notify", "notify-reload", "forking", "idle"] = "simple"
     remain_after_exit: bool = False
+    exit_type: Literal["main", "cgroup"] = "main"
     pid_file: str | None = field(default=None, metadata=_PATH)
     guess_main_pid: bool = True
     notify_access: Literal["none", "main", "exec", "all"] | None = None
@@ -82,6 +93,7 @@ class ServiceSection:
 
     environment: Mapping[str, str] = field(default_factory=dict, metadata={"check": _check_environment})
     environment_file: str | tuple[str, ...] = field(default=(), metadata=_FILE)
+    pass_environment: tuple[str, ...] = field(default=(), metadata=_VARIABLE)
     unset_environment: tuple[str, ...] = ()
     credentials: Mapping[str, str] = field(default_factory=dict, metadata={"check": _check_credentials})
     credential_texts: Mapping[str, str] = field(default_factory=dict, metadata={"check": _check_credentials})
@@ -91,6 +103,8 @@ class ServiceSection:
     supplementary_groups: tuple[str, ...] = field(default=(), metadata=_USER)
     umask: str = field(default="0022", metadata={"pattern": "0?[0-7]{3}", "what": 'an octal mask such as "0022"'})
     standard_input: str = field(default="null", metadata=_INPUT)
+    input_text: str = ""  # what it reads where standard_input is "data"
+    input_data: str = field(default="", metadata={"check": _check_base64})  # in base 64, instead
     standard_output: str = field(default="journal", metadata=_OUTPUT)
     standard_error: str = field(default="inherit", metadata=_ERROR)
 
@@ -123,6 +137,11 @@ class ServiceSection:
     success_exit_codes: tuple[int | str, ...] = field(default=(), metadata=_CODES)  # signals by name, too
     restart_prevent_exit_codes: tuple[int | str, ...] = field(default=(), metadata=_CODES)
     restart_force_exit_codes: tuple[int | str, ...] = field(default=(), metadata=_CODES)
+
+    @property
+    def input_bytes(self) -> bytes:
+        """What it reads, when its file says so."""
+        return self.input_text.encode() + base64.b64decode(self.input_data)
 
     def lines(self, name: str) -> tuple[CommandTable, ...]:
         """The commands under that key, whichever way they were written; of "command": those of the unit itself."""
@@ -172,6 +191,8 @@ class ServiceSection:
             yield "pid_file", f'found a pid_file, expected type = "forking", not "{self.type}"'
         if self.is_notify and self.notify_access == "none":
             yield "notify_access", f'found "none", but type = "{self.type}" waits for what it says'
+        if (self.input_text or self.input_data) and self.standard_input != "data":
+            yield "standard_input", 'found something to read besides, expected "data"'
         if self.reload and self.reload_signal is not None:
             yield "reload_signal", "found reload and reload_signal, expected only one of them"
 

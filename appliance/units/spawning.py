@@ -17,7 +17,7 @@ from appliance.units.alarms import Alarm
 from appliance.units.command_lines import CommandTable
 from appliance.units.credentials import credentials_directory
 from appliance.units.launch import command_of, who_of
-from appliance.units.phases import Turn
+from appliance.units.phases import Phase, Turn
 from appliance.units.results import Result
 
 if TYPE_CHECKING:
@@ -63,10 +63,17 @@ class Spawning:
         if secrets := credentials_directory(life.service, unit.name, ground.below):
             more = {"CREDENTIALS_DIRECTORY": secrets, **more}
         return command_of(
-            life.service, line, told={**life.owner.told, "INVOCATION_ID": life.invocation, **more},
+            life.service, line, told={**self._told(), "INVOCATION_ID": life.invocation, **more},
             cgroup=life.group.path if life.group is not None else None, below=ground.below,
             options=ground.spawn_words(unit.document, ground.private_directory(unit)),
         )  # fmt: skip
+
+    def _told(self) -> Mapping[str, str]:
+        """By whoever called: what it was that ended is told only while it starts, as with systemd."""
+        told, phase = self._life.owner.told, self._life.phase
+        if phase in (Phase.PRE_START, Phase.START):
+            return told
+        return {name: value for name, value in told.items() if not name.startswith("MONITOR_")}
 
     def _spawn(
         self,
@@ -92,6 +99,7 @@ class Spawning:
                 standard = open_standard(
                     service.standard_input, service.standard_output, service.standard_error,
                     journal=life.voice.output_path, errors=life.voice.errors_path, uid=who_of(service).uid,
+                    data=service.input_bytes if service.standard_input == "data" else b"",
                 )  # fmt: skip
                 command = replace(command, output=None, standard=standard)
         except ApplianceError as exc:

@@ -42,17 +42,26 @@ def systemd_sources(path: str, name: str = "") -> list[Source]:
     real = f"{name.removesuffix(kind)}{kind}" if name else file_name
     found: dict[str, str] = {}
     for below in drop_in_directories(real):
-        for drop_in in files.list_directory(f"{directory}/{below}"):
+        for drop_in in _names_in(f"{directory}/{below}"):
             if drop_in.endswith(".conf") and not drop_in.startswith("."):
                 found[drop_in] = f"{directory}/{below}/{drop_in}"
     more = [found[one] for one in sorted(found) if not files.points_to_dev_null(found[one])]
     sources = [Source(one, files.read_text(one, size_max=_FILE_BYTES_MAX)) for one in (path, *more)]
     for key in ("Wants", "Requires"):
-        below = f"{directory}/{real}.{key.lower()}"
-        names = [one for one in files.list_directory(below) if kind_of(one)]
-        if names:
-            sources.append(Source(below, f"[Unit]\n{key}={' '.join(names)}\n"))
+        names: dict[str, bool] = {}  # and whether a link to /dev/null takes it away; the most specific one counts
+        for below in drop_in_directories(real):
+            place = f"{directory}/{below.removesuffix('.d')}.{key.lower()}"
+            for one in filter(kind_of, _names_in(place)):
+                names[one] = not files.points_to_dev_null(f"{place}/{one}")
+        if good := [one for one, is_there in names.items() if is_there]:
+            place = f"{directory}/{real}.{key.lower()}"
+            sources.append(Source(place, f"[Unit]\n{key}={' '.join(good)}\n"))
     return sources
+
+
+def _names_in(directory: str) -> list[str]:
+    """None when it is no directory at all, as in systemd."""
+    return files.list_directory(directory) if files.is_directory(directory) else []
 
 
 def parse_systemd_unit(

@@ -35,7 +35,12 @@ class Upkeep:
         self._runtime_due = clock.monotonic_seconds() + left
         self.heard()
         self._arm_watchdog()
-        if life.follows_group and life.main is None and life.group is not None:
+        self.watch_group()
+
+    def watch_group(self) -> None:
+        """Hear of the end of its last process, where no main one is followed."""
+        life = self._life
+        if life.follows_group and life.main is None and life.group is not None and self._off is None:
             self._off = life.group.when_empty(self._group_empty)
 
     def cancel(self) -> None:

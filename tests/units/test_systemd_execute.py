@@ -146,6 +146,13 @@ CASES: dict[str, tuple[str, str]] = {
     "load-credential-over-set": ("SetCredential=a:set\nLoadCredential=a:@ROOT@/input\nSetCredential=b:set\nLoadCredential=b:/nowhere/b", '[ "$(cat $CREDENTIALS_DIRECTORY/a $CREDENTIALS_DIRECTORY/b | tr -d [:space:])" = helloset ]'),
     "load-credential-from-store": ("LoadCredential=stored\nUser=daemon", '[ "$(cat $CREDENTIALS_DIRECTORY/stored)" = kept ]'),
     "load-credential-missing": ("LoadCredential=secret:/nowhere/secret", "FAILS true"),
+    "passenvironment": ("PassEnvironment=UNITS_TEST_MARK HOME NOBODY_HAS_SET_THIS", '[ "$UNITS_TEST_MARK${NOBODY_HAS_SET_THIS-unset}" = 1unset ]'),
+    "standardinput-text": ("StandardInputText=one\\x20more\nStandardInputData=dHdv\nStandardInputText=three", '[ "$(tr "\\n" . )" = "one more.twothree." ]'),
+    "standardinput-data": ("StandardInput=data\nStandardInputData=dGhyZWUgAP8=", '[ $(wc -c) = 8 ]'),
+    "standardinput-text-not-read": ("StandardInput=null\nStandardInputText=one", '[ -z "$(cat)" ]'),
+    "statedirectory-link": ("StateDirectory=units-x-zzz:units-x-a units-x-zzz:in/units-x-b units-x-c\\:d", '[ "$STATE_DIRECTORY" = @ROOT@/var/lib/units-x-zzz:@ROOT@/var/lib/units-x-c:d ] && touch @ROOT@/var/lib/units-x-a/f && [ -f @ROOT@/var/lib/in/units-x-b/f ] && [ -d @ROOT@/var/lib/units-x-c:d ]'),
+    "statedirectory-owner-changes": ("StateDirectory=units-x-old\nUser=nobody", '[ $(stat -c %U @ROOT@/var/lib/units-x-old/deep/file) = nobody ] && [ $(stat -c %U @ROOT@/input) = root ]'),
+    "statedirectory-under-tmpfs": ("StateDirectory=units-x-kept\nTemporaryFileSystem=@ROOT@/var/lib", 'touch $STATE_DIRECTORY/a && [ "$(ls @ROOT@/var/lib)" = units-x-kept ]'),
     "syslogidentifier": ("SyslogIdentifier=lol", "true"),
 }  # fmt: skip
 LOST = (
@@ -154,7 +161,7 @@ LOST = (
     "RootImage=/nowhere",
     "NetworkNamespacePath=/run/netns/x",
     "KeyringMode=shared",
-    "StandardInputText=x",
+    "MountImages=/x:/y",
 )
 
 
@@ -172,6 +179,9 @@ def prepare(stage: Stage) -> None:
     (root / "input").write_text("hello\n")
     (root / "etc/credstore").mkdir()
     (root / "etc/credstore/stored").write_text("kept")
+    (root / "var/lib/units-x-old/deep").mkdir(parents=True)
+    (root / "var/lib/units-x-old/deep/file").touch()
+    (root / "var/lib/units-x-old/link").symlink_to(root / "input")
     (root / "appended").write_text("one\n")
     (root / "truncated").write_text("a long line of before\n")
     (root / "programs").mkdir()

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from appliance.errors import ConflictError, InputError, UnavailableError
+from appliance.units import graph_of, read_unit_files
 from units.stage import Stage
 
 
@@ -282,3 +283,96 @@ async def test_23_when_a_start_counts_as_one(stage: Stage, tmp_path: Path) -> No
         for name in ("five", "six", "seven"):
             with pytest.raises(UnavailableError, match=f"cannot start {name}: "):
                 await units.start(name)
+
+
+async def test_56_up_for_as_long_as_any_of_its_processes_is(stage: Stage, tmp_path: Path) -> None:
+    stay = f"(while ! test -e {tmp_path}/end; do sleep 0.02; done) & "
+    write(
+        stage,
+        parentless_service=f"""\
+            [Service]
+            Type=notify
+            NotifyAccess=all
+            ExitType=cgroup
+            ExecStart=/bin/bash -c '{stay} systemd-notify --ready'
+            ExecStopPost=/bin/sh -c 'echo $SERVICE_RESULT > {tmp_path}/over'
+        """,
+        bad_service=f"[Service]\nExitType=cgroup\nExecStart=/bin/bash -c '{stay} exit 3'\n",
+        stopped_service=f"[Service]\nExitType=cgroup\nExecStart=/bin/bash -c '{stay} exit 0'\n",
+        killed_service="[Service]\nExitType=cgroup\nExecStart=/bin/bash -c 'sleep 1d & sleep 1d'\n",
+    )
+    async with stage.running(detach=True) as units:
+        await stage.state(units, "parentless", "ready")
+        await stage.until(lambda: units.picture("parentless").pid is None)
+        await stage.state(units, "bad", "failed")
+        await stage.until(lambda: units.picture("stopped").state == "ready" and units.picture("stopped").pid is None)
+        assert len(units.processes("stopped")) > 0
+        assert (await units.stop("stopped")).state == "stopped"
+        await stage.until(lambda: len(units.processes("killed")) > 1)
+        await units.kill("killed", "SIGKILL")
+        await stage.state(units, "killed", "failed")
+    async with stage.running() as units:  # as well after we died
+        assert units.picture("parentless").state == "ready"
+        (tmp_path / "end").touch()
+        assert await said(tmp_path / "over") == "success\n"
+        await stage.state(units, "parentless", "exited")
+
+
+async def test_68_handlers_may_be_templates_and_are_told_only_while_they_start(stage: Stage, tmp_path: Path) -> None:
+    check = f"/bin/sh -c 'echo $MONITOR_UNIT $MONITOR_EXIT_STATUS %i >> {tmp_path}/said'"
+    write(
+        stage,
+        bad_service="[Unit]\nOnFailure=handler@%n.service\n[Service]\nType=exec\nExecStart=/bin/sh -c 'exit 1'\n",
+    )
+    (stage.directory / "handler@.service").write_text(
+        f"[Service]\nType=oneshot\nExecStartPre={check}\nExecStart={check}\nExecStart={check}\n"
+        "ExecStartPost=/usr/bin/test -z '$MONITOR_SERVICE_RESULT'\n"
+    )
+    async with stage.running() as units:
+        await stage.until(
+            lambda: (tmp_path / "said").exists() and len((tmp_path / "said").read_text().splitlines()) == 3
+        )
+        assert set((tmp_path / "said").read_text().splitlines()) == {"bad.service 1 bad.service"}
+        await stage.until(lambda: all(one.name == "bad" for one in units.pictures() if one.state != "stopped"))
+        assert not [one for one in units.pictures() if one.name != "bad" and one.state == "failed"]
+
+
+def test_15_drop_ins(tmp_path: Path) -> None:
+    def put(name: str, text: str = "[Service]\nExecStart=/bin/sleep 1d\n") -> None:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    def link(name: str, target: str) -> None:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(target)
+
+    for name in ("a", "b", "c", "bar@", "yup@", "a-b-c", "linked-elsewhere"):
+        put(f"{name}.service")
+    link("b1.service", "b.service")
+    link("a.service.wants/b1.service", "../b1.service")  # another name of b
+    link("a.service.requires/c.service", "/dev/null")  # taken away
+    link("b.service.wants/nonexistent.service", "../nonexistent.service")
+    link("bar@.service.requires/c.service", "../c.service")  # of every instance
+    link("bar@1.service.requires/b.service", "../b.service")
+    link("bar@2.service.requires/c.service", "/dev/null")  # the more specific one counts
+    link("c.service.wants/bar@1.service", "../bar@.service")
+    link("c.service.wants/bar@2.service", "../bar@.service")
+    for place in ("service.d", "a-.service.d", "a-b-.service.d", "a-b-c.service.d"):
+        put(f"{place}/{place}.conf", f"[Service]\nEnvironment={place.replace('-', '_').replace('.', '_')}=1\n")
+        put(f"{place}/same.conf", f"[Unit]\nDescription={place}\n")
+    put("elsewhere.d/zz.conf", "[Unit]\nDescription=hogehoge\n")
+    link("b.service.d", "elsewhere.d")
+    link("yup@.service.d", "nowhere")
+    link("c.service.d", "a.service")  # no directory at all
+    found = read_unit_files(str(tmp_path))
+    assert not [one for one in found.findings if one.severity == "error"], found.findings
+    graph = graph_of(found)
+    assert graph.wants["a"] == ("b",)
+    assert "a" not in graph.requires
+    assert graph.requires["bar@1"] == ("c", "b")
+    assert "bar@2" not in graph.requires
+    service = found.units["a-b-c"].document.service
+    assert service is not None
+    assert set(service.environment) == {"service_d", "a__service_d", "a_b__service_d", "a_b_c_service_d"}
+    assert found.units["a-b-c"].document.unit.description == "a-b-c.service.d"
+    assert found.units["b"].document.unit.description == "hogehoge"
