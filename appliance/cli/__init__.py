@@ -30,6 +30,7 @@ NOUNS = {
     "update": "check, download, apply, roll back; explain what it waits for",
     "config": "check and show the settings",
     "events": "what happens, as it happens",
+    "explain": "what is refused or waits, why, and what helps",
     "doctor": "can this host run everything, and what is missing",
     "reboot": "stop in order, then restart the machine (our own OS image)",
     "poweroff": "stop in order, then switch the machine off (our own OS image)",
@@ -42,7 +43,7 @@ NOUNS = {
 }
 HIDDEN = ("update-worker", "complete")
 _OVERVIEW = (
-    ("See", ("status", "top", "logs", "events", "doctor", "support", "version")),
+    ("See", ("status", "top", "explain", "logs", "events", "doctor", "support", "version")),
     ("Run", ("run", "install", "uninstall", "reboot", "poweroff", "etcd")),
     ("Work with", ("unit", "store", "update", "config")),
     ("Publish", ("release",)),

@@ -64,7 +64,7 @@ def _words(options: dict[str, str], plain: Sequence[str], *, wants_option: bool)
             continue
         if action.choices:
             found += map(str, action.choices)
-        elif plain[0] == "unit" and action.dest.lower() in _UNIT_WORDS:
+        elif plain[0] in ("unit", "explain") and action.dest.lower() in _UNIT_WORDS:
             found += _unit_names(options)
     return found
 
