@@ -18,9 +18,15 @@ def main() -> int:
 
         print("appliance", version())
         return 0
-    from appliance.late_methods import postpone
+    from appliance.host import packed_modules
 
-    postpone()
+    packed_modules.find_here()
+    from appliance.host import late_modules
+
+    late_modules.postpone()
+    from appliance import late_methods
+
+    late_methods.postpone()
     from appliance.cli import main as command_line
     from appliance.host.bundle import take
 

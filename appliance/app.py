@@ -27,6 +27,7 @@ from appliance.host.processes import Processes
 from appliance.host.signals import HANGUP, INTERRUPT, Signals
 from appliance.host.signals import name as signal_name
 from appliance.keeping import OURS, StoreKeeper
+from appliance.late_rooms import OnUse, last, late
 from appliance.settings import LoadedSettings, Settings
 from appliance.store import Store
 from appliance.supervisor import EventBus, Main, Restart, Service, State, Subscription, Supervisor
@@ -44,6 +45,7 @@ EXIT_FORCED = 1
 EXIT_GAVE_UP = 8
 UNITS_GRACE_SECONDS = 600.0  # units have their own grace; this is for a bug in the code that counts it
 UNITS_FIRST_SECONDS = 1.0  # so long other rooms let them go before at most
+AT_LAST_SECONDS = 10.0  # so long what nobody waits for lets everything else go before
 QUIET_STATES = {"waiting", "starting", "stopping"}
 
 
@@ -94,6 +96,7 @@ class Node:
         self._units_told = trio.Event()
         self._end_asked = trio.Event()
         self._hangup = trio.Event()
+        self.told = trio.Event()  # set when it was said how the start went
         self._reloading = trio.Lock()
         self.bus = EventBus()
         self.processes = Processes(bundle.spawn_program)
@@ -154,20 +157,16 @@ class Node:
 
     def _late(self, main: Callable[[], Main]) -> Main:
         """Loading a room holds up the units for a moment: not before they are on their way."""
-
-        async def run(*, stopping: trio.Event, task_status: trio.TaskStatus[None]) -> None:
-            with trio.move_on_after(UNITS_FIRST_SECONDS):
-                await self.units.wait_begun()
-            await main()(stopping=stopping, task_status=task_status)
-
-        return run
+        return late(main, self.units.wait_begun, UNITS_FIRST_SECONDS)
 
     def _services(self) -> list[Service]:
         needs_processes = frozenset({"processes"})
         patient = Restart(first_delay=0.2, delay_max=10.0)
+        # A version on trial is not ready before all of it is: what is loaded last may be what is wrong with it.
+        as_last = self._late if self.bundle.trial else lambda main: last(main, self.told.wait)
         etcdapi = Service(
             name="etcdapi",
-            main=self._late(lambda: self._run_etcd),
+            main=late(lambda: self._run_etcd, self.told.wait, AT_LAST_SECONDS),
             needs=frozenset({"store"}),
             restart=patient,
             essential=False,
@@ -184,10 +183,10 @@ class Node:
                 stop_grace=UNITS_GRACE_SECONDS,
             ),
             Service(
-                name="update", main=self._late(lambda: self.update.run), needs=needs_processes, start_timeout=120.0
+                name="update", main=as_last(lambda: self.update.run), needs=needs_processes, start_timeout=120.0
             ),
             Service(
-                name="bundles", main=self._late(lambda: self.bundles.run), needs=frozenset({"units"}), essential=False
+                name="bundles", main=as_last(lambda: self.bundles.run), needs=frozenset({"units"}), essential=False
             ),
             Service(name="api-control", main=self._late(lambda: self.api.control), restart=patient),
             Service(name="api-status", main=self._late(lambda: self.api.status), restart=patient, essential=False),
@@ -202,16 +201,19 @@ class Node:
             return []
         return self.machine.services(
             settings=lambda: self.settings, subjects=lambda: self.subjects, bus=self.bus, publish=self.publish,
-            stop=lambda reason: self.end(Goal.STOP, reason), supervisor=lambda: self.supervisor,
+            stop=lambda reason: self.end(Goal.STOP, reason), supervisor=lambda: self.supervisor, told=self.told.wait,
         )  # fmt: skip
 
     @cached_property
     def subjects(self) -> Subjects:
         """What the API tells of, and may ask."""
         from appliance.api import Subjects
-        from appliance.external import ExternalFace
 
-        face = ExternalFace(self.external) if self.external else None
+        face = None
+        if self.external:
+            from appliance.external import ExternalFace
+
+            face = ExternalFace(self.external)
         return Subjects(
             control_socket=self.layout.control_socket,
             node=self.picture,
@@ -223,9 +225,9 @@ class Node:
             units=self.units,
             store=face or self.store,
             look_at_store=face.look if face else None,
-            attach=(lambda operations: None) if self.external else self.etcd.attach,
-            update=self.update,
-            bundles=self.bundles,
+            attach=(lambda operations: None) if self.external else lambda operations: self.etcd.attach(operations),
+            update=OnUse(lambda: self.update),
+            bundles=OnUse(lambda: self.bundles),
             findings=lambda: self.latest.findings,
             reload=self.reload,
             shutdown=lambda: self.end(Goal.STOP, "shutdown was asked for"),
@@ -242,7 +244,7 @@ class Node:
             name=self.settings.node.name,
             version=self.bundle.version,
             pid=process_self.pid(),
-            slot=self.bundle.slot,
+            slot=self.update.slot if self.bundle.slot == "none" and "update" in vars(self) else self.bundle.slot,
             trial=self.bundle.trial and not self.update.blessed,
             started=self.started,
             root=self.layout.root,
@@ -461,6 +463,7 @@ class Node:
             line = self._status_line()
             self.notifier.ready(line)
             say(f"{line}; status page: {self._status_page()}")
+        self.told.set()
         async for event in events:
             if event.kind == "service" and self.goal is None and line != (line := self._status_line()):
                 self.notifier.status(line)

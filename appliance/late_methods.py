@@ -20,6 +20,28 @@ def postpone() -> None:
     code = getattr(create, "__code__", None)
     if code is not None and code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] == _KNOWN:
         dataclasses._create_fn = _postponed(create)  # type: ignore[attr-defined]
+        dataclasses._process_class = _described(dataclasses._process_class)  # type: ignore[attr-defined]
+        dataclasses._is_type = _looked_at(dataclasses._is_type)  # type: ignore[attr-defined]
+
+
+def _described(process: Callable[..., Any]) -> Callable[..., Any]:
+    """The built file has no docstrings, and a class without one is given the text of its signature, which is dear."""
+
+    def process_described(cls: type, *given: Any, **named: Any) -> Any:
+        if not cls.__doc__:
+            cls.__doc__ = cls.__name__
+        return process(cls, *given, **named)
+
+    return process_described
+
+
+def _looked_at(is_type: Callable[..., bool]) -> Callable[..., bool]:
+    """Three times for each field it takes the text of a type to pieces, to find ClassVar, InitVar and KW_ONLY."""
+
+    def is_type_looked_at(annotation: str, *more: Any) -> bool:
+        return ("Var" in annotation or "KW_ONLY" in annotation) and is_type(annotation, *more)
+
+    return is_type_looked_at
 
 
 def _postponed(create: Callable[..., Any]) -> Callable[..., Any]:

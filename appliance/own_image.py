@@ -6,7 +6,7 @@ On any other host nothing of this is loaded.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from appliance import settings as settings_file
 from appliance.errors import ApplianceError, ConflictError, InputError
 from appliance.host import clock, files, machine_state, mounts, terminal
 from appliance.host.layout import Layout
+from appliance.late_rooms import late
 from appliance.machine import BootFacts, Machine, Network, TimeKeeper, start_machine
 from appliance.own_slots import OwnSlots
 from appliance.settings import LoadedSettings, Settings
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _BAD = ("failed", "backoff", "refused", "denied", "rolled back")
 _ERRORS_SHOWN = 2
+_SCREEN_LAST_SECONDS = 10.0
 _LOG_LINES = 40
 
 
@@ -93,8 +95,9 @@ class OwnImage:
     def services(
         self, *, settings: Callable[[], Settings], subjects: Callable[[], Subjects], bus: EventBus,
         publish: Callable[..., None], stop: Callable[[str], None], supervisor: Callable[[], Supervisor],
+        told: Callable[[], Awaitable[object]],
     ) -> list[Service]:  # fmt: skip
-        """``stop``: end the life of the node, units too, for that reason."""
+        """``stop``: end the life of the node, units too, for that reason. ``told``: until the start was told of."""
 
         def press() -> None:
             self.machine.how = self.machine.ends["poweroff"]
@@ -104,14 +107,15 @@ class OwnImage:
         found = self.machine.services(press=press, network=self.network)
         found += self.own.services(supervisor=supervisor, bus=bus, settings=settings, publish=publish)
         if settings().machine.console == "status":
-            found.append(self._console(settings, subjects, bus))
+            found.append(self._console(settings, subjects, bus, told))
         keeper = TimeKeeper(lambda: settings().machine.ntp, publish=publish)
         patient = Restart(first_delay=1.0, delay_max=60.0)
         return [*found, Service(name="clock", main=keeper.run, restart=patient, essential=False)]
 
     def _console(
-        self, settings: Callable[[], Settings], subjects: Callable[[], Subjects], bus: EventBus
-    ) -> Service:
+        self, settings: Callable[[], Settings], subjects: Callable[[], Subjects], bus: EventBus,
+        told: Callable[[], Awaitable[object]],
+    ) -> Service:  # fmt: skip
         from appliance.console import Console
 
         names = terminal.console_names()
@@ -121,7 +125,8 @@ class OwnImage:
             lines=said_lately, subscribe=lambda: bus.subscribe(size_max=1),
         )  # fmt: skip
         patient = Restart(first_delay=1.0, delay_max=60.0)
-        return Service(name="console", main=console.run, restart=patient, essential=False)
+        main = late(lambda: console.run, told, _SCREEN_LAST_SECONDS)  # the first screen shows every room
+        return Service(name="console", main=main, restart=patient, essential=False)
 
     def _picture(self, subjects: Subjects, bus: EventBus) -> ScreenPicture:
         from appliance.api import status_picture

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from modules import write_modules
 from pack import HOUSE, INTERPRETER, LIBRARIES, pack, source_version
 
 BUILD = HOUSE / ".build"
@@ -37,7 +38,7 @@ HOST_PATHS = (
 def sources() -> list[Path]:
     """Everything that the built file depends on."""
     found = [HOUSE / "pyproject.toml", HOUSE / "packaging/requirements.lock", HOUSE / "packaging/appliance.spec"]
-    found += [HOUSE / "packaging/pack.py", HOUSE / "packaging/build.py"]
+    found += [HOUSE / "packaging/pack.py", HOUSE / "packaging/build.py", HOUSE / "packaging/modules.py"]
     found += (HOUSE / "packaging/launcher").glob("*.[ch]")
     found += (HOUSE / "packaging/launcher").glob("*.sh")
     found += (path for path in (HOUSE / "appliance").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
@@ -90,6 +91,8 @@ def stage(onedir: Path) -> None:
     shutil.copy(HOST_LIBRARIES / "ld-linux-x86-64.so.2", temp / "lib/ld.so")
     patch_loader(temp / "lib/ld.so")
     shutil.copy(BUILD / "launcher/spawn", temp / "spawn")
+    work = BUILD / "pyinstaller/appliance"
+    write_modules(temp / "_internal/modules", work / "PYZ-00.pyz", work / "base_library.zip")
     for library in sorted(temp.rglob("*.so*")):  # only the program's own path counts, handed down to all it loads
         if library.parent.name != "lib" and library.is_file():
             subprocess.run(["patchelf", "--remove-rpath", str(library)], check=True)

@@ -18,7 +18,7 @@ FLOORS = (  # ground floor first; rooms on one floor do not know each other
     {"units", "etcdapi", "provision"},
     {"update"},
     {"release", "cluster"},
-    {"settings", "keeping", "telling"},
+    {"settings", "keeping", "telling", "late_rooms"},
     {"api", "console"},
     {"own_slots"},
     {"own_image"},

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from functools import partial
 
 import trio
 
 from appliance.api.access import ControlDoor, StatusDoor
-from appliance.api.event_routes import event_routes
 from appliance.api.limits import Limits
-from appliance.api.log_routes import log_routes
-from appliance.api.openapi import document
-from appliance.api.page import page_routes
 from appliance.api.router import Caller, Reply, Request, Route, Router, json_answer
 from appliance.api.server import HttpServer
 from appliance.api.status_routes import status_routes
-from appliance.api.store_routes import store_routes
 from appliance.api.subjects import StatusSettings, Subjects
-from appliance.api.unit_routes import unit_routes
-from appliance.api.unit_work_routes import unit_work_routes
-from appliance.api.update_routes import update_routes
 from appliance.errors import InputError
 from appliance.host import files, sockets
 
@@ -28,14 +21,22 @@ GROUP = "appliance"  # its members may read on the control socket
 TOKEN_LENGTH_MIN = 16
 
 
-def all_routes(subjects: Subjects, requests: Counter[tuple[str, str, str, int]]) -> tuple[Route, ...]:
-    """Every route there is."""
+def other_routes(subjects: Subjects, first: Iterable[Route]) -> tuple[Route, ...]:
+    """Every route but the ``first``, with the description of all. Their rooms are loaded now."""
+    from appliance.api.event_routes import event_routes
+    from appliance.api.log_routes import log_routes
+    from appliance.api.openapi import document
+    from appliance.api.page import page_routes
+    from appliance.api.store_routes import store_routes
+    from appliance.api.unit_routes import unit_routes
+    from appliance.api.unit_work_routes import unit_work_routes
+    from appliance.api.update_routes import update_routes
+
     routes: list[Route] = []
 
     async def openapi(request: Request) -> Reply:
-        return json_answer(document(routes, subjects.node().version))
+        return json_answer(document([*first, *routes], subjects.node().version))
 
-    routes += status_routes(subjects, requests)
     routes += page_routes(subjects)
     routes += unit_routes(subjects)
     routes += log_routes(subjects)
@@ -64,7 +65,8 @@ class Api:
         self.status_address = ""  # where the status endpoint listens right now
         self._subjects = subjects
         self._limits = limits
-        self._router = Router(all_routes(subjects, self.requests))
+        first = status_routes(subjects, self.requests)  # what tells that a start went well needs no other
+        self._router = Router(first, lambda: other_routes(subjects, first))
 
     async def control(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None]) -> None:
         """Serve the control socket until ``stopping``."""

@@ -6,12 +6,10 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from appliance.api import metrics
 from appliance.api.router import Answer, Reply, Request, Route, json_answer
 from appliance.api.subjects import NodePicture, SettingsPicture, Subjects
 from appliance.api.wire import plain, redacted
 from appliance.errors import ApplianceError, UnavailableError
-from appliance.host.usage import own_usage
 from appliance.supervisor import ServicePicture
 
 Requests = Mapping[tuple[str, str, str, int], int]
@@ -89,6 +87,9 @@ def status_routes(subjects: Subjects, requests: Requests) -> tuple[Route, ...]:
         return json_answer({"ready": ready, "reasons": reasons}, status=200 if ready else 503)
 
     async def metrics_page(request: Request) -> Reply:
+        from appliance.api import metrics
+        from appliance.host.usage import own_usage
+
         out = metrics.Exposition()
         metrics.write_status(out, status_picture(subjects))
         with contextlib.suppress(ApplianceError):  # no units yet: that the status says

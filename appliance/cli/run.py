@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
 
 _EPILOG = """SIGTERM or SIGINT stop units and services in order, a second SIGINT at once; SIGHUP reads the
 settings anew. With NOTIFY_SOCKET set it tells its parent when it is ready (sd_notify).

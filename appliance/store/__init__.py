@@ -3,9 +3,10 @@
 Law: what a caller was told is written is on the disk, and nobody sees what is not (not by read, not by watch).
 """
 
-from appliance.store.backing_up import check_backup, restore
-from appliance.store.checking import CheckReport, check
-from appliance.store.exporting import Change, Export
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from appliance.store.faults import (
     CompactedError,
     DuplicateKeyError,
@@ -16,7 +17,6 @@ from appliance.store.faults import (
     TooLargeError,
     TooManyOperationsError,
 )  # fmt: skip
-from appliance.store.importing import backup_of
 from appliance.store.keeping import CORRUPT, NO_SPACE
 from appliance.store.opening import RESTORING
 from appliance.store.requests import (
@@ -52,6 +52,12 @@ from appliance.store.store import Store
 from appliance.store.surroundings import Sizes
 from appliance.store.transaction import is_change
 from appliance.store.watching import Watcher
+
+if TYPE_CHECKING:
+    from appliance.store.backing_up import check_backup, restore
+    from appliance.store.checking import CheckReport, check
+    from appliance.store.exporting import Change, Export
+    from appliance.store.importing import backup_of
 
 __all__ = [
     "CORRUPT",
@@ -102,3 +108,16 @@ __all__ = [
     "prefix_end",
     "restore",
 ]  # fmt: skip
+_PLACES = {
+    "Change": "exporting", "CheckReport": "checking", "Export": "exporting", "backup_of": "importing",
+    "check": "checking", "check_backup": "backing_up", "restore": "backing_up",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """On first use: a node that runs makes no backup, and checks nothing but what it opens."""
+    if name in _PLACES:
+        from importlib import import_module
+
+        return getattr(import_module(f"appliance.store.{_PLACES[name]}"), name)
+    raise AttributeError(name)

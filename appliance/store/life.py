@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -13,9 +14,7 @@ from appliance.host import entropy
 from appliance.host.disk import Disk, DiskFile
 from appliance.host.worker import Worker
 from appliance.store.alone import Alone
-from appliance.store.backing_up import backup_chunks
 from appliance.store.committing import Committer, InThread, Writer
-from appliance.store.exporting import Export
 from appliance.store.frames import COMPACT
 from appliance.store.log import Batch
 from appliance.store.opening import Opened, open_tree
@@ -25,6 +24,9 @@ from appliance.store.surroundings import Publish, Sizes
 from appliance.store.tree import Tree
 from appliance.store.upkeep import Upkeep
 from appliance.store.watching import WatchHub
+
+if TYPE_CHECKING:
+    from appliance.store.exporting import Export
 
 _CACHE_BYTES = 4 << 20
 _CACHE_BYTES_ALONE = 16 << 20
@@ -197,6 +199,8 @@ class Life:
         """All that is kept at the newest durable revision, in chunks for ``restore``. Writers go on meanwhile."""
         tree = self._reading()
         assert self._engine is not None
+        from appliance.store.backing_up import backup_chunks
+
         upkeep = self._engine.upkeep
         await upkeep.hold_segments()
         try:
@@ -212,6 +216,8 @@ class Life:
         """All that is kept at the newest durable revision, as plain changes. Writers go on meanwhile."""
         tree = self._reading()
         assert self._engine is not None
+        from appliance.store.exporting import Export
+
         upkeep = self._engine.upkeep
         await upkeep.hold_segments()
         try:

@@ -13,7 +13,6 @@ from appliance.store import frames
 from appliance.store.committing import Committer, InThread
 from appliance.store.compaction import Compaction, victims
 from appliance.store.log import Batch
-from appliance.store.rewriting import rewrite_history
 from appliance.store.tree import Tree
 
 _TRIES = 100  # to meet a moment at which nothing is being written
@@ -123,6 +122,8 @@ class Upkeep:
         thorough, self._thorough = self._thorough, False
         rewritten = False
         if thorough:
+            from appliance.store.rewriting import rewrite_history
+
             for _ in range(_TRIES):
                 if self._committer.newest is None:
                     rewritten = rewrite_history(tree)

@@ -10,7 +10,6 @@ from appliance.host import files
 from appliance.host.facts import host_facts
 from appliance.schema import Finding, Source, read_merged
 from appliance.systemd import kind_of, unit_of_file
-from appliance.units.drawing import near, to_dot, to_svg
 from appliance.units.graph import Graph, build_graph
 from appliance.units.install_section import InstallSection
 from appliance.units.restart_section import RestartSection
@@ -85,6 +84,15 @@ def _file_of(directory: str, name: str) -> str:
     return theirs if not files.exists(ours) and files.is_file(theirs) else ours
 
 
+def read_new_unit(directory: str, name: str) -> tuple[Unit | None, tuple[Finding, ...]] | None:
+    """The unit of that name by the files as they are now; None when there is none. Raises nothing."""
+    path = _file_of(directory, name)
+    if "/" in name or is_template(name) or not files.is_file(path) or files.points_to_dev_null(path):
+        return None
+    found, unit, findings = read_unit_file(path)
+    return (unit, findings) if found == name else None
+
+
 def draw_files(directory: str, names: Sequence[str], *, as_picture: bool) -> str:
     """The graph of the files alone: DOT or SVG. Raises NotFoundError."""
     found = read_unit_files(directory, names)
@@ -92,6 +100,8 @@ def draw_files(directory: str, names: Sequence[str], *, as_picture: bool) -> str
     for name in names:
         if name not in graph.names:
             raise NotFoundError(f"cannot draw {name}: no file {directory}/{name}{SUFFIX}", where=directory)
+    from appliance.units.drawing import near, to_dot, to_svg
+
     return (to_svg if as_picture else to_dot)(graph, near(graph, names), {})
 
 

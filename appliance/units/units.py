@@ -24,7 +24,6 @@ from appliance.units.alarms import Alarms
 from appliance.units.calling import NOTHING
 from appliance.units.cgroup_programs import CgroupPrograms
 from appliance.units.decisions import is_asked, why_not
-from appliance.units.drawing import near, to_dot, to_svg
 from appliance.units.dynamic_users import DynamicUsers
 from appliance.units.fences import Fences
 from appliance.units.ground import Ground
@@ -295,6 +294,8 @@ class Units:
     def graph_text(self, names: Sequence[str] = (), *, as_picture: bool = False) -> str:
         """How these units (or all) are tied: DOT, or SVG. Raises NotFoundError."""
         register = self._register
+        from appliance.units.drawing import near, to_dot, to_svg
+
         some = near(register.graph, [register.runner(name).name for name in names])
         states = {name: runner.state.value for name, runner in register.runners.items()}
         return (to_svg if as_picture else to_dot)(register.graph, some, states)

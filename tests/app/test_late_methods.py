@@ -15,6 +15,7 @@ if sys.argv[1] == "late":
     postpone()
     postpone()
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 @dataclass(frozen=True, kw_only=True)
 class Frozen:
@@ -48,6 +49,16 @@ class Own:
     def __repr__(self):
         return "own"
 
+@dataclass
+class Marked:
+    a: "int"
+    b: "ClassVar[int]" = 5
+    c: "dataclasses.InitVar[int]" = 6
+    _: "dataclasses.KW_ONLY"
+    d: "str" = "x"
+    def __post_init__(self, c):
+        self.given = c
+
 class Plain(Ordered):
     def __init__(self):
         super().__init__(7)
@@ -74,6 +85,8 @@ for _ in range(2):  # the first call, and those after it
         lambda: hash(Slotted(3)), lambda: Slotted(1) == Slotted(1), lambda: copy.deepcopy(Slotted(1)),
         lambda: pickle.loads(pickle.dumps(Frozen(a=5))),
         lambda: Child(1).seen, lambda: Child(1) == Ordered(1), lambda: Child(1, "b", 4), lambda: Plain(),
+        lambda: [one.name for one in dataclasses.fields(Marked)], lambda: Marked(1, 2, d="z").given,
+        lambda: Marked(1, 2, "z"), lambda: Marked.__doc__ is None,
         lambda: Same(self=4).self, lambda: Same(4) == Same(4), lambda: Own(1), lambda: Own(a=2).a,
         lambda: dataclasses.replace(Frozen(a=1), a=2), lambda: dataclasses.asdict(Child(1)),
         lambda: Frozen.__init__.__qualname__, lambda: Ordered.__eq__.__qualname__, lambda: Slotted.__match_args__,

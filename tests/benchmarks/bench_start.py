@@ -53,6 +53,14 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def cpu_ms_exactly(pid: int) -> float:
+    """Of all its threads, to the nanosecond: a start is a dozen ticks long."""
+    spent = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        spent += int((task / "schedstat").read_text().split()[0])
+    return spent / 1e6
+
+
 def wakeups(pid: int) -> dict[str, int]:
     """Per thread, so that one which ends meanwhile does not count backwards."""
     found = {}
@@ -84,7 +92,7 @@ def run(binary: str) -> list[Row]:
             ours=statistics.median(ours for ours, _ in pairs), theirs=statistics.median(theirs for _, theirs in pairs),
         )
     ]  # fmt: skip
-    times = []
+    times, spent = [], []
     for attempt in range(6):
         port = free_port()
         root = make_root(port, units=0 if attempt < 5 else UNITS)
@@ -97,6 +105,7 @@ def run(binary: str) -> list[Row]:
                 assert time.monotonic() < deadline, "not ready in 60 s"
                 time.sleep(0.002)
             times.append((time.perf_counter() - begun) * 1e3)
+            spent.append(cpu_ms_exactly(daemon.pid))
             if attempt == 5:
                 rows += idle(daemon.pid)
         finally:
@@ -112,6 +121,7 @@ def run(binary: str) -> list[Row]:
             aim="<= 500 ms",
         ),
     )
+    rows.insert(2, Row(name="CPU to /readyz 200, warm, median of 4", unit="ms", ours=statistics.median(spent[1:5])))
     return rows
 
 
