@@ -98,7 +98,7 @@ SCRIPT = """
   var main = document.getElementById('picture'), live = document.getElementById('live');
   var said = document.getElementById('said'), panel = document.getElementById('log');
   var text = panel.querySelector('pre'), title = panel.querySelector('b');
-  var events = null, due = 0, asking = false, again = false, reading = null, opener = '';
+  var events = null, due = 0, asking = false, again = false, reading = null, opener = '', over = false;
   var LINES = 2000;
 
   function show(kind, words) { live.className = kind; live.textContent = words; }
@@ -149,7 +149,7 @@ SCRIPT = """
   function listen() {
     if (events) { return; }
     events = new EventSource('/v1/events');
-    events.addEventListener('hello', function () { show('on', 'live'); soon(); });
+    events.addEventListener('hello', function () { show('on', 'live'); soon(); resume(); });
     ['service', 'unit', 'update', 'settings', 'store', 'lost'].forEach(function (kind) {
       events.addEventListener(kind, soon);
     });
@@ -171,8 +171,14 @@ SCRIPT = """
     if (back) { back.focus(); }
   }
 
+  function resume() {  // the node was away, and is back
+    var link = document.getElementById(opener), top = document.activeElement;
+    if (link && over && !panel.hidden) { open(link); top.focus(); }
+  }
+
   function open(link) {
     if (reading) { reading.abort(); }
+    over = false;
     var mine = reading = new AbortController(), decoder = new TextDecoder(), rest = '';
     opener = link.id; title.textContent = link.dataset.unit; text.textContent = ''; panel.hidden = false;
     document.body.style.paddingBottom = '55vh';
@@ -195,8 +201,8 @@ SCRIPT = """
         }
         return next();
       })
-      .then(function () { if (mine === reading) { text.append('(the log ended)\\n'); } })
-      .catch(function (error) { if (mine === reading) { text.append('(' + error.message + ')\\n'); } });
+      .then(function () { if (mine === reading) { over = true; text.append('(the log ended)\\n'); } })
+      .catch(function (error) { if (mine === reading) { over = true; text.append('(' + error.message + ')\\n'); } });
   }
 
   main.addEventListener('click', function (event) {

@@ -95,7 +95,7 @@ def _mounts() -> dict[str, tuple[str, set[str]]]:
         for line in file:
             left, _, right = line.partition(" - ")
             fields = left.split()
-            point = fields[4].encode().decode("unicode_escape")
+            point = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), fields[4])  # \040 is a blank
             mounts[point] = (right.split()[0], set(fields[5].split(",")) | set(right.split()[2].split(",")))
     return mounts
 

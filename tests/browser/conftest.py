@@ -6,6 +6,7 @@ import queue
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,13 @@ class House:
             assert self._stopping is not None
             self.do(self._stopping.set)
             self._thread.join(60)
+
+    def start_again(self) -> None:
+        """Where it was before."""
+        self.sim.settings = replace(self.sim.settings, listen=self.url.removeprefix("http://"))
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+        assert self._ready.get(timeout=60) == self.url.removeprefix("http://")
 
     def do(self, what: Callable[[], Any]) -> Any:
         return trio.from_thread.run_sync(what, trio_token=self._token)

@@ -65,11 +65,20 @@ def test_the_picture_without_script(visit: Visit, house: House) -> None:
     expect(page.locator("body")).to_contain_text("GET /item/29 200 8 ms <b>")
 
 
-def test_a_lost_node_is_said(visit: Visit, house: House) -> None:
+def test_a_lost_node_is_said_and_one_that_is_back_is_live_with_its_log(visit: Visit, house: House) -> None:
     page, _ = visit()
     expect(page.locator("#live")).to_have_text("live")
+    page.locator("#log-web").click()
+    log = page.locator("#log pre")
+    expect(log).to_contain_text("GET /item/29")
     house.stop()
     expect(page.locator("#live")).to_contain_text("connection lost")
+    expect(log).to_contain_text("(")
+    house.start_again()
+    expect(page.locator("#live")).to_have_text("live")
+    house.do(lambda: house.sim.units.write("web", "a line of its next life"))
+    expect(log).to_contain_text("a line of its next life")
+    assert page.evaluate("document.activeElement.textContent") == "Close"
 
 
 def test_tables_are_tables_to_a_screen_reader(visit: Visit, house: House) -> None:
