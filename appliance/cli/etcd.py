@@ -32,14 +32,14 @@ _USED = {
     "auto-compaction-mode": "periodic", "auto-compaction-retention": "0", "log-outputs": "default",
     "log-output": "default", "unsafe-no-fsync": "false", "client-crl-file": "",
     "client-cert-allowed-hostname": "", "max-txn-ops": "128", "max-request-bytes": "1572864",
-    "quota-backend-bytes": "0", "cors": "*", "bcrypt-cost": "10",
+    "quota-backend-bytes": "0", "cors": "*", "bcrypt-cost": "10", "max-concurrent-streams": "4294967295",
     "experimental-watch-progress-notify-interval": "10m", "initial-cluster-token": "etcd-cluster",
 }  # fmt: skip
 _HARMLESS = (
     "listen-peer-urls", "initial-cluster-state", "snapshot-count", "heartbeat-interval",
     "election-timeout", "initial-election-tick-advance", "max-snapshots", "max-wals", "wal-dir",
     "strict-reconfig-check", "pre-vote", "logger", "log-level", "debug", "log-package-levels", "enable-grpc-gateway",
-    "grpc-keepalive-min-time", "grpc-keepalive-interval", "grpc-keepalive-timeout", "max-concurrent-streams",
+    "grpc-keepalive-min-time", "grpc-keepalive-interval", "grpc-keepalive-timeout",
     "backend-batch-interval", "backend-batch-limit", "metrics", "log-format",
     "log-rotation-config-json", "socket-reuse-port", "socket-reuse-address", "tls-min-version", "tls-max-version",
     "enable-log-rotation",
@@ -181,6 +181,7 @@ def _api(value: dict[str, str]) -> ApiOptions:
         bcrypt_cost=cost,
         cors=frozenset(_urls(value["cors"])),
         progress_seconds=_seconds(interval, value[interval]) or 600.0,
+        streams=_whole("max-concurrent-streams", value["max-concurrent-streams"]),
     )
 
 

@@ -20,6 +20,7 @@ from appliance.etcdapi.health import health_of
 from appliance.etcdapi.json_in import BadJsonError, messages_untrusted
 from appliance.etcdapi.json_paths import PATHS
 from appliance.etcdapi.member import CLUSTER_VERSION, VERSION
+from appliance.etcdapi.turns import Turns
 
 if TYPE_CHECKING:
     from appliance.etcdapi.verbs import Verbs
@@ -74,6 +75,7 @@ class Reply:
         self._streaming = False
         self._started = False
         self._consumer: Consumer | None = None
+        self._turns: Turns | None = None  # to which we give ours back
         self.over = False
         self.token = token
 
@@ -85,10 +87,24 @@ class Reply:
     def text(self, status: int, content_type: str, body: str | bytes, more: Mapping[str, str] = _NOTHING) -> None:
         """A whole answer."""
         data = body.encode() if isinstance(body, str) else body
-        self.over = True
+        self._finish()
         self._wire.head(status, content_type, len(data), more={**self.headers, **more})
         self._wire.data(data)
         self._wire.finish()
+
+    def serve_in_turn(
+        self, turns: Turns, method: Unary | Streaming, messages: Iterable[Message], answer: type[Message]
+    ) -> None:
+        """As ``serve``, when there is a turn for it."""
+
+        def begin() -> bool:
+            if self.over:  # the client left while it waited
+                return False
+            self._turns = turns
+            self.serve(method, messages, answer)
+            return True
+
+        turns.take(begin)
 
     def serve(self, method: Unary | Streaming, messages: Iterable[Message], answer: type[Message]) -> None:
         """Give the method its message, or all of them; the rest is up to it."""
@@ -114,7 +130,10 @@ class Reply:
         except RefusedError as exc:
             self.refuse(exc.code, exc.message)
         except BadJsonError as exc:
-            self.refuse(Code.UNKNOWN if self._streaming else Code.INVALID_ARGUMENT, str(exc))
+            if self._started:  # a stream just ends, as an etcd's
+                self.end()
+            else:
+                self.refuse(Code.UNKNOWN if self._streaming else Code.INVALID_ARGUMENT, str(exc))
 
     def hold(self, consumer: Consumer) -> None:
         """Tell it when the client leaves."""
@@ -167,11 +186,17 @@ class Reply:
 
     def lost(self) -> None:
         """The client has left."""
-        self.over = True
+        self._finish()
         self._finish_consumer()
 
-    def _end(self) -> None:
+    def _finish(self) -> None:
         self.over = True
+        if self._turns is not None:
+            turns, self._turns = self._turns, None
+            turns.give()
+
+    def _end(self) -> None:
+        self._finish()
         self._finish_consumer()
         self._wire.finish()
 
@@ -247,4 +272,4 @@ class Gateway:
             reply.text(405, _TEXT, "Method Not Allowed\n", _NOT_GUESSED)
             return
         _, request_kind, answer_kind = found
-        reply.serve(rpc, messages_untrusted(body, request_kind), answer_kind)
+        reply.serve_in_turn(self._verbs.turns, rpc, messages_untrusted(body, request_kind), answer_kind)

@@ -23,6 +23,7 @@ class ApiOptions:
     tokens: Callable[[], Tokens] | None = None
     bcrypt_cost: int = 10
     cors: frozenset[str] = frozenset()  # origins whose pages may ask; "*" in it: all
+    streams: int = 0  # at once on one connection; 0: as many as we can
     progress_seconds: float = 600.0  # between two words to a watch that wants to hear how far it is
 
     @property

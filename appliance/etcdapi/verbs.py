@@ -24,6 +24,7 @@ from appliance.etcdapi.options import DEFAULTS, ApiOptions
 from appliance.etcdapi.recipes import Recipes
 from appliance.etcdapi.snapshot import SnapshotService
 from appliance.etcdapi.statuses import refusal_of
+from appliance.etcdapi.turns import Turns
 from appliance.etcdapi.watch import WatchService
 from appliance.store import Range, Store
 
@@ -44,6 +45,7 @@ class Verbs:
     ) -> None:
         self.store = store
         self.options = options
+        self.turns = Turns(options.streams)
         self.headers = Headers(identity)
         backend = self.backend = Backend(store, flush)
         self.leases = Leases(self._still_attached, self._may_be_attached)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import trio
 
 from appliance.etcdapi import ApiOptions
 from tests.etcdapi.serving import serving
@@ -57,11 +58,13 @@ POSTS = [
     ("kv/compaction", '{"revision":"2"}'),
     ("kv/range", '{"key":"YQ==","revision":"1"}'), ("election/leader", '{"name":"bA=="}'),
     ("election/proclaim", '{"leader":{"name":"bA==","key":"a2V5","rev":"5","lease":"7"},"value":"dg=="}'),
+    ("watch", "nope"), ("lease/keepalive", "nope"), ("lease/keepalive", '{"ID":"7"} nope'),
     ("nothing", "{}"), ("", "{}"), ("maintenance/nothing", "{}"),
 ]  # fmt: skip
 PAGE, OTHER = "https://page.example:443", "https://other.example"
 OTHERS: list[tuple[str, str, Mapping[str, str], str]] = [
-    ("POST", "/v3", {}, "{}"), ("POST", "/v3beta/kv/range", {}, A),
+    ("POST", "/v3", {}, "{}"), ("POST", "//v3//kv/range", {}, A),
+    ("POST", "/v3/kv/range", {"Grpc-Metadata-Token": "nope"}, A), ("POST", "/v3beta/kv/range", {}, A),
     ("GET", "/v3/kv/range", {}, ""), ("PUT", "/v3/kv/range", {}, A), ("DELETE", "/v3/kv/range", {}, ""),
     ("HEAD", "/v3/kv/range", {}, ""), ("POST", "/v3/kv/range?x=1", {}, A),
     ("POST", "/v3/kv/range", {"Content-Type": "text/plain"}, A), ("POST", "/version", {}, ""),
@@ -99,3 +102,27 @@ async def test_as_a_real_etcd(tmp_path: Path) -> None:
         oldest = await said(ours, "POST", "/v3alpha/kv/range", {}, A)  # 3.4 has left that away, its clients use it
         assert oldest == await said(ours, "POST", "/v3/kv/range", {}, A)
     assert not different, "\n".join(different)
+
+
+async def asked(address: str, path: str, body: str) -> trio.SocketStream:
+    host, _, port = address.rpartition(":")
+    stream = await trio.open_tcp_stream(host, int(port))
+    await stream.send_all(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+    return stream
+
+
+async def test_calls_at_once_as_many_as_streams(tmp_path: Path) -> None:
+    watch, range_ = ("/v3/watch", '{"create_request":{"key":"YQ=="}}'), ("/v3/kv/range", A)
+    async with serving(tmp_path, options=ApiOptions(streams=2)) as (address, _):
+        with trio.fail_after(60):
+            streams = [await asked(address, *watch) for _ in range(2)]
+            for stream in streams:
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
+            left, waiting = await asked(address, *range_), await asked(address, *range_)
+            with trio.move_on_after(0.3):
+                pytest.fail(f"answered beside two watches: {await waiting.receive_some()!r}")
+            await left.aclose()
+            await streams[0].aclose()
+            assert (await waiting.receive_some()).startswith(b"HTTP/1.1 200")
+            for stream in (streams[1], waiting):
+                await stream.aclose()
