@@ -12,6 +12,7 @@ so a clock that is wrong by less than that harms nobody: what a publisher signs 
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -42,6 +43,7 @@ from tuf.ngclient.updater import Updater  # noqa: E402
 
 from appliance.update import tuf_keys  # noqa: E402, F401  # it changes how python-tuf sees keys
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _METADATA_LENGTH_MAX = 5_000_000
 _ROOTS_AT_ONCE = 256  # new ones; whoever is further behind goes on with the next check
 _CLOCK_SPARE_SECONDS = 86400.0  # a clock that is so little behind the last time known is not worth a word
@@ -199,7 +201,7 @@ class Repository:
         for path, target in self._role(channel).targets.items():
             if not path.startswith(channel + "/"):
                 continue  # not the role's to say: the delegation covers CHANNEL/* only
-            sha256 = target.hashes.get("sha256", "")
+            sha256 = str(target.hashes.get("sha256", ""))
             offer = offer_of_target(
                 path, length=target.length, sha256=sha256, custom=target.custom,
                 channel=channel, architecture=architecture, product=product,
@@ -278,8 +280,11 @@ class Repository:
             target = self._updater.get_targetinfo(path)
         if target is None:
             raise NotFoundError(f"cannot find {path}: {self._name} does not sign it", where=path)
+        sha256 = str(target.hashes.get("sha256", ""))
+        if not _SHA256.fullmatch(sha256):
+            raise UntrustedError(f"cannot take {path}: {self._name} signs no sha256 of it", where=path)
         folder, slash, name = path.rpartition("/")
-        return target, f"{self._base}/targets/{folder}{slash}{target.hashes['sha256']}.{name}"
+        return target, f"{self._base}/targets/{folder}{slash}{sha256}.{name}"
 
 
 @contextmanager
