@@ -94,9 +94,17 @@ def active_word(unit: Mapping[str, Any] | None) -> str:
     """As systemd's ActiveState."""
     if unit is None:
         return "inactive"
+    if _has_failed_trigger(unit):
+        return "failed"
     if unit["state"] == "exited" and not unit.get("lasts", True):
         return "inactive"
     return _ACTIVE.get(unit["state"], "inactive")
+
+
+def _has_failed_trigger(unit: Mapping[str, Any]) -> bool:
+    """Of a unit that is nothing but that: it was called too often, and has given up."""
+    own = [one for one in unit.get("triggers", ()) if one["name"] == unit["name"]]
+    return unit["type"] == "target" and any(one["state"] == "failed" for one in own)
 
 
 def _ask(args: argparse.Namespace) -> int:
@@ -147,7 +155,7 @@ def facts_of(name: str, unit: Mapping[str, Any] | None) -> dict[str, str]:
         "Description": unit["description"] or named,
         "LoadState": "masked" if unit["enabled"] == "masked" else "loaded",
         "ActiveState": active,
-        "SubState": "dead" if active == "inactive" else _SUB[unit["state"]],
+        "SubState": {"inactive": "dead", "failed": "failed"}.get(active) or _SUB[unit["state"]],
         "UnitFileState": unit["enabled"],
         "FragmentPath": unit["file"],
         "DropInPaths": " ".join(unit["drop_ins"]),
@@ -156,7 +164,7 @@ def facts_of(name: str, unit: Mapping[str, Any] | None) -> dict[str, str]:
         "MainPID": unit["pid"] or 0,
         "ControlPID": unit["control_pid"] or 0,
         "NRestarts": unit["restarts"],
-        "Result": end.get("result", "success"),
+        "Result": "trigger-limit-hit" if _has_failed_trigger(unit) else end.get("result", "success"),
         "ExecMainCode": (2 if code else 1) if code or end.get("code") is not None else 0,
         "ExecMainStatus": _signal_number(end["signal"]) if code else end.get("code") or 0,
         "StatusText": unit["status_text"],

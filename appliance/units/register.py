@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -19,7 +19,14 @@ from appliance.units.pictures import Publish, StateKeeper, UnitsSettings
 from appliance.units.run_state import RunState
 from appliance.units.runner import Runner
 from appliance.units.ties import is_only_named, other_names
-from appliance.units.unit_directory import UnitFiles, graph_findings, graph_of, instance_of, link_units
+from appliance.units.unit_directory import (
+    UnitFiles,
+    graph_findings,
+    graph_of,
+    instance_of,
+    link_units,
+    read_new_unit,
+)
 from appliance.units.unit_file import Unit
 from appliance.units.unit_section import plain_name
 
@@ -114,7 +121,23 @@ class Register:
         unit = instance_of(self.files, plain) if not {name, plain} & self.runners.keys() else None
         if unit is not None:
             self.admit(unit)
+        elif self.aliases.get(plain, plain) not in self.runners and name not in self.runners:
+            self._admit_new(plain)
         return self.runner(name)
+
+    def _admit_new(self, name: str) -> None:
+        """Its file was written since the last reload: as in systemd, who names it need not say so. InputError."""
+        if name in self.files.unreadable or (found := read_new_unit(self.directory, name)) is None:
+            return
+        unit, findings = found
+        if unit is None:
+            first = next(one for one in findings if one.severity == "error")
+            raise InputError(f"cannot read unit {name}: {first}", where=first.file)
+        self.files = replace(self.files, units={**self.files.units, unit.name: unit})
+        runner = self.runners[unit.name] = Runner(unit, self.ground)
+        runner.standing.desired = unit.name not in self.stopped_by_hand
+        runner.standing.disabled = unit.name in self.enablement.disabled
+        self.link()
 
     def admit(self, unit: Unit) -> Runner:
         """One that is there only while it is of use: an instance without a file, or a transient unit."""
@@ -150,8 +173,11 @@ class Register:
         """Why there is no such unit."""
         if plain_name(name) in self.files.unreadable:
             return InputError(f"cannot find unit {name}: its file is not valid, see appliance unit verify")
-        guess = did_you_mean(name, list(self.runners))
-        message = f"cannot find unit {name}: no file {self.directory}/{name}.toml{guess and '; ' + guess}"
+        if name.endswith("@") and name in self.files.templates:
+            return InputError(f"cannot use {name}: it is a template; name an instance of it, such as {name}x")
+        plain = plain_name(name)
+        guess = did_you_mean(plain, list(self.runners))
+        message = f"cannot find unit {plain}: no file {self.directory}/{plain}.toml{guess and '; ' + guess}"
         return NotFoundError(message, where=self.directory)
 
     def trouble(self, name: str, message: str) -> None:

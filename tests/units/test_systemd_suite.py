@@ -376,3 +376,25 @@ def test_15_drop_ins(tmp_path: Path) -> None:
     assert set(service.environment) == {"service_d", "a__service_d", "a_b__service_d", "a_b_c_service_d"}
     assert found.units["a-b-c"].document.unit.description == "a-b-c.service.d"
     assert found.units["b"].document.unit.description == "hogehoge"
+
+
+async def test_48_a_file_written_since_the_last_reload_can_be_started(stage: Stage) -> None:
+    write(stage, old_service="[Service]\nExecStart=/bin/sleep 1d\n")
+    async with stage.running() as units:
+        await stage.state(units, "old", "ready")
+        with pytest.raises(InputError, match="cannot find unit new: no file"):
+            await units.start("new.service")
+        write(stage, new_service="[Service]\nExecStart=/bin/sleep 1d\n", bad_service="[Service]\nExecStart=x/y\n")
+        write(stage, old_service="[Service]\nExecStart=/bin/sleep 2d\n")
+        before = units.picture("old").pid
+        assert (await units.start("new.service")).state == "ready"
+        with pytest.raises(InputError, match=r"cannot read unit bad: .*bad.service:2:1: .*relative path"):
+            await units.start("bad")
+        assert units.picture("old").pid == before  # that was no reload
+        (stage.directory / "work@.service").write_text("[Service]\nExecStart=/bin/sleep 1d\n")
+        plan = await units.reload(dry_run=True)
+        assert (plan.restart, "new" in plan.unchanged) == (("old",), True)
+        await units.reload()
+        with pytest.raises(InputError, match="cannot use work@: it is a template; name an instance of it"):
+            await units.start("work@")
+        assert units.picture("new").state == "ready"
