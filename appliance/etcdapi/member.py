@@ -138,7 +138,8 @@ class Member:
         return rpc_pb2.StatusResponse(
             header=self._headers.at(status.revision), version=VERSION, dbSize=size, dbSizeInUse=size,
             leader=it.member_id, raftIndex=status.revision, raftTerm=it.raft_term,
-            raftAppliedIndex=status.revision, errors=[status.problem] if status.problem else (),
+            raftAppliedIndex=status.revision,
+            errors=[*map(_alarm_text, self._alarms()), *([status.problem] if status.problem else [])],
         ).SerializeToString()  # fmt: skip
 
     def alarm(self, call: Call, message: bytes) -> bytes | None:
@@ -228,6 +229,11 @@ class Member:
             ).SerializeToString()  # fmt: skip
 
         self._nursery.start_soon(_answering, call, answer)
+
+
+def _alarm_text(alarm: rpc_pb2.AlarmMember) -> str:
+    """As an etcd prints it among the errors of its status."""
+    return f"memberID:{alarm.memberID} alarm:{rpc_pb2.AlarmType.Name(alarm.alarm)} "
 
 
 async def _answering(call: Call, answer: Callable[[], Awaitable[bytes]]) -> None:
