@@ -24,7 +24,7 @@ from appliance.release.indexing import Part
 from appliance.release.keys import KeyRing
 from appliance.release.repository import CHANNELS, Contents, metadata_path, target_file
 from appliance.release.staging import Staged, staged_file
-from appliance.update import format_time
+from appliance.update import METADATA_LENGTH_MAX, format_time
 from appliance.version import built_seconds
 
 _DAY = 86400.0
@@ -94,6 +94,12 @@ def commit(
     sign("snapshot")
     contents.timestamp.snapshot_meta = MetaFile.from_data(contents.snapshot.version, signed["snapshot"], ["sha256"])
     sign("timestamp")
+    for name, data in signed.items():
+        if len(data) > METADATA_LENGTH_MAX:
+            raise InputError(
+                f"cannot publish: the metadata of {name} would have {len(data) >> 20} MiB, and hosts take at most "
+                f"{METADATA_LENGTH_MAX >> 20} MiB (release prune --keep N)"
+            )
     for name in ("root", "targets", *contents.channels):
         payload = contents.payload(name)
         if payload.expires.timestamp() <= now:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from appliance.update.record import SlotEntry, SlotRecord, format_copy, parse_copy, read_record
     from appliance.update.settings import BundleSettings, HealthCheck, HealthSettings, UpdateSection, UpdateSettings
     from appliance.update.transport import parse_transport
-    from appliance.update.trust import Repository
+    from appliance.update.trust import METADATA_LENGTH_MAX, Repository
     from appliance.update.version import Version, parse_version
     from appliance.update.worker import Task, download, work
 
@@ -85,6 +85,7 @@ _ROOMS = {
     "HealthCheck": "settings",
     "HealthSettings": "settings",
     "UpdateSettings": "settings",
+    "METADATA_LENGTH_MAX": "trust",
     "Repository": "trust",
     "Version": "version",
     "parse_version": "version",
@@ -101,6 +102,7 @@ __all__ = [
     "FOOTER_SIZE",
     "HEADER_SIZE",
     "KINDS",
+    "METADATA_LENGTH_MAX",
     "OURS",
     "POLICY_FIELD",
     "PRODUCT",

@@ -44,7 +44,7 @@ from tuf.ngclient.updater import Updater  # noqa: E402
 from appliance.update import tuf_keys  # noqa: E402, F401  # it changes how python-tuf sees keys
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_METADATA_LENGTH_MAX = 5_000_000
+METADATA_LENGTH_MAX = 8 << 20  # of one role, whatever length those above it sign
 _ROOTS_AT_ONCE = 256  # new ones; whoever is further behind goes on with the next check
 _CLOCK_SPARE_SECONDS = 86400.0  # a clock that is so little behind the last time known is not worth a word
 
@@ -67,7 +67,7 @@ class _TufFetcher(FetcherInterface):
     def download_bytes(self, url: str, max_length: int) -> bytes:
         """Without the temporary file."""
         try:
-            return fetch_bytes(self._fetcher, url, size_max=max_length)
+            return fetch_bytes(self._fetcher, url, size_max=min(max_length, METADATA_LENGTH_MAX))
         except NotFoundError as exc:
             raise exceptions.DownloadHTTPError(exc.message, 404) from exc
         except UntrustedError as exc:
@@ -164,7 +164,7 @@ class Repository:
                 target_base_url=self._base + "/targets",
                 fetcher=_TufFetcher(self.fetcher),
                 config=UpdaterConfig(
-                    targets_max_length=_METADATA_LENGTH_MAX, max_root_rotations=known + _ROOTS_AT_ONCE
+                    targets_max_length=METADATA_LENGTH_MAX, max_root_rotations=known + _ROOTS_AT_ONCE
                 ),
                 bootstrap=trust_root,
             )

@@ -379,3 +379,18 @@ def test_init_is_rehearsed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     (tmp_path / "file").touch()
     assert main(["release", "init", str(tmp_path / "file/repo"), "--keys", keys, "--dry-run"]) == 2
     assert "is no directory that can be written to" in capsys.readouterr().err
+
+
+def test_metadata_that_no_host_would_read_is_not_published(
+    repository: str, keys: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from appliance.release import committing
+
+    file = tmp_path / "file"
+    file.write_bytes(b"a program")
+    stage_file(repository, str(file), channel="alpha", architecture="x86_64", version="9.0")
+    before = {path: path.read_bytes() for path in Path(repository, "metadata").iterdir()}
+    monkeypatch.setattr(committing, "METADATA_LENGTH_MAX", 700)
+    with pytest.raises(InputError, match=r"metadata of \w+ would have .* hosts take at most .*release prune --keep"):
+        publish(repository, KeyRing(keys))
+    assert {path: path.read_bytes() for path in Path(repository, "metadata").iterdir()} == before

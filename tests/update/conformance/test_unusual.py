@@ -229,3 +229,15 @@ def test_signatures_of_strangers_and_empty_ones_are_no_harm(client: Client, repo
     said["x-more"] = {"a": []}
     repo.signed["timestamp"][2] = json.dumps(said).encode()
     assert client.refresh(), client.last_error
+
+
+def test_whatever_length_is_signed_a_host_reads_so_much_and_no_more(client: Client, repo: Simulator) -> None:
+    """The keys of the timestamp are online: who stole them may not fill the host's memory."""
+    assert client.refresh()
+    repo.publish(*UP)
+    repo.signed["snapshot"][2] += b" " * trust.METADATA_LENGTH_MAX
+    bend(repo, "timestamp", lambda signed: signed["meta"]["snapshot.json"].update(length=2**50))
+    assert not client.refresh()
+    assert "it is longer than" in client.last_error
+    repo.publish(*UP)
+    assert client.refresh(), client.last_error
