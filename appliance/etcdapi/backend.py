@@ -37,8 +37,9 @@ class Backend:
         self._store.submit(request, self._admitted(size, done), attach)
 
     def submit_put(self, put: Put, size: int, done: PutDone) -> None:
-        """The same for what is asked most often."""
-        self._store.submit_put(put, self._admitted(size, done))
+        """The same for what is asked most often; ``done`` calls ``leave`` with the size when it is done."""
+        self._enter(size)
+        self._store.submit_put(put, done)
 
     def submit_facts(self, facts: Mapping[bytes, bytes], done: Callable[[ApplianceError | None], None]) -> None:
         """What is kept beside the keys; ``done`` is called once, when it is durable or refused."""
@@ -46,20 +47,27 @@ class Backend:
 
     def _admitted(self, size: int, done: Callable[[R], None]) -> Callable[[R], None]:
         """``done``, with one more waiting until it is called. Raises RefusedError when too much waits already."""
+        self._enter(size)
+
+        def settled(result: R) -> None:
+            done(result)
+            self.leave(size)
+
+        return settled
+
+    def _enter(self, size: int) -> None:
         if size and self._waiting_bytes + size > WAITING_BYTES_MAX:
             raise refused("too many requests")
         self._waiting += 1
         self._waiting_bytes += size
 
-        def settled(result: R) -> None:
-            self._waiting -= 1
-            self._waiting_bytes -= size
-            done(result)
-            if not self._waiting:
-                self._idle.set()
-                self._flush()
-
-        return settled
+    def leave(self, size: int) -> None:
+        """One of that size was answered."""
+        self._waiting -= 1
+        self._waiting_bytes -= size
+        if not self._waiting:
+            self._idle.set()
+            self._flush()
 
     async def wait_idle(self) -> None:
         """Until all that began is answered."""

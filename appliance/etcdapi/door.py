@@ -36,6 +36,9 @@ class Machine(Protocol):
     def patient(self) -> bool:
         """Whether what it has to say can wait a little."""
 
+    def waits_on(self) -> bool:
+        """A little has gone by: whether it waits once more."""
+
     def settled(self) -> Machine:
         """Who goes on."""
 
@@ -54,6 +57,10 @@ class Door:
     def patient(self) -> bool:
         """Whether the machine has nothing urgent to say."""
         return self._machine is None or self._machine.patient
+
+    def waits_on(self) -> bool:
+        """The machine says so."""
+        return self._machine is not None and self._machine.waits_on()
 
     @property
     def established(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import IntEnum
 from struct import Struct
 
@@ -70,14 +71,36 @@ def goaway(last_stream: int, reason: Reason, text: str) -> bytes:
     return frame(GOAWAY, 0, 0, Struct(">II").pack(last_stream, reason) + text.encode()[:512])
 
 
-SETTINGS_ACK = frame(SETTINGS, ACK, 0, b"")
+INITIAL_WINDOW, FRAME_SIZE = 4, 5  # the settings that mean something to us
 
-# A whole unary answer in two packs: HEADERS, DATA head and message head; (the message;) trailers.
-ANSWER = Struct(f">5sI{len(HEAD_BLOCK)}sHBBBIBI")
+
+def read_settings(payload: bytes) -> Iterator[tuple[int, int]]:
+    """The peer's, one by one. Raises ConnectionLostError."""
+    if len(payload) % 6:
+        raise ConnectionLostError(Reason.FRAME_SIZE_ERROR, "cannot read settings: they are not pairs")
+    for at in range(0, len(payload), 6):
+        number, value = payload[at] << 8 | payload[at + 1], NUMBER.unpack_from(payload, at + 2)[0]
+        if number == INITIAL_WINDOW and value > WINDOW_MAX:
+            raise ConnectionLostError(Reason.FLOW_CONTROL_ERROR, f"cannot use a window of {value}")
+        if number == FRAME_SIZE and not FRAME_SIZE_MAX <= value < 1 << 24:
+            raise ConnectionLostError(Reason.PROTOCOL_ERROR, f"cannot use frames of {value} bytes")
+        yield number, value
+
+
+SETTINGS_ACK = frame(SETTINGS, ACK, 0, b"")
+ESTIMATE = b"\2\4\x10\x10\x09\x0e\7\7"  # in pings by which grpc-go measures bandwidth
+ESTIMATED = frame(PING, ACK, 0, ESTIMATE)
+
+# A unary answer: HEADERS_5, stream, first part of the head, stream, second part, message, TAIL_5, stream, TAIL_BLOCK.
 HEADERS_5 = HEAD.pack(0, len(HEAD_BLOCK), HEADERS, END_HEADERS, 0)[:5]
 TAIL_5 = HEAD.pack(0, len(TAIL_BLOCK), HEADERS, END_HEADERS | END_STREAM, 0)[:5]
-TAIL = Struct(f">5sI{len(TAIL_BLOCK)}s")
 DATA_AND_MESSAGE = Struct(">HBBBIBI")
+
+
+def answer_head(length: int) -> tuple[bytes, bytes]:
+    """Both parts: what stands before the stream of the DATA frame, and between that and the message."""
+    whole = HEAD.pack((length + 5) >> 8, (length + 5) & 255, DATA, 0, 0)
+    return HEAD_BLOCK + whole[:5], b"\0" + NUMBER.pack(length)
 
 
 def response_headers(stream: int) -> bytes:

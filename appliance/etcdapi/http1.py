@@ -41,6 +41,10 @@ class Http1:
         """Whether there is nothing to say."""
         return not self._out
 
+    def waits_on(self) -> bool:
+        """Never: what there is was said."""
+        return False
+
     @property
     def established(self) -> bool:
         """Whether a whole request came."""

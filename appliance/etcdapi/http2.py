@@ -1,7 +1,8 @@
 """The server's side of one HTTP/2 connection that carries gRPC (RFC 9113). Pure: bytes in, bytes out.
 
 A gRPC server needs a sliver of HTTP/2, and this is the hot path of every request, hence: header blocks that were seen
-before are looked up, not decoded; a call whose one message comes in one frame costs no copies; answers are two packs.
+before are looked up, not decoded; a call whose one message comes in one frame costs no copies; answers are put together
+from pieces that are the same for many (``answering``).
 
 What a peer can make us hold is bounded: unread answers (``OUTPUT_MAX``; calls that come meanwhile are parked, within
 ``PARKED_MAX``), half-sent messages (``PARTIAL_MAX``), headers, streams.
@@ -13,24 +14,21 @@ from collections import deque
 from collections.abc import Callable
 
 from appliance.etcdapi import frames
+from appliance.etcdapi.answering import ESTIMATE_FROM, Answering
 from appliance.etcdapi.call import StreamCall
 from appliance.etcdapi.frames import HEAD, NUMBER, ConnectionLostError, Reason
 from appliance.etcdapi.grpc import (
     BEGUN,
-    HEAD_BLOCK,
     MESSAGE_HEAD,
     MESSAGE_SIZE_MAX,
-    TAIL_BLOCK,
     Code,
     Methods,
     RefusedError,
     Streaming,
     Unary,
-    tail_block,
     unpack_untrusted,
 )
 from appliance.etcdapi.heads import HEADER_BLOCK_MAX, Heads
-from appliance.etcdapi.outgoing import Outbox
 
 STREAMS_MAX = 10_000
 OUTPUT_MAX = 4 << 20
@@ -38,47 +36,36 @@ PARKED_MAX = 8 << 20
 PARTIAL_MAX = 8 << 20
 SETTINGS_FRAMES_MAX = 1000  # in the life of a connection; each may move the windows of all streams
 
-_SETTINGS = frames.settings((3, STREAMS_MAX), (4, frames.RECEIVE_WINDOW), (6, HEADER_BLOCK_MAX))
-_HELLO = _SETTINGS + frames.window_update(0, frames.RECEIVE_WINDOW - frames.WINDOW_DEFAULT)
+_HELLO = frames.settings((3, STREAMS_MAX), (4, frames.RECEIVE_WINDOW), (6, HEADER_BLOCK_MAX)) + frames.window_update(
+    0, frames.RECEIVE_WINDOW - frames.WINDOW_DEFAULT
+)
 
 
-class Connection:
+class Connection(Answering):
     """Give ``receive`` what came, send what ``take`` returns; ``lost`` when the socket is gone.
 
     ``closing``: send what is left, then close. ``wake`` is called when output appears outside of ``receive``.
     """
 
     __slots__ = (
-        "_acknowledgements", "_block", "_buffer", "_consumed", "_heads", "_last_stream", "_message_max", "_out",
-        "_parked", "_parked_size", "_partial_size", "_settings_seen", "_started", "calls",
-        "closing", "common_name", "outbox", "wake",
+        "_block", "_buffer", "_consumed", "_heads", "_known", "_message_max", "_parked", "_parked_size",
+        "_settings_seen", "_started", "common_name",
     )  # fmt: skip
 
     def __init__(self, methods: Methods, wake: Callable[[], None], common_name: str = "", most: int = 0) -> None:
         """``common_name`` is that of the client's certificate; ``most`` bytes may a message have."""
+        super().__init__(wake, _HELLO)
         self._message_max = most or MESSAGE_SIZE_MAX
         self.common_name = common_name
-        self.wake = wake
-        self.calls: dict[int, StreamCall] = {}
-        self.closing = False
-        self.outbox = Outbox(_HELLO)
-        self._out = self.outbox.ready
         self._buffer = b""
         self._started = False
         self._heads = Heads(methods)
+        self._known = self._heads.known
         self._block: tuple[int, int, bytearray] | None = None  # stream, flags, header block so far
-        self._last_stream = 0
         self._consumed = 0  # of the receive window, not given back yet
         self._parked: deque[tuple[StreamCall, bytes]] = deque()
         self._parked_size = 0
-        self._partial_size = 0
         self._settings_seen = 0
-        self._acknowledgements = 0
-
-    @property
-    def patient(self) -> bool:
-        """Whether there are only acknowledgements to send: they go with the next answer."""
-        return len(self._out) == self._acknowledgements
 
     @property
     def established(self) -> bool:
@@ -112,7 +99,7 @@ class Connection:
                 return
             self._started = True
             position = 24
-        calls = self.calls
+        calls, known = self.calls, self._known
         while size - position >= 9:
             high, low, kind, flags, stream = HEAD.unpack_from(buffer, position)
             start = position + 9
@@ -146,6 +133,18 @@ class Connection:
                     self._serve(call, buffer[start + 5 : end])
                 else:
                     self._data(call, buffer[start:end], bool(flags & 1))
+            elif (
+                kind == frames.HEADERS
+                and flags == frames.END_HEADERS
+                and stream > self._last_stream
+                and stream & 1
+                and self._block is None
+                and (head := known.get(buffer[start:end])) is not None
+                and head.method.__class__ is Unary
+                and len(calls) + len(self.outbox.held) < STREAMS_MAX
+            ):  # as usual, too: ``_headers`` would do the same
+                self._last_stream = stream
+                calls[stream] = StreamCall(self, stream, head)
             else:
                 self._frame(kind, flags, stream, buffer[start:end])
             if self.closing:
@@ -170,7 +169,11 @@ class Connection:
         elif kind == frames.PING:
             if len(payload) != 8 or stream:
                 raise ConnectionLostError(Reason.FRAME_SIZE_ERROR, "cannot read a ping: it is not 8 bytes on stream 0")
-            if not flags & frames.ACK:
+            if flags & frames.ACK:
+                pass
+            elif payload == frames.ESTIMATE and not self._estimate:
+                self._estimate = ESTIMATE_FROM
+            else:
                 self._out.append(frames.frame(frames.PING, frames.ACK, 0, payload))
                 self._acknowledgements += 1
         elif kind == frames.SETTINGS:
@@ -195,22 +198,17 @@ class Connection:
             raise ConnectionLostError(Reason.PROTOCOL_ERROR, f"cannot read a frame on stream {stream}: it is not open")
 
     def _settings(self, flags: int, stream: int, payload: bytes) -> None:
-        if stream or len(payload) % 6 or (flags & frames.ACK and payload):
+        if stream or (flags & frames.ACK and payload):
             raise ConnectionLostError(Reason.FRAME_SIZE_ERROR, "cannot read settings: they are not pairs on stream 0")
         if flags & frames.ACK:
             return
         self._settings_seen += 1
         if self._settings_seen > SETTINGS_FRAMES_MAX:
             raise ConnectionLostError(Reason.ENHANCE_YOUR_CALM, f"cannot follow {SETTINGS_FRAMES_MAX} settings")
-        for at in range(0, len(payload), 6):
-            number, value = payload[at] << 8 | payload[at + 1], NUMBER.unpack_from(payload, at + 2)[0]
-            if number == 4:
-                if value > frames.WINDOW_MAX:
-                    raise ConnectionLostError(Reason.FLOW_CONTROL_ERROR, f"cannot use a window of {value}")
+        for number, value in frames.read_settings(payload):
+            if number == frames.INITIAL_WINDOW:
                 self.outbox.set_initial_window(value)
-            elif number == 5:
-                if not 16384 <= value < 1 << 24:
-                    raise ConnectionLostError(Reason.PROTOCOL_ERROR, f"cannot use frames of {value} bytes")
+            elif number == frames.FRAME_SIZE:
                 self.outbox.frame_size_max = value
         self._out.append(frames.SETTINGS_ACK)
         self._acknowledgements += 1
@@ -262,7 +260,7 @@ class Connection:
             self._out.append(frames.rst_stream(stream, Reason.STREAM_CLOSED))
             return
         self._last_stream = stream
-        if len(self.calls) + self.outbox.streams_held >= STREAMS_MAX:
+        if len(self.calls) + len(self.outbox.held) >= STREAMS_MAX:
             self._out.append(frames.rst_stream(stream, Reason.REFUSED_STREAM))
             return
         call = self.calls[stream] = StreamCall(self, stream, head)
@@ -339,7 +337,7 @@ class Connection:
             call.consumer.half_close()
 
     def _serve(self, call: StreamCall, message: bytes) -> None:
-        if self.outbox.size <= OUTPUT_MAX and not self._parked:
+        if not self._parked and self.outbox.size <= OUTPUT_MAX:
             self._run(call, message)
         elif self._parked_size <= PARKED_MAX:
             self._parked.append((call, message))
@@ -358,21 +356,12 @@ class Connection:
         if answer is not None:
             self.reply(call, answer)
 
-    # Out
-
-    @property
-    def pending(self) -> int:
-        """Bytes that wait for the peer to read, or for the loop to take them."""
-        return self.outbox.size
-
-    def take(self) -> bytes:
-        """All that may be sent now."""
-        self._acknowledgements = 0
-        return self.outbox.take()
+    # The loop
 
     def resume(self) -> None:
         """The loop sent all it took: parked calls and held-back senders go on."""
-        self._released()
+        if self._parked:
+            self._released()
         if self.outbox.was_full and not self.outbox.size:
             self.outbox.was_full = False
             for call in list(self.calls.values()):
@@ -385,82 +374,6 @@ class Connection:
             self._parked_size -= len(message)
             if not call.over:
                 self._run(call, message)
-
-    def reply(self, call: StreamCall, message: bytes) -> None:
-        """The message and a good end."""
-        stream = call.stream
-        if self.calls.pop(stream, None) is None:
-            return
-        if (method := call.head.method) is not None:
-            method.counts[0] += 1
-        out = self._out
-        if len(out) == self._acknowledgements:
-            self.wake()
-        outbox = self.outbox
-        length = len(message)
-        if outbox.claim_whole(stream, length + 5):
-            out.append(
-                frames.ANSWER.pack(
-                    frames.HEADERS_5, stream, HEAD_BLOCK, (length + 5) >> 8, (length + 5) & 255, 0, 0, stream, 0, length
-                )
-            )
-            out.append(message)
-            out.append(frames.TAIL.pack(frames.TAIL_5, stream, TAIL_BLOCK))
-            return
-        out.append(frames.response_headers(stream))
-        outbox.hold(stream, MESSAGE_HEAD.pack(0, length) + message, frames.trailers(stream))
-
-    def send(self, call: StreamCall, message: bytes) -> None:
-        """One of many messages."""
-        stream = call.stream
-        if stream not in self.calls:
-            return
-        out = self._out
-        if len(out) == self._acknowledgements:
-            self.wake()
-        if not call.started:
-            call.started = True
-            out.append(frames.response_headers(stream))
-        length = len(message) + 5
-        if self.outbox.claim(stream, length):
-            out.append(frames.DATA_AND_MESSAGE.pack(length >> 8, length & 255, 0, 0, stream, 0, length - 5))
-            out.append(message)
-        else:
-            self.outbox.hold(stream, MESSAGE_HEAD.pack(0, length - 5) + message, b"")
-
-    def start(self, call: StreamCall) -> None:
-        """Response headers before any message."""
-        if not call.over and not call.started:
-            call.started = True
-            if self.patient:
-                self.wake()
-            self._out.append(frames.response_headers(call.stream))
-
-    def end(self, call: StreamCall, code: Code, text: str) -> None:
-        """Trailers with a status; what was sent before goes out before."""
-        if call.over:
-            return
-        half_closed, stream = call.half_closed, call.stream
-        if call.head.method is not None:
-            call.head.method.counts[code] += 1
-        block = tail_block(code, text)
-        last = frames.trailers(stream, block if call.started else HEAD_BLOCK + block)
-        if not half_closed:  # the client need not send the rest (section 8.1)
-            last += frames.rst_stream(stream, Reason.NO_ERROR)
-        if self.patient:
-            self.wake()
-        if self.outbox.holds(stream):
-            self.outbox.hold(stream, b"", last)
-            self._forget(call, sent=True)
-        else:
-            self._forget(call)
-            self._out.append(last)
-
-    def go_away(self) -> None:
-        """Start no more calls here; ``closing`` follows when the last is over. Watches are ended by their owner."""
-        if self.patient:
-            self.wake()
-        self._out.append(frames.goaway(self._last_stream, Reason.NO_ERROR, "server stops"))
 
     # Ends
 
@@ -476,17 +389,6 @@ class Connection:
         if call.head.method is not None:
             call.head.method.counts[Code.CANCELLED] += 1
         self._forget(call)
-
-    def _forget(self, call: StreamCall, *, sent: bool = False) -> None:
-        del self.calls[call.stream]
-        if not sent:
-            self.outbox.drop(call.stream)
-        if call.buffer is not None:
-            self._partial_size -= len(call.buffer)
-            call.buffer = None
-        if call.consumer is not None:
-            consumer, call.consumer = call.consumer, None
-            consumer.reset()
 
     def lost(self) -> None:
         """The socket is gone, or the peer is: every call is over."""

@@ -16,6 +16,7 @@ from appliance.etcdapi.messages import (
     delete_request,
     delete_response,
     parse_untrusted,
+    plain_put,
     put_request,
     put_response,
     range_request,
@@ -71,8 +72,9 @@ class KV:
 
     def put(self, call: Call, message: bytes) -> None:
         """One key."""
+        size = len(message)
         check_size(message, self._limits.request_bytes)
-        request = put_request(parse_untrusted(rpc_pb2.PutRequest, message))
+        request = plain_put(message) or put_request(parse_untrusted(rpc_pb2.PutRequest, message))
         if self._access.enabled:
             self._store.check(request)
         self._access.put(call, request)
@@ -87,8 +89,9 @@ class KV:
                 call.reply(self._headers.alone(result.revision))
             else:
                 call.reply(put_response(result, self._headers.at(result.revision)).SerializeToString())
+            self._backend.leave(size)
 
-        self._backend.submit_put(request, len(message), done)
+        self._backend.submit_put(request, size, done)
 
     def delete_range(self, call: Call, message: bytes) -> None:
         """Keys; nothing deleted makes no revision."""

@@ -124,6 +124,29 @@ def range_request(message: rpc_pb2.RangeRequest) -> Range:
     )  # fmt: skip
 
 
+def plain_put(message: bytes) -> Put | None:
+    """Of a PutRequest with a key, a value and nothing else, in that order; None: read it with ``put_request``."""
+    size = len(message)
+    if size < 6 or message[0] != 0x0A:
+        return None
+    length, start = message[1], 2
+    if length > 127:
+        if message[2] > 127:
+            return None
+        length, start = length & 127 | message[2] << 7, 3
+    middle = start + length
+    if not length or middle + 3 > size or message[middle] != 0x12:
+        return None
+    length, begin = message[middle + 1], middle + 2
+    if length > 127:
+        if message[begin] > 127:
+            return None
+        length, begin = length & 127 | message[begin] << 7, begin + 1
+    if not length or begin + length != size:
+        return None
+    return Put(message[start:middle], message[begin:])
+
+
 def put_request(message: rpc_pb2.PutRequest) -> Put:
     """Raises RefusedError."""
     if not message.key:

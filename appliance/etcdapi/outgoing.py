@@ -37,8 +37,8 @@ class Outbox:
     """
 
     __slots__ = (
-        "_changes", "_connection_waits", "_held", "_held_size", "_initial_window", "_ready_size", "_window",
-        "frame_size_max", "ready", "was_full",
+        "_changes", "_connection_waits", "_held_size", "_initial_window", "_ready_size", "_window",
+        "frame_size_max", "held", "ready", "was_full",
     )  # fmt: skip
 
     def __init__(self, hello: bytes) -> None:
@@ -48,7 +48,7 @@ class Outbox:
         self._initial_window = WINDOW_DEFAULT
         self._window = WINDOW_DEFAULT
         self._changes: dict[int, int] = {}
-        self._held: dict[int, _Held] = {}
+        self.held: dict[int, _Held] = {}  # streams that wait for a window
         self._connection_waits: dict[int, None] = {}  # streams that only the connection's window stops, in turn
         self._held_size = 0
         self._ready_size = 0
@@ -65,18 +65,13 @@ class Outbox:
         self._ready_size = 0
         return data
 
-    @property
-    def streams_held(self) -> int:
-        """How many wait for a window."""
-        return len(self._held)
-
     def holds(self, stream: int) -> bool:
         """Whether something of this stream waits for a window."""
-        return stream in self._held
+        return stream in self.held
 
     def claim(self, stream: int, size: int) -> bool:
         """Take ``size`` from both windows for one frame that the caller appends to ``ready``; False: use ``hold``."""
-        if size > self._window or size > self.frame_size_max or stream in self._held:
+        if size > self._window or size > self.frame_size_max or stream in self.held:
             return False
         change = self._changes.get(stream, 0)
         if size > self._initial_window + change:
@@ -104,9 +99,9 @@ class Outbox:
 
     def hold(self, stream: int, data: bytes, tail: bytes) -> None:
         """Send as the windows allow; ``tail`` after everything, and then the stream is over."""
-        held = self._held.get(stream)
+        held = self.held.get(stream)
         if held is None:
-            held = self._held[stream] = _Held()
+            held = self.held[stream] = _Held()
         if data:
             held.pieces.append(memoryview(data))
             held.size += len(data)
@@ -120,7 +115,7 @@ class Outbox:
         """The stream is over: nothing more of it is sent."""
         self._changes.pop(stream, None)
         self._connection_waits.pop(stream, None)
-        held = self._held.pop(stream, None)
+        held = self.held.pop(stream, None)
         if held is not None:
             self._held_size -= held.size
 
@@ -129,7 +124,7 @@ class Outbox:
         wider = size > self._initial_window
         self._initial_window = size
         if wider:
-            for stream in list(self._held):
+            for stream in list(self.held):
                 self._push(stream)
 
     def widen_stream(self, stream: int, size: int) -> bool:
@@ -138,7 +133,7 @@ class Outbox:
         if self._initial_window + change > WINDOW_MAX:
             return False
         self._changes[stream] = change
-        if stream in self._held:
+        if stream in self.held:
             self._push(stream)
         return True
 
@@ -156,7 +151,7 @@ class Outbox:
         return True
 
     def _push(self, stream: int) -> None:
-        held = self._held[stream]
+        held = self.held[stream]
         change = self._changes.get(stream, 0)
         before = held.size
         while held.size:
@@ -171,7 +166,7 @@ class Outbox:
         self._ready_size += before - held.size
         self._changes[stream] = change
         if not held.size:
-            del self._held[stream]
+            del self.held[stream]
             self._connection_waits.pop(stream, None)
             if held.tail:
                 self.ready.append(held.tail)

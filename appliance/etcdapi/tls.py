@@ -43,6 +43,10 @@ class Tls:
         """Whether there is nothing urgent to say."""
         return not (self._outgoing.pending or self.closing) and (self.inner is None or self.inner.patient)
 
+    def waits_on(self) -> bool:
+        """What is inside says so."""
+        return not (self._outgoing.pending or self.closing or self.inner is None) and self.inner.waits_on()
+
     @property
     def established(self) -> bool:
         """Whether what is inside is."""

@@ -47,6 +47,9 @@ class Machine(Protocol):
     def patient(self) -> bool:
         """Whether all it has to say may wait a moment, to go out with what comes next: a send costs more than that."""
 
+    def waits_on(self) -> bool:
+        """That moment went by: whether it waits for another one; else what it has to say is sent now."""
+
     @property
     def established(self) -> bool:
         """Whether the peer has said something whole; until then it has ``young_seconds`` to do so."""
@@ -61,10 +64,12 @@ Begin = Callable[[Callable[[], None]], Machine]
 class _Link:
     """A socket and its machine."""
 
-    __slots__ = ("descriptor", "dirty", "machine", "raw", "unsent", "watched")
+    __slots__ = ("descriptor", "dirty", "machine", "raw", "receive", "send", "unsent", "watched", "young")
 
     def __init__(self, raw: socket.socket) -> None:
         self.raw = raw
+        self.receive, self.send = raw.recv, raw.send
+        self.young = True  # nothing whole was said yet
         self.descriptor = raw.fileno()
         self.machine: Machine
         self.unsent = b""  # the kernel took no more
@@ -218,7 +223,7 @@ class Loop:
 
     def _receive(self, link: _Link) -> None:
         try:
-            data = link.raw.recv(_RECEIVE_SIZE)
+            data = link.receive(_RECEIVE_SIZE)
         except BlockingIOError:
             return
         except OSError:
@@ -226,13 +231,15 @@ class Loop:
         if not data:
             self._close(link)
             return
-        link.machine.receive(data)
-        if link in self._deadlines["young"] and link.machine.established:
-            del self._deadlines["young"][link]
-            link.machine = link.machine.settled()
+        machine = link.machine
+        machine.receive(data)
+        if link.young and machine.established:
+            link.young = False
+            self._deadlines["young"].pop(link, None)
+            machine = link.machine = machine.settled()
         if link.unsent:
             return
-        if link.machine.patient:
+        if machine.patient:
             if not self._patient:
                 self._some_patient.set()
             self._patient[link] = None
@@ -240,7 +247,7 @@ class Loop:
             self._send(link)
 
     def _send(self, link: _Link) -> None:
-        if link.descriptor not in self._links or self._links[link.descriptor] is not link:
+        if self._links.get(link.descriptor) is not link:
             return
         machine = link.machine
         while True:
@@ -248,7 +255,7 @@ class Loop:
             if not data:
                 break
             try:
-                sent = link.raw.send(data)
+                sent = link.send(data)
             except BlockingIOError:
                 sent = 0
             except OSError:
@@ -302,7 +309,12 @@ class Loop:
             self._some_patient = trio.Event()
             patient, self._patient = self._patient, {}
             for link in patient:
-                self._send(link)
+                if link.machine.waits_on():
+                    self._patient[link] = None
+                else:
+                    self._send(link)
+            if self._patient:
+                self._some_patient.set()
 
     def _expect(self, link: _Link, kind: str) -> None:
         deadlines = self._deadlines[kind]

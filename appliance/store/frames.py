@@ -144,8 +144,9 @@ def encode_record(
     kind: int, key: bytes, value: bytes, mod: int, create: int = 0, version: int = 0, lease: int = 0, prev: int = 0
 ) -> bytes:
     """With its checksum in front."""
-    body = _RECORD_TAIL.pack(kind, len(key), len(value), mod, create, version, lease, prev) + key + value
-    return zlib.crc32(body).to_bytes(4, "little") + body
+    head = _RECORD_TAIL.pack(kind, len(key), len(value), mod, create, version, lease, prev)
+    crc = zlib.crc32(value, zlib.crc32(head + key))
+    return b"".join((crc.to_bytes(4, "little"), head, key, value))
 
 
 def decode_record_header(data: bytes, at: int = 0) -> RecordHeader:

@@ -30,6 +30,8 @@ class Chunk:
 
 def _digest(key: bytes, skip: int) -> int:
     part = key[skip : skip + 8]
+    if len(part) == 8:
+        return int.from_bytes(part, "big")
     return int.from_bytes(part, "big") << 8 * (8 - len(part))
 
 
@@ -80,7 +82,8 @@ class Index:
         chunk = self.chunks[number]
         old = chunk.entries[position]
         chunk.entries[position] = entry
-        self._count_dead(chunk, (entry >= DEAD) - (old >= DEAD))
+        if (change := (entry >= DEAD) - (old >= DEAD)) != 0:
+            self._count_dead(chunk, change)
         return old
 
     def remove(self, key: bytes) -> int:
@@ -194,7 +197,8 @@ class Index:
         chunk.digests.insert(position, _digest(key, len(chunk.prefix)))
         chunk.entries.insert(position, entry)
         self.size += 1
-        self._count_dead(chunk, entry >= DEAD)
+        if entry >= DEAD:
+            self._count_dead(chunk, 1)
         if len(chunk.entries) > CHUNK_MAX:
             self._split(number, chunk)
 

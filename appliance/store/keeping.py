@@ -85,8 +85,13 @@ class Keeping(Life):
             return
         tree = engine.tree
         if NO_SPACE not in tree.facts:
-            staged = sum(batch.size for batch in (tree.in_flight, tree.log.open_batch) if batch)
-            if tree.log.size_bytes() + staged + wanted <= self.quota:
+            log = tree.log
+            size = log.size_bytes() + wanted
+            if tree.in_flight is not None:
+                size += tree.in_flight.size
+            if log.open_batch is not None:
+                size += log.open_batch.size
+            if size <= self.quota:
                 return
             self._keep(engine, {NO_SPACE: b"1"}, lambda error: None)
             self._tell("no-space", self._over_quota())

@@ -85,6 +85,7 @@ class Log:
         self.next_sequence = 1
         self.durable_end = 0
         self.rewinds = 0  # how often a batch was taken back
+        self._size = -1  # of all segments, when it is known
         self._seen = 0
         self._seen_head = b""
 
@@ -135,13 +136,17 @@ class Log:
             self.staged.pop(at, None)
             at += len(part)
         segment = self.segments[batch.segment]
-        segment.end = batch.offset + batch.size
+        end = batch.offset + batch.size
+        if self._size >= 0:
+            self._size = self._size + end - segment.end if batch.offset > SEGMENT_HEADER_SIZE else -1
+        segment.end = end
         self.durable_end = frames.location(batch.segment, segment.end)
 
     def rewind(self, batch: Batch) -> None:
         """The batch was not written: the next one takes its place."""
         self.unstage(batch, 0)
         self.rewinds += 1
+        self._size = -1
         self.next_segment, self.next_offset, self.next_sequence = batch.segment, batch.offset, batch.sequence
 
     # writing, in a thread
@@ -275,11 +280,14 @@ class Log:
 
     def size_bytes(self) -> int:
         """Of all segments, without room made ahead."""
-        return sum(segment.end for segment in self.segments.values())
+        if self._size < 0:
+            self._size = sum(segment.end for segment in list(self.segments.values()))  # the thread may add one
+        return self._size
 
     def drop(self, number: int) -> Segment | None:
         """Forget a segment; the caller removes the file."""
         self._seen = 0
+        self._size = -1
         return self.segments.pop(number, None)
 
     def close(self) -> None:

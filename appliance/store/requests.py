@@ -62,8 +62,7 @@ class CompareResult(enum.IntEnum):
     NOT_EQUAL = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(NamedTuple):
     """Read keys. ``revision`` 0 is now; ``limit`` 0 is all; the four bounds filter after counting, as etcd's."""
 
     key: bytes
@@ -91,8 +90,7 @@ class Put(NamedTuple):
     ignore_lease: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(NamedTuple):
     """Delete a key or a range."""
 
     key: bytes
@@ -100,8 +98,7 @@ class Delete:
     prev_kv: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Compare:
+class Compare(NamedTuple):
     """One condition; with ``range_end`` it must hold for every key there is in the range.
 
     An absent key counts as 0, and has no value (a VALUE compare with it is false).
@@ -114,8 +111,7 @@ class Compare:
     range_end: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Txn:
+class Txn(NamedTuple):
     """All of ``success`` when every compare holds, else all of ``failure``; one revision for all of it."""
 
     compares: tuple[Compare, ...] = ()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class KeyValue:
+class KeyValue(NamedTuple):
     """A key at one revision. ``version`` counts writes since it was created; a delete starts it anew."""
 
     key: bytes
@@ -28,16 +28,14 @@ class RangeResult:
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class PutResult:
+class PutResult(NamedTuple):
     """``prev`` only when asked for and there was one."""
 
     revision: int
     prev: KeyValue | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteResult:
+class DeleteResult(NamedTuple):
     """``prev`` only when asked for."""
 
     revision: int
@@ -45,8 +43,7 @@ class DeleteResult:
     prev: tuple[KeyValue, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class TxnResult:
+class TxnResult(NamedTuple):
     """``responses`` answer the operations of the branch that was taken, in order."""
 
     revision: int
@@ -61,8 +58,7 @@ class EventKind(enum.IntEnum):
     DELETE = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One key changed. A delete's ``kv`` has only key and mod_revision. ``prev`` when asked for and still kept."""
 
     kind: EventKind
@@ -70,8 +66,7 @@ class Event:
     prev: KeyValue | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class WatchBatch:
+class WatchBatch(NamedTuple):
     """Events of one or more whole revisions, in order; ``revision`` is the last of them: resume from the next."""
 
     revision: int

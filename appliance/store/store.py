@@ -10,7 +10,7 @@ import trio
 from appliance.errors import ApplianceError, CorruptError, InputError
 from appliance.store import rules
 from appliance.store.faults import CompactedError, EmptyKeyError, FutureRevisionError
-from appliance.store.frames import COMPACT
+from appliance.store.frames import COMPACT, RECORD_HEADER_SIZE
 from appliance.store.keeping import Keeping
 from appliance.store.requests import Compare, Delete, Operation, Put, Range, SortOrder, SortTarget, Txn
 from appliance.store.results import DeleteResult, PutResult, RangeResult, TxnResult
@@ -147,7 +147,7 @@ class Store(Keeping):
             rules.check_put(put, self.limits)
             engine = self._engine_for_writing()
             if self.quota:
-                self._check_room(engine, rules.cost(put))
+                self._check_room(engine, RECORD_HEADER_SIZE + len(put.key) + len(put.value))
             result = run_put(engine.tree, put)
         except ApplianceError as exc:
             if isinstance(exc, CorruptError):

@@ -7,12 +7,11 @@ that may be refused is checked; then the chosen operations run, and reads among 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import islice
 from typing import assert_never
 
 from appliance.store.faults import CompactedError, EmptyKeyError, FutureRevisionError, KeyNotFoundError
-from appliance.store.frames import DEAD, DELETE, DELETE_RANGE, PUT
+from appliance.store.frames import DEAD, DELETE, DELETE_RANGE
 from appliance.store.requests import Compare, CompareTarget, Delete, Operation, Put, Range, SortOrder, SortTarget, Txn
 from appliance.store.results import DeleteResult, KeyValue, PutResult, RangeResult, TxnResult
 from appliance.store.rules import holds, needs_all, sort_and_filter
@@ -113,7 +112,7 @@ def _filters(request: Range) -> bool:
 
 
 def _wanted(request: Range, kvs: list[KeyValue]) -> list[KeyValue]:
-    return [replace(kv, value=b"") if kv.value else kv for kv in kvs] if request.keys_only else kvs
+    return [kv._replace(value=b"") if kv.value else kv for kv in kvs] if request.keys_only else kvs
 
 
 def check_range(tree: Tree, request: Range, now: int) -> int:
@@ -204,29 +203,32 @@ def run_put(tree: Tree, put: Put) -> PutResult:
         response = run_txn(tree, Txn(success=(put,))).responses[0]
         assert isinstance(response, PutResult)
         return response
-    point = _savepoint(tree)
+    batch, revision = tree.log.open_batch, tree.revision
+    point = (revision, len(batch.parts), len(batch.undo), batch.last_revision) if batch else (revision, 0, 0, revision)
     try:
-        return _put(tree, put, tree.revision + 1)
+        return _put(tree, put, revision + 1)
     except BaseException:
         _go_back(tree, point)
         raise
 
 
 def _put(tree: Tree, put: Put, revision: int) -> PutResult:
-    slot = tree.index.locate(put.key)
-    old = tree.index.entry_at(slot)
-    create, version, value, lease, prev = revision, 1, put.value, put.lease, None
+    key, value, lease, with_prev, ignore_value, ignore_lease = put
+    index = tree.index
+    slot = index.locate(key)
+    old = index.chunks[slot[0]].entries[slot[1]] if slot[2] else 0
+    create, version, prev = revision, 1, None
     if 0 < old < DEAD:
-        if put.ignore_value or put.prev_kv:
+        if ignore_value or with_prev:
             prev = tree.key_value(old)
-            value = prev.value if put.ignore_value else value
+            value = prev.value if ignore_value else value
         header = tree.log.header(old)
         create, version = header.create, header.version + 1
-        lease = header.lease if put.ignore_lease else lease
-    before = old if old < DEAD else tree.predecessor(put.key)
+        lease = header.lease if ignore_lease else lease
+    before = old if old < DEAD else tree.predecessor(key)
     tree.puts += 1
-    tree.write(PUT, put.key, value, revision, create=create, version=version, lease=lease, prev=before, slot=slot)
-    return PutResult(revision, prev if put.prev_kv else None)
+    tree.put(key, value, revision, create, version, lease, before, slot)
+    return PutResult(revision, prev if with_prev else None)
 
 
 def _delete(tree: Tree, delete: Delete, revision: int, *, alone: bool) -> DeleteResult:

@@ -106,6 +106,24 @@ class Tree:
         assert batch is not None
         self.apply(batch, at, kind, key, value, mod, prev, slot)
 
+    def put(
+        self, key: bytes, value: bytes, mod: int, create: int, version: int, lease: int, prev: int,
+        slot: tuple[int, int, bool],
+    ) -> None:  # fmt: skip
+        """``write`` of a PUT that is newer than all there is: what most writes are."""
+        log = self.log
+        at = log.stage(encode_record(PUT, key, value, mod, create, version, lease, prev), self.revision)
+        batch = log.open_batch
+        assert batch is not None
+        number, position, found = slot
+        old = self.index.chunks[number].entries[position] if found else 0
+        batch.undo.append((INDEX, key, old))
+        self.index.set_at(slot, key, at)
+        if 0 < old < DEAD:
+            drops = batch.drops
+            drops[old >> OFFSET_BITS] = drops.get(old >> OFFSET_BITS, 0) + 1
+        self.revision = batch.last_revision = mod
+
     def predecessor(self, key: bytes) -> int:
         """What a new record of the key names as the one before.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import replace
 
 import trio
 
@@ -215,7 +214,7 @@ class WatchHub:
     @staticmethod
     def _with_prev(tree: Tree, record: Record, plain: Event, wanting: list[Watcher], before: int) -> Event:
         try:
-            return replace(plain, prev=tree.before_record(record))
+            return plain._replace(prev=tree.before_record(record))
         except ApplianceError:  # not the writer's trouble: each of them meets it when it rereads
             for watcher in wanting:
                 if watcher.prev_kv:
@@ -232,7 +231,7 @@ class WatchHub:
                 events += _deleted_by(tree, record, watcher)
             elif record.kind in (PUT, DELETE) and in_range(record.key, watcher.key, watcher.range_end):
                 event = _event(record)
-                events.append(replace(event, prev=tree.before_record(record)) if watcher.prev_kv else event)
+                events.append(event._replace(prev=tree.before_record(record)) if watcher.prev_kv else event)
         return events
 
 

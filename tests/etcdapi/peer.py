@@ -60,6 +60,7 @@ class Peer:
         self.cut = cut
         self.reads = reads
         self.gone: h2.events.ConnectionTerminated | None = None
+        self.pongs: list[bytes] = []
         self.pump()
 
     def _wake(self) -> None:
@@ -108,6 +109,9 @@ class Peer:
     def _event(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.ConnectionTerminated):
             self.gone = event
+            return
+        if isinstance(event, h2.events.PingAckReceived):
+            self.pongs.append(event.ping_data)
             return
         answer = self.answers.get(getattr(event, "stream_id", 0) or 0)
         if answer is None:

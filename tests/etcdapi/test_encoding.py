@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.etcdapi.encoding import encode_event, encode_in_range, range_answer, varint
-from appliance.etcdapi.messages import key_value
+from appliance.etcdapi.grpc import RefusedError
+from appliance.etcdapi.messages import key_value, parse_untrusted, plain_put, put_request
 from appliance.etcdapi.pb import kv_pb2, rpc_pb2
-from appliance.store import Event, EventKind, KeyValue
+from appliance.store import Event, EventKind, KeyValue, Put
 
 NUMBERS = st.one_of(st.integers(0, 300), st.integers(0, (1 << 63) - 1))
 SIZES = st.one_of(st.binary(max_size=3), st.sampled_from([0, 127, 128, 16383, 16384, 70000]).map(bytes))
@@ -36,3 +37,32 @@ def test_an_event(kv: KeyValue, prev: KeyValue | None, kind: EventKind) -> None:
 def test_a_number(number: int) -> None:
     expected = rpc_pb2.RangeResponse(count=number).SerializeToString()
     assert (b"\x20" + varint(number) if number else b"") == expected
+
+
+puts = st.builds(rpc_pb2.PutRequest, key=SIZES, value=SIZES, lease=st.integers(0, 1), prev_kv=st.booleans())
+octets = st.sampled_from([0x0A, 0x12, 0x18, 0x20, 0x00, 0x01, 0x02, 0x7F, 0x80, 0x81, 0xFF])
+encoded = st.builds(rpc_pb2.PutRequest.SerializeToString, puts)
+damaged = st.builds(
+    lambda put, at, octet: put[:at] + bytes([octet]) + put[at + 1 :], encoded, st.integers(0, 9), octets
+)
+
+
+def means(message: bytes) -> Put | None:
+    """By google.protobuf."""
+    try:
+        return put_request(parse_untrusted(rpc_pb2.PutRequest, message))
+    except RefusedError:
+        return None
+
+
+@given(
+    st.one_of(st.builds(rpc_pb2.PutRequest.SerializeToString, puts), damaged, st.lists(octets, max_size=9).map(bytes))
+)
+def test_a_plain_put_is_read_right_or_left_to_protobuf(message: bytes) -> None:
+    assert plain_put(message) in (None, means(message))
+
+
+def test_the_usual_put_is_plain() -> None:
+    for key, value in ((1, 1), (127, 127), (128, 128), (256, 1024), (16383, 16383)):
+        message = rpc_pb2.PutRequest(key=bytes(key), value=bytes(value)).SerializeToString()
+        assert plain_put(message) == Put(bytes(key), bytes(value))

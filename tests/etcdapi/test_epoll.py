@@ -29,6 +29,9 @@ class Lines:
     def patient(self) -> bool:
         return not self.out
 
+    def waits_on(self) -> bool:
+        return False
+
     def settled(self) -> Lines:
         return self
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.etcdapi import http2
-from appliance.etcdapi.frames import PREFACE, frame
+from appliance.etcdapi.answering import ESTIMATE_FROM
+from appliance.etcdapi.frames import ESTIMATE, PREFACE, frame
 from appliance.etcdapi.grpc import Call, Code, RefusedError, Streaming, Unary
 from tests.etcdapi.peer import Answer, Peer, framed
 
@@ -280,3 +281,33 @@ def test_acknowledgements_wait_for_the_answer_and_do_not_hide_it() -> None:
     peer.reads = True
     peer.pump()
     assert peer.answers[1].messages() == [b"2"]
+
+
+def test_grpc_go_learns_how_fast_we_are_with_some_later_answer() -> None:
+    told: list[bytes] = []
+    for size, calls in ((1, 16), (5000, 1)):
+        peer = Peer(Server().methods)
+        peer.call("/t.T/Upper", b"a")
+        peer.h2.ping(ESTIMATE)
+        answered = 0
+        while not peer.pongs:
+            assert peer.connection.patient
+            peer.call("/t.T/Upper", b"a" * size)
+            answered += 1
+        assert answered == calls
+        told += peer.pongs
+    assert told == [ESTIMATE, ESTIMATE]
+
+
+def test_grpc_go_learns_it_without_another_answer_too() -> None:
+    peer = Peer(Server().methods)
+    peer.call("/t.T/Upper", b"a")
+    peer.h2.ping(ESTIMATE)
+    peer.pump()
+    moments = 1
+    while peer.connection.waits_on():
+        moments += 1
+    peer.pump()
+    assert peer.pongs == [ESTIMATE]
+    assert moments == ESTIMATE_FROM
+    assert not peer.connection.waits_on()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from appliance.store import (
     CompactedError,
     Compare,
@@ -136,7 +134,7 @@ class Model:
         more = bool(r.limit) and len(kvs) > r.limit
         kvs = kvs[: r.limit] if r.limit else kvs
         if r.keys_only:
-            kvs = [replace(kv, value=b"") for kv in kvs]
+            kvs = [kv._replace(value=b"") for kv in kvs]
         if r.count_only:
             kvs, more = [], False
         return RangeResult(tuple(kvs), more, len(found), now or self.revision)
@@ -154,5 +152,5 @@ class Model:
             for event in self.changes.get(revision, []):
                 if matches(event.kv.key, key, end):
                     kept = prev_kv and revision - 1 >= self.compacted
-                    found.append(event if kept else replace(event, prev=None))
+                    found.append(event if kept else event._replace(prev=None))
         return found

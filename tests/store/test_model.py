@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -117,7 +116,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(request=ranges, back=st.integers(-2, 30))
     def range(self, request: Range, back: int) -> None:
-        request = replace(request, revision=max(self.model.revision - back, 0))
+        request = request._replace(revision=max(self.model.revision - back, 0))
         assert outcome(lambda: self.store.read(request)) == outcome(lambda: self.model.range(request))
 
     @rule(back=st.integers(-1, 20), physical=st.booleans())
