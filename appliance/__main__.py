@@ -16,7 +16,11 @@ def main() -> int:
     if sys.argv[1:] in (["--version"], ["version"]):  # imports next to nothing: the packaging tests count on it
         from appliance.version import version
 
-        print("appliance", version())
+        try:
+            print("appliance", version(), flush=True)
+        except OSError as error:
+            print(f"appliance: cannot write to standard output: {error.strerror}", file=sys.stderr, flush=True)
+            leave(1)
         return 0
     from appliance.host import packed_modules
 
@@ -34,10 +38,15 @@ def main() -> int:
     return command_line(sys.argv[1:])
 
 
-def tell_bug(kind: type[BaseException], bug: BaseException, trace: TracebackType | None) -> None:
-    """In place of the trace, which is of use to us only: one line, with the places it came through."""
+def leave(code: int) -> None:
+    """At once: Python's own end would try to write again, and PyInstaller's loader adds a word of its own."""
     import os
 
+    os._exit(code)
+
+
+def tell_bug(kind: type[BaseException], bug: BaseException, trace: TracebackType | None) -> None:
+    """In place of the trace, which is of use to us only: one line, with the places it came through."""
     places = []
     while trace is not None:
         where = trace.tb_frame.f_code
@@ -48,7 +57,7 @@ def tell_bug(kind: type[BaseException], bug: BaseException, trace: TracebackType
         code = 1
         print(f"appliance: this is a bug of ours: {kind.__name__}: {bug} ({' > '.join(places[-4:])})", file=sys.stderr)
     sys.stderr.flush()
-    os._exit(code)  # else PyInstaller's loader adds a word of its own
+    leave(code)
 
 
 if __name__ == "__main__":

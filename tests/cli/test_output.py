@@ -13,7 +13,7 @@ from cli.peer import command, serving
 FULL = "appliance: cannot write to standard output: No space left on device\n"
 
 
-@pytest.mark.parametrize("words", [["version", "-o", "json"], ["--help"], ["unit", "--help"], ["completion", "bash"]])
+@pytest.mark.parametrize("words", [["--version"], ["version", "-o", "json"], ["--help"], ["unit", "--help"], ["completion", "bash"]])
 def test_a_full_disk_behind_standard_output_is_said(words: list[str]) -> None:
     with open("/dev/full", "wb") as full:
         done = subprocess.run(command(*words), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
