@@ -13,10 +13,10 @@ from cli.peer import command, serving
 FULL = "appliance: cannot write to standard output: No space left on device\n"
 
 
-@pytest.mark.parametrize("words", [["--version"], ["version", "-o", "json"], ["--help"], ["unit", "--help"], ["completion", "bash"]])
-def test_a_full_disk_behind_standard_output_is_said(words: list[str]) -> None:
+@pytest.mark.parametrize("words", ["--version", "version -o json", "--help", "unit --help", "completion bash"])
+def test_a_full_disk_behind_standard_output_is_said(words: str) -> None:
     with open("/dev/full", "wb") as full:
-        done = subprocess.run(command(*words), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(command(*words.split()), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, FULL)
 
 
