@@ -33,6 +33,7 @@ _USED = {
     "log-output": "default", "unsafe-no-fsync": "false", "client-crl-file": "",
     "client-cert-allowed-hostname": "", "max-txn-ops": "128", "max-request-bytes": "1572864",
     "quota-backend-bytes": "0", "cors": "*", "bcrypt-cost": "10", "max-concurrent-streams": "4294967295",
+    "cipher-suites": "", "tls-min-version": "", "tls-max-version": "",
     "experimental-watch-progress-notify-interval": "10m", "initial-cluster-token": "etcd-cluster",
 }  # fmt: skip
 _HARMLESS = (
@@ -41,12 +42,12 @@ _HARMLESS = (
     "strict-reconfig-check", "pre-vote", "logger", "log-level", "debug", "log-package-levels", "enable-grpc-gateway",
     "grpc-keepalive-min-time", "grpc-keepalive-interval", "grpc-keepalive-timeout",
     "backend-batch-interval", "backend-batch-limit", "metrics", "log-format",
-    "log-rotation-config-json", "socket-reuse-port", "socket-reuse-address", "tls-min-version", "tls-max-version",
+    "log-rotation-config-json", "socket-reuse-port", "socket-reuse-address",
     "enable-log-rotation",
 )  # fmt: skip
 _WITHOUT_EFFECT = (
     "host-whitelist", "enable-v2", "enable-pprof", "force-new-cluster",
-    "cipher-suites", "peer-cert-file", "peer-key-file", "peer-client-cert-auth", "peer-trusted-ca-file",
+    "peer-cert-file", "peer-key-file", "peer-client-cert-auth", "peer-trusted-ca-file",
     "peer-auto-tls", "peer-crl-file", "peer-cert-allowed-cn", "peer-cert-allowed-hostname", "discovery-fallback",
     "discovery-proxy", "discovery-srv-name", "proxy-failure-wait", "proxy-refresh-interval", "proxy-dial-timeout",
     "proxy-write-timeout", "proxy-read-timeout", "self-signed-cert-validity", "v2-deprecation",
@@ -215,7 +216,7 @@ def _quota(text: str) -> int:
 
 
 def _tls(value: dict[str, str], data_dir: str) -> TlsFiles | None:
-    from appliance.host.tls import TlsFiles
+    from appliance.host.tls import TlsFiles, cipher_of
 
     cert, key, authority = value["cert-file"], value["key-file"], value["trusted-ca-file"]
     if value["auto-tls"] in _TRUE and not cert and not key:
@@ -232,8 +233,20 @@ def _tls(value: dict[str, str], data_dir: str) -> TlsFiles | None:
         raise InputError(f"cannot use --{'cert' if cert else 'key'}-file alone: --cert-file and --key-file go together")
     if not cert:
         return None
-    others = (os.path.abspath(path) if path else None for path in (authority, value["client-crl-file"]))
-    return TlsFiles(os.path.abspath(cert), os.path.abspath(key), *others)
+    for flag in ("tls-min-version", "tls-max-version"):
+        if value[flag] not in ("", "TLS1.2", "TLS1.3"):
+            raise InputError(f'cannot use --{flag} "{value[flag]}": it is TLS1.2 or TLS1.3')
+    ca, crl = (os.path.abspath(path) if path else None for path in (authority, value["client-crl-file"]))
+    ciphers = ":".join(filter(None, map(cipher_of, _urls(value["cipher-suites"]))))
+    return TlsFiles(
+        os.path.abspath(cert),
+        os.path.abspath(key),
+        ca,
+        crl,
+        ciphers,
+        value["tls-min-version"],
+        value["tls-max-version"],
+    )
 
 
 def _listeners(value: dict[str, str], tls: TlsFiles | None, notes: list[str]) -> tuple[tuple[Listen, ...], str | None]:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import ssl  # 8 MB that nobody pays who has no TLS
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are all good
+_CIPHERS_OF_13 = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
+_EXCHANGES = {"RSA": "", "ECDHE_RSA": "ECDHE-RSA-", "ECDHE_ECDSA": "ECDHE-ECDSA-"}
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,9 @@ class TlsFiles:
     key_file: str
     client_ca_file: str | None = None
     client_crl_file: str | None = None
+    ciphers: str = ""  # of TLS 1.2, by OpenSSL's names; nothing: those that are good
+    oldest: str = ""  # "TLS1.2" or "TLS1.3", as is ``newest``; nothing: whatever is good
+    newest: str = ""
 
 
 class ServerTls:
@@ -61,8 +66,13 @@ class ServerTls:
 
         it = self._paths
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_ciphers(_CIPHERS)
+        versions = {"TLS1.2": ssl.TLSVersion.TLSv1_2, "TLS1.3": ssl.TLSVersion.TLSv1_3}
+        context.minimum_version = versions.get(it.oldest, ssl.TLSVersion.TLSv1_2)
+        context.maximum_version = versions.get(it.newest, ssl.TLSVersion.MAXIMUM_SUPPORTED)
+        try:
+            context.set_ciphers(it.ciphers or _CIPHERS)
+        except ssl.SSLError as exc:
+            raise InputError(f"cannot use the ciphers {it.ciphers}: none of them is there") from exc
         context.set_alpn_protocols(list(self._protocols))
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
         context.num_tickets = 0  # nobody resumes: clients of gRPC keep their connections
@@ -79,6 +89,19 @@ class ServerTls:
         if it.client_crl_file:
             self.revoked = _serials(it.client_crl_file)
         return context
+
+
+def cipher_of(name: str) -> str:
+    """OpenSSL's name of a cipher of TLS 1.2 that has IANA's; "" for one of TLS 1.3. Raises InputError."""
+    exchange, with_, cipher = name.removeprefix("TLS_").partition("_WITH_")
+    if name in _CIPHERS_OF_13:
+        return ""
+    cipher = cipher.removesuffix("_SHA256") if "CHACHA20" in cipher else cipher.replace("_CBC", "")
+    cipher = cipher.replace("AES_128", "AES128").replace("AES_256", "AES256").replace("_", "-")
+    prefix = _EXCHANGES.get(exchange)
+    if not name.startswith("TLS_") or not with_ or prefix is None or not cipher.startswith(("AES", "CHACHA20")):
+        raise InputError(f"cannot use the cipher {name}: it is not known")
+    return prefix + cipher
 
 
 def _serials(path: str) -> frozenset[int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import socket
+import ssl
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import trustme
 from appliance.errors import InputError
 from appliance.etcdapi import Listen
 from appliance.host.sockets import Address
-from appliance.host.tls import ServerTls, TlsFiles
+from appliance.host.tls import ServerTls, TlsFiles, cipher_of
 from tests.etcdapi.serving import serving
 
 needs_etcdctl = pytest.mark.skipif(not shutil.which("etcdctl"), reason="needs etcdctl")
@@ -117,6 +119,53 @@ async def test_nonsense_instead_of_a_handshake(tmp_path: Path) -> None:
         )
         assert b'"true"' in done.stdout
         quiet.close()
+
+
+def shaken(server: ssl.SSLContext, client: ssl.SSLContext) -> str:
+    """Which version and cipher two agree on, without a socket."""
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [client.wrap_bio(back, there, server_hostname="localhost"), server.wrap_bio(there, back, server_side=True)]
+    done: set[int] = set()
+    while len(done) < 2:
+        for number, end in enumerate(ends):
+            try:
+                end.do_handshake()
+                done.add(number)
+            except ssl.SSLWantReadError:
+                continue
+    cipher = ends[0].cipher()
+    assert cipher is not None
+    return f"{ends[0].version()} {cipher[0]}"
+
+
+def test_ciphers_and_versions_as_asked_for(tmp_path: Path) -> None:
+    keys = Keys(tmp_path)
+    client = ssl.create_default_context(cafile=str(keys.ca))
+
+    def with_(**more: str) -> str:
+        return shaken(ServerTls(dataclasses.replace(keys.files(mutual=False), **more), ("h2",)).context(), client)
+
+    assert with_().startswith("TLSv1.3")
+    assert with_(newest="TLS1.2", ciphers=cipher_of("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256")) == (
+        "TLSv1.2 ECDHE-ECDSA-AES128-GCM-SHA256"
+    )
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    client.set_ciphers("ECDHE-ECDSA-AES256-GCM-SHA384")
+    with pytest.raises(ssl.SSLError):
+        with_(ciphers="ECDHE-ECDSA-AES128-GCM-SHA256")
+    with pytest.raises(ssl.SSLError):
+        with_(oldest="TLS1.3")
+    assert [cipher_of(name) for name in (
+        "TLS_RSA_WITH_AES_128_CBC_SHA", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256",
+        "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256", "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305",
+    )] == [
+        "AES128-SHA", "ECDHE-RSA-AES256-GCM-SHA384", "", "ECDHE-RSA-CHACHA20-POLY1305", "ECDHE-ECDSA-CHACHA20-POLY1305",
+    ]  # fmt: skip
+    for name in ("nope", "TLS_NOPE", "TLS_RSA_WITH_RC4_128_SHA", "TLS_PSK_WITH_AES_128_CBC_SHA", "AES128-SHA", ""):
+        with pytest.raises(InputError, match="cannot use the cipher"):
+            cipher_of(name)
+    with pytest.raises(InputError, match="cannot use the ciphers NOPE"):
+        with_(ciphers="NOPE")
 
 
 def test_a_renewed_certificate_is_used(tmp_path: Path) -> None:
