@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import cache
 
 from appliance.etcdapi import frames
 from appliance.etcdapi.answering import ESTIMATE_FROM, Answering
@@ -36,9 +37,11 @@ PARKED_MAX = 8 << 20
 PARTIAL_MAX = 8 << 20
 SETTINGS_FRAMES_MAX = 1000  # in the life of a connection; each may move the windows of all streams
 
-_HELLO = frames.settings((3, STREAMS_MAX), (4, frames.RECEIVE_WINDOW), (6, HEADER_BLOCK_MAX)) + frames.window_update(
-    0, frames.RECEIVE_WINDOW - frames.WINDOW_DEFAULT
-)
+
+@cache
+def _hello(streams: int) -> bytes:
+    wider = frames.window_update(0, frames.RECEIVE_WINDOW - frames.WINDOW_DEFAULT)
+    return frames.settings((3, streams), (4, frames.RECEIVE_WINDOW), (6, HEADER_BLOCK_MAX)) + wider
 
 
 class Connection(Answering):
@@ -49,12 +52,18 @@ class Connection(Answering):
 
     __slots__ = (
         "_block", "_buffer", "_consumed", "_heads", "_known", "_message_max", "_parked", "_parked_size",
-        "_settings_seen", "_started", "common_name",
+        "_settings_seen", "_started", "_streams_max", "common_name",
     )  # fmt: skip
 
-    def __init__(self, methods: Methods, wake: Callable[[], None], common_name: str = "", most: int = 0) -> None:
-        """``common_name`` is that of the client's certificate; ``most`` bytes may a message have."""
-        super().__init__(wake, _HELLO)
+    def __init__(
+        self, methods: Methods, wake: Callable[[], None], common_name: str = "", most: int = 0, streams: int = 0
+    ) -> None:
+        """``common_name`` is that of the client's certificate; ``most`` bytes may a message have.
+
+        ``streams`` may be open at once; 0: as many as we can hold.
+        """
+        self._streams_max = min(streams or STREAMS_MAX, STREAMS_MAX)
+        super().__init__(wake, _hello(self._streams_max))
         self._message_max = most or MESSAGE_SIZE_MAX
         self.common_name = common_name
         self._buffer = b""
@@ -141,7 +150,7 @@ class Connection(Answering):
                 and self._block is None
                 and (head := known.get(buffer[start:end])) is not None
                 and head.method.__class__ is Unary
-                and len(calls) + len(self.outbox.held) < STREAMS_MAX
+                and len(calls) + len(self.outbox.held) < self._streams_max
             ):  # as usual, too: ``_headers`` would do the same
                 self._last_stream = stream
                 calls[stream] = StreamCall(self, stream, head)
@@ -260,7 +269,7 @@ class Connection(Answering):
             self._out.append(frames.rst_stream(stream, Reason.STREAM_CLOSED))
             return
         self._last_stream = stream
-        if len(self.calls) + len(self.outbox.held) >= STREAMS_MAX:
+        if len(self.calls) + len(self.outbox.held) >= self._streams_max:
             self._out.append(frames.rst_stream(stream, Reason.REFUSED_STREAM))
             return
         call = self.calls[stream] = StreamCall(self, stream, head)

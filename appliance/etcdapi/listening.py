@@ -58,14 +58,14 @@ class Doors:
 
     def _door(self, wake: Callable[[], None], common_name: str) -> Machine:
         """The protocol is found out; the first one to be known brings the verbs in."""
-        most = self._options.message_bytes
+        most, streams = self._options.message_bytes, self._options.streams
 
         def http1() -> Machine:
             from appliance.etcdapi.http1 import Http1
 
             return Http1(self._verbs(), self._methods(), wake)
 
-        return Door(lambda: Connection(self._methods(), wake, common_name, most), http1)
+        return Door(lambda: Connection(self._methods(), wake, common_name, most, streams), http1)
 
     def _methods(self) -> Methods:
         listen, verbs = self._listen, self._verbs()

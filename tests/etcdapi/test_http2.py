@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 from struct import pack
 
+import h2.config
+import h2.connection
+import h2.settings
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -123,6 +126,23 @@ def test_refusals() -> None:
     assert (answer.status, answer.text) == (8, "grpc: received message larger than max (3145728 vs. 2097152)")
     assert peer.gone is None
     assert not peer.connection.calls
+
+
+def test_no_more_streams_at_once_than_were_told() -> None:
+    server = Server()
+    connection = http2.Connection(server.methods, lambda: None, streams=2)
+    peer = Peer(server.methods)
+    peer.connection = connection
+    peer.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding=None))
+    peer.h2.initiate_connection()
+    first = [peer.call("/t.T/Later", b"1") for _ in range(2)]
+    assert peer.h2.remote_settings.max_concurrent_streams == 2
+    peer.h2.remote_settings[h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS] = 9  # one that does not heed it
+    peer.h2.remote_settings.acknowledge()
+    assert [peer.call("/t.T/Upper", b"a").reset, *(answer.reset for answer in first)] == [7, None, None]
+    for call, message in server.later:
+        call.reply(message)
+    assert peer.call("/t.T/Upper", b"a").messages() == [b"A"]
 
 
 def test_packed_messages() -> None:
