@@ -54,6 +54,11 @@ GLOBAL_HELP = """Options, before or after the command:
   --config FILE   these settings instead of /etc/appliance/appliance.toml
   -o table|json   for people, or for programs
 """
+_EXIT_CODES = (
+    "Exit codes:",
+    "  0 done   1 failed   2 usage or bad input   3 not running   4 no such thing",
+    "  5 refused (trust, permission)   6 not yet (a gate is shut)   7 conflict",
+)
 _OUTPUT_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of what a print may meet
 _VALUED = {"--root": "root", "--config": "config", "--output": "output", "-o": "output"}
 
@@ -189,7 +194,7 @@ def overview() -> str:
         lines.append(f"{title}:")
         lines += [f"  {noun:<12} {NOUNS[noun]}" for noun in nouns]
         lines.append("")
-    lines += [GLOBAL_HELP, "Examples:", "  appliance status", "  appliance unit logs -f web", "  appliance unit --help"]
+    lines += [GLOBAL_HELP, *_EXIT_CODES, "", "Examples:", "  appliance status", "  appliance unit logs -f web", "  appliance unit --help"]
     return "\n".join(lines) + "\n"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance import errors
 from appliance.cli import HIDDEN, NOUNS, load_noun, main, overview, split_globals
 from appliance.cli.parser import walk
 from appliance.errors import InputError
@@ -52,6 +53,9 @@ def test_the_overview_names_every_noun_and_fits_a_terminal() -> None:
     for noun, summary in NOUNS.items():
         assert f"  {noun:<12} {summary}\n" in text
     assert max(map(len, text.splitlines())) <= 88
+    for kind in vars(errors).values():
+        if isinstance(kind, type) and issubclass(kind, errors.ApplianceError):
+            assert f" {kind.exit_code} " in text, kind
 
 
 @pytest.mark.parametrize(
