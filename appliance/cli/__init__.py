@@ -194,7 +194,8 @@ def overview() -> str:
         lines.append(f"{title}:")
         lines += [f"  {noun:<12} {NOUNS[noun]}" for noun in nouns]
         lines.append("")
-    lines += [GLOBAL_HELP, *_EXIT_CODES, "", "Examples:", "  appliance status", "  appliance unit logs -f web", "  appliance unit --help"]
+    lines += [GLOBAL_HELP, *_EXIT_CODES, ""]
+    lines += ["Examples:", "  appliance status", "  appliance unit logs -f web", "  appliance unit --help"]
     return "\n".join(lines) + "\n"
 
 
