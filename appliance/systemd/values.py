@@ -17,7 +17,7 @@ _UNITS = {
     "months": 2629800.0, "y": 31557600.0, "year": 31557600.0, "years": 31557600.0, "ms": 1e-3, "msec": 1e-3,
     "us": 1e-6, "usec": 1e-6, "µs": 1e-6, "μs": 1e-6,
 }  # fmt: skip
-_SPAN_PART = re.compile(r"\s*(?=\.?\d)(\d{0,18})(?:\.(\d*))?\s*([A-Za-zµμ]*)")
+_SPAN_PART = re.compile(r"\s*\+?(\d{1,18}(?:\.\d+)?|\.\d+)(?![.\d])\s*([A-Za-zµμ]*)")
 _SIZE_PART = re.compile(r"\s*(\d{1,20})(?:\.(\d*))?\s*([EPTGMKB]?)")
 _LETTERS = "BKMGTPE"
 SPAN_MAX = 36500 * 86400.0
@@ -39,9 +39,9 @@ def seconds(text: str, unit: float = 1.0) -> float:
     at, total = 0, 0.0
     while text[at:].strip():
         found = _SPAN_PART.match(text, at)
-        if found is None or found[3] not in _UNITS:
+        if found is None or found[2] not in _UNITS:
             raise InputError(f"found {quote(text)}, expected a time span such as 90 or 5min 20s")
-        total += float(f"{found[1] or 0}.{found[2] or 0}") * (_UNITS[found[3]] if found[3] else unit)
+        total += float(found[1]) * (_UNITS[found[2]] if found[2] else unit)
         at = found.end()
     if not at:
         raise InputError(f"found {quote(text)}, expected a time span such as 90 or 5min 20s")

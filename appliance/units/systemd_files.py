@@ -91,6 +91,8 @@ def parse_systemd_unit(
             break
         warnings += mended
     findings = [*warnings, *(_said_of(one, converted.places) for one in parsed.findings)]
+    if any(one.severity == "error" and one.path == "Service.ExecStart" for one in findings):
+        findings = [one for one in findings if one.path != "service.command"]  # it is not missing, it is wrong
     bad = any(one.severity == "error" for one in findings)
     order = {source.file: number for number, source in enumerate(sources)}
     findings.sort(key=lambda one: (order.get(one.file, len(order)), one.line, one.column, one.path))
