@@ -26,7 +26,7 @@ repository = "http://10.0.2.2:{port}/"
 interval = "2s"
 [update.health]
 settle = "2s"
-deadline = "25s"
+deadline = "40s"
 """
 # Both were there before any update: one is well as long as the root has what it needs, the other keeps a key.
 UNITS = {

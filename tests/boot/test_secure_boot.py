@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.boot.firmware import GLOBAL, add_variables
 from tests.boot.versions import BINARY, take_image
 from tests.boot.vm import VARIABLES, VM
 
@@ -23,10 +24,9 @@ pytestmark = [
     pytest.mark.skipif(not BINARY.exists(), reason="needs dist/appliance: ./build.sh"),
     pytest.mark.skipif(not shutil.which("sbsign"), reason="needs sbsigntool"),
 ]
-GLOBAL, SECURITY = uuid.UUID("8be4df61-93ca-11d2-aa0d-00e098032b8c"), uuid.UUID("d719b2cb-3d3a-4596-a3bc-dad00e67656f")
+SECURITY = uuid.UUID("d719b2cb-3d3a-4596-a3bc-dad00e67656f")
 ENABLE = uuid.UUID("f0a30bc7-af08-4556-99c4-001009c93a44")
 X509, OWNER = uuid.UUID("a5c059a1-94e4-4aa7-87b5-ab155c2bf072"), uuid.UUID(int=7)
-STORE = uuid.UUID("aaf32c78-947b-439a-a180-2e144ec37792").bytes_le  # of authenticated variables (edk2, MdeModulePkg)
 KEPT, BOOT_ONLY, AUTHENTICATED = 1, 2, 0x27
 # The firmware's own memory is out of the kernel's reach, as Secure Boot wants it.
 MACHINE = ["-machine", "smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"]
@@ -40,25 +40,12 @@ def certificates(der: bytes) -> bytes:
 
 def enroll(out: Path, der: bytes) -> None:
     """The firmware's variables, with one certificate of ours in every role: platform, exchange, signatures."""
-    image = bytearray(VARIABLES.read_bytes())
-    at = image.index(STORE) + 28
-    while image[at : at + 2] == b"\xaa\x55":
-        name, data = struct.unpack_from("<II", image, at + 36)
-        at = -(-(at + 60 + name + data) // 4) * 4
     lists = certificates(der)
     wanted = (
         ("db", SECURITY, AUTHENTICATED, lists), ("KEK", GLOBAL, AUTHENTICATED, lists),
         ("PK", GLOBAL, AUTHENTICATED, lists), ("SecureBootEnable", ENABLE, KEPT | BOOT_ONLY, b"\1"),
     )  # fmt: skip
-    made = struct.pack("<HBBBBBBIhBB", 2024, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0)  # EFI_TIME
-    for name, vendor, attributes, value in wanted:
-        word = f"{name}\0".encode("utf-16-le")
-        head = struct.pack("<HBBIQ16sIII", 0x55AA, 0x3F, 0, attributes, 0, made, 0, len(word), len(value))
-        entry = head + vendor.bytes_le + word + value
-        assert image[at : at + len(entry)] == b"\xff" * len(entry), "there is no room for the keys"
-        image[at : at + len(entry)] = entry
-        at = -(-(at + len(entry)) // 4) * 4
-    out.write_bytes(image)
+    out.write_bytes(add_variables(VARIABLES.read_bytes(), wanted))
 
 
 @dataclass(frozen=True)

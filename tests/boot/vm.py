@@ -64,15 +64,18 @@ class VM:
     """One disk, one power switch. Lines are numbered from the first start on; ``wait`` goes on after its last match.
 
     When the guest restarts, QEMU is started anew: code that it translated before would slow it down (2.3), and can be
-    kept in a larger room then. Not where the log of its writes must go on.
+    kept in a larger room then. Not where the log of its writes must go on. ``network``: the firmware starts from there,
+    not from the disk; more words for QEMU's own network.
     """
 
     def __init__(
         self, disk: Path | None, work: Path, *, name: str = "vm", memory: int = 512,
         forwards: dict[int, int] | None = None, extra: Sequence[str] = (), drive: Sequence[str] | None = None,
+        network: str | None = None,
     ) -> None:  # fmt: skip
         self.disk, self.work, self.name, self.memory = disk, work, name, memory
         self.forwards, self.extra, self.drive = forwards or {}, list(extra), drive
+        self.network = network
         self.variables = work / f"{name}.vars"
         if not self.variables.exists():
             shutil.copy(VARIABLES, self.variables)
@@ -111,7 +114,9 @@ class VM:
             "-rtc", "base=utc", "-device", "virtio-rng-pci",
         ]  # fmt: skip
         forwards = "".join(f",hostfwd=tcp:127.0.0.1:{ours}-:{theirs}" for ours, theirs in self.forwards.items())
-        command += ["-netdev", f"user,id=n0{forwards}", "-device", "virtio-net-pci,netdev=n0,romfile="]
+        by_network = self.network is not None
+        command += ["-netdev", f"user,id=n0{forwards}{self.network or ''}"]
+        command += ["-device", f"virtio-net-pci,netdev=n0,romfile={',bootindex=0' if by_network else ''}"]
         if kernel is not None:
             command += ["-M", "q35", "-kernel", str(kernel), "-initrd", str(initrd), "-append", append]
         else:
@@ -122,7 +127,7 @@ class VM:
             command += self.drive
         elif self.disk is not None:
             command += ["-drive", f"if=none,id=d0,format=raw,file={self.disk}"]
-            first = "" if kernel is not None else ",bootindex=0"
+            first = "" if kernel is not None or by_network else ",bootindex=0"
             command += ["-device", f"virtio-blk-pci,drive=d0{first}"]
         return [*command, *self.extra, *(["-no-reboot"] if self._anew else [])]
 
