@@ -18,7 +18,7 @@ from appliance import settings as settings_file
 from appliance.errors import ApplianceError, ConflictError
 from appliance.external import Embedded
 from appliance.host import bundle as host_bundle
-from appliance.host import clock, process_self
+from appliance.host import clock, known_texts, process_self
 from appliance.host.bundle import Bundle
 from appliance.host.disk import FileDisk
 from appliance.host.layout import Layout
@@ -460,6 +460,7 @@ class Node:
         await self.supervisor.wait_settled()
         if self.goal is None:
             process_self.settle_garbage()
+            known_texts.forget()
             line = self._status_line()
             self.notifier.ready(line)
             say(f"{line}; status page: {self._status_page()}")

@@ -39,6 +39,7 @@ def sources() -> list[Path]:
     """Everything that the built file depends on."""
     found = [HOUSE / "pyproject.toml", HOUSE / "packaging/requirements.lock", HOUSE / "packaging/appliance.spec"]
     found += [HOUSE / "packaging/pack.py", HOUSE / "packaging/build.py", HOUSE / "packaging/modules.py"]
+    found += [HOUSE / "packaging/texts.py"]
     found += (HOUSE / "packaging/launcher").glob("*.[ch]")
     found += (HOUSE / "packaging/launcher").glob("*.sh")
     found += (path for path in (HOUSE / "appliance").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
@@ -93,6 +94,8 @@ def stage(onedir: Path) -> None:
     shutil.copy(BUILD / "launcher/spawn", temp / "spawn")
     work = BUILD / "pyinstaller/appliance"
     write_modules(temp / "_internal/modules", work / "PYZ-00.pyz", work / "base_library.zip")
+    texts = [sys.executable, "-OO", str(HOUSE / "packaging/texts.py"), str(temp / "_internal/texts")]
+    subprocess.run(texts, check=True, env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"})
     for library in sorted(temp.rglob("*.so*")):  # only the program's own path counts, handed down to all it loads
         if library.parent.name != "lib" and library.is_file():
             subprocess.run(["patchelf", "--remove-rpath", str(library)], check=True)

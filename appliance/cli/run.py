@@ -24,13 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Until it is stopped; returns its exit code."""
-    from appliance.host import process_self
+    from appliance.host import known_texts, process_self
     from appliance.host.signals import Signals
 
     signals = Signals()
     signals.take_over()  # before trio is loaded: a signal of the first 100 ms waits its turn
     process_self.pause_garbage_collection()
     process_self.know_libraries()
+    known_texts.use()
     from appliance.lives import run as run_node
 
     return run_node(args.layout, args.config, signals)

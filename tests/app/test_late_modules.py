@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import marshal
+import os
 import re
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ import pytest
 
 from appliance.host import late_modules
 from appliance.host.packed_modules import PackedModules
-from tests.app.daemon import SETTINGS, Daemon
+from tests.app.daemon import HOUSE, SETTINGS, Daemon
 
 MODULES_MAX = 445  # of a start with a unit; they were 550 before some were late
 UNIT = '[service]\ncommand = ["/bin/sleep", "infinity"]\n'
@@ -128,6 +130,52 @@ def test_the_archive_and_files_of_ours(tmp_path: Path, monkeypatch: pytest.Monke
     finally:
         for name in [name for name in sys.modules if "late_test" in name]:
             del sys.modules[name]
+
+
+TEXTS = """
+import builtins, dataclasses, sys
+from typing import NamedTuple
+sys._MEIPASS = sys.argv[1]
+real = builtins.compile
+from appliance.late_methods import postpone
+postpone()
+from appliance.host import known_texts
+known_texts.use()
+known, asked = known_texts._texts.get, [0, 0]
+class Counting(dict):
+    def get(self, key):
+        asked[key in self] += 1
+        return super().get(key)
+known_texts._texts = Counting(known_texts._texts)
+import trio, appliance.units.units
+from appliance.host.layout import Layout
+assert Layout("/x").root == "/x"
+@dataclasses.dataclass
+class Own:
+    a: int
+    b: str = "x"
+class Pair(NamedTuple):
+    left: "int"
+assert (Own(1), Own(2, b="y").b, Pair(3).left, eval(compile("6 * 7", "x", "eval"))) == (Own(1, "x"), "y", 3, 42)
+known_texts.forget()
+assert builtins.compile is real and "exec" not in vars(dataclasses)
+assert repr(Own(4)) == "Own(a=4, b='x')"
+print(*asked)
+"""
+
+
+def test_texts_compiled_by_the_build_are_found_and_others_compiled(tmp_path: Path) -> None:
+    texts = [sys.executable, "-OO", HOUSE / "packaging/texts.py"]
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    for name in ("texts", "again"):
+        subprocess.run([*texts, tmp_path / name], check=True, env=environment)
+    assert (tmp_path / "texts").read_bytes() == (tmp_path / "again").read_bytes()
+    script = [sys.executable, "-OO", "-c", TEXTS, tmp_path]
+    done = subprocess.run(script, capture_output=True, text=True, cwd=HOUSE)
+    assert done.stderr == ""
+    missed, hit = map(int, done.stdout.split())
+    assert missed
+    assert hit > 40
 
 
 def test_a_start_loads_no_more_than_it_needs(tmp_path: Path) -> None:
