@@ -26,8 +26,9 @@ from appliance.store.watching import WatchHub
 _LONE_PARTS = 2
 _LONE_BYTES = 16 << 10
 _PATIENCE_SECONDS = 0.001  # so long the loop stands still for a lone writer, unless the store has it for itself
-_SLOW_SECONDS = 0.01  # a commit that took longer was one too many (2 ms may be a busy machine)
-_SLOW_SKIPPED = 20  # so many go by the thread then; twice as many when the next one is slow again
+_SLOW_SECONDS = 0.004  # commits on the spot that take so long in the mean are too slow; one among many may be
+_MEAN_OF = 16
+_SLOW_SKIPPED = 20  # so many go by the thread then; twice as many when the next ones are slow again
 _SLOW_SKIPPED_MAX = 160
 STAGED_BYTES_MAX = 32 << 20  # more than this waits before it is staged
 InThread = Callable[..., Awaitable[Any]]
@@ -73,6 +74,7 @@ class Committer:
         self._begun: Batch | None = None  # on the spot, and not over yet
         self._skip = 0  # so many commits go by the thread
         self._next_skip = _SLOW_SKIPPED
+        self._took = 0.0  # seconds for a commit on the spot, in the mean
         self._held = False
         self._kicked = False
         self._committed = committed
@@ -223,7 +225,9 @@ class Committer:
                 self._fail(batch, exc, None)
             self._wake.set()
             return True
-        if not over or trio.current_time() - begun > _SLOW_SECONDS:
+        self._took += (trio.current_time() - begun - self._took) / _MEAN_OF
+        if not over or self._took > _SLOW_SECONDS:
+            self._took = _SLOW_SECONDS * 3 / 4
             self._skip = self._next_skip
             self._next_skip = min(self._next_skip * 2, _SLOW_SKIPPED_MAX)
         elif self._next_skip > _SLOW_SKIPPED:
