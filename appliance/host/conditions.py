@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable, Mapping
 
 from appliance.errors import ApplianceError
-from appliance.host import facts, node, users
+from appliance.host import facts, node, traits, users
 
 _COMPARED = re.compile(r"(<=|>=|<|>|==|=|!=)?\s*(.+)")
 _ORDERS: Mapping[str, Callable[[float, float], bool]] = {
@@ -35,13 +35,22 @@ def _mode(path: str) -> int:
 
 def _not_empty(path: str) -> bool:
     try:
-        return any(os.scandir(path))
+        with os.scandir(path) as entries:
+            return any(entries)
     except OSError:
         return False
 
 
 def _file_not_empty(path: str) -> bool:
     return stat.S_ISREG(_mode(path)) and os.stat(path).st_size > 0
+
+
+def _is_on_read_only(path: str) -> bool:
+    """Or not there at all."""
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        return True
 
 
 def _read(path: str) -> str:
@@ -142,7 +151,7 @@ _KINDS: Mapping[str, Callable[[str], bool]] = {
     "path_is_directory": os.path.isdir,
     "path_is_symbolic_link": os.path.islink,
     "path_is_mount_point": os.path.ismount,
-    "path_is_read_write": lambda path: os.access(path, os.W_OK),
+    "path_is_read_write": lambda path: not _is_on_read_only(path),
     "directory_not_empty": _not_empty,
     "file_not_empty": _file_not_empty,
     "file_is_executable": lambda path: stat.S_ISREG(_mode(path)) and os.access(path, os.X_OK),
@@ -155,5 +164,15 @@ _KINDS: Mapping[str, Callable[[str], bool]] = {
     "group": _group,
     "environment": _environment,
     "memory": _memory,
+    "capability": traits.has_capability,
+    "ac_power": traits.on_mains,
+    "security": traits.has_security,
+    "first_boot": traits.is_first_boot,
+    "needs_update": traits.needs_update,
+    "control_group_controller": traits.has_controllers,
+    "cpu_feature": traits.has_cpu_feature,
+    "os_release": traits.is_release,
+    "credential": traits.has_credential,
+    "firmware": traits.has_firmware,
     "cpus": lambda argument: _compared(len(os.sched_getaffinity(0)), argument),
 }

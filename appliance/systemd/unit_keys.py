@@ -28,11 +28,13 @@ _CONDITIONS = {
     "FileNotEmpty": "file_not_empty", "FileIsExecutable": "file_is_executable",
     "KernelCommandLine": "kernel_command_line", "KernelVersion": "kernel_version",
     "Virtualization": "virtualization", "Host": "host", "Architecture": "architecture", "User": "user",
-    "Group": "group", "Environment": "environment", "Memory": "memory", "CPUs": "cpus",
+    "Group": "group", "Environment": "environment", "Memory": "memory", "CPUs": "cpus", "Capability": "capability",
+    "ACPower": "ac_power", "Security": "security", "FirstBoot": "first_boot", "NeedsUpdate": "needs_update",
+    "ControlGroupController": "control_group_controller", "CPUFeature": "cpu_feature", "OSRelease": "os_release",
+    "Credential": "credential", "Firmware": "firmware",
 }  # fmt: skip
 _OTHER_CONDITIONS = (
-    "ACPower", "Capability", "ControlGroupController", "CPUFeature", "CPUPressure", "Credential", "Firmware",
-    "FirstBoot", "IOPressure", "MemoryPressure", "NeedsUpdate", "OSRelease", "PathIsEncrypted", "Security", "Version",
+    "CPUPressure", "IOPressure", "MemoryPressure", "PathIsEncrypted", "Version",
 )  # fmt: skip
 _INSTALL = {"WantedBy": "wanted_by", "RequiredBy": "required_by", "UpheldBy": "upheld_by"}
 _NO_EQUAL = (

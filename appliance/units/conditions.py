@@ -13,6 +13,10 @@ from typing import Any
 
 _PATHS: dict[str, Any] = {"pattern": r"\|?!?/[^\0]*", "what": 'an absolute path, perhaps with "!" or "|" before it'}
 _WORDS: dict[str, Any] = {"pattern": r"\|?!?[^\0]+", "what": 'some text, perhaps with "!" or "|" before it'}
+_BOOLEANS: dict[str, Any] = {
+    "pattern": r"\|?!?(?i:1|0|yes|no|y|n|true|false|t|f|on|off)",
+    "what": '"yes" or "no", perhaps with "!" or "|" before it',
+}
 _SIZES: dict[str, Any] = {
     "pattern": r"\|?!?(<|<=|=|==|!=|>=|>)?\s*\d+[KMGT]?",
     "what": 'a number to compare with, such as ">= 4"',
@@ -41,6 +45,16 @@ class ConditionsSection:
     group: tuple[str, ...] = field(default=(), metadata=_WORDS)
     environment: tuple[str, ...] = field(default=(), metadata=_WORDS)
     memory: tuple[str, ...] = field(default=(), metadata=_SIZES)
+    capability: tuple[str, ...] = field(default=(), metadata=_WORDS)
+    ac_power: tuple[str, ...] = field(default=(), metadata=_BOOLEANS)
+    security: tuple[str, ...] = field(default=(), metadata=_WORDS)
+    first_boot: tuple[str, ...] = field(default=(), metadata=_BOOLEANS)
+    needs_update: tuple[str, ...] = field(default=(), metadata=_PATHS)
+    control_group_controller: tuple[str, ...] = field(default=(), metadata=_WORDS)
+    cpu_feature: tuple[str, ...] = field(default=(), metadata=_WORDS)
+    os_release: tuple[str, ...] = field(default=(), metadata=_WORDS)
+    credential: tuple[str, ...] = field(default=(), metadata=_WORDS)
+    firmware: tuple[str, ...] = field(default=(), metadata=_WORDS)
     cpus: tuple[str, ...] = field(default=(), metadata=_SIZES)
 
 
