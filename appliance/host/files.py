@@ -80,7 +80,8 @@ def write_atomic(path: str, data: bytes, *, mode: int = 0o644, durable: bool = T
                 view = memoryview(data)
                 while view:
                     view = view[os.write(fd, view) :]
-                os.fchmod(fd, mode)
+                if stat.S_IMODE(os.fstat(fd).st_mode) != mode:  # the umask
+                    os.fchmod(fd, mode)
                 if durable:
                     os.fsync(fd)
             finally:

@@ -42,6 +42,13 @@ NO_CONTROLLERS = (
 )
 
 
+def _fenced(document: UnitDocument) -> tuple[object, ...]:
+    return document.sandbox, document.limits, document.resources
+
+
+_ALL_OPEN = _fenced(UnitDocument())  # as nearly all units are
+
+
 class DynamicUsers(Protocol):
     """Who gives numbers to units with ``dynamic_user``."""
 
@@ -75,6 +82,8 @@ class Fences:
 
     def spawn_words(self, document: UnitDocument, private: str = "") -> tuple[str, ...]:
         """Options for spawn. Raises UnavailableError for a fence that this host has not."""
+        if all(here is plain for here, plain in zip(_fenced(document), _ALL_OPEN, strict=True)):
+            return ()
         sandbox = document.sandbox.hardened()
         if not self.kernel.is_root:
             sandbox = self._without_root(sandbox)

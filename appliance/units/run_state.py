@@ -14,6 +14,7 @@ from typing import Any
 from appliance.errors import InputError
 
 _VERSION = 1
+_JSON = json.JSONEncoder(ensure_ascii=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class RunState:
 
     def encode(self) -> bytes:
         """For the file."""
-        return json.dumps({"version": _VERSION, **vars(self)}, ensure_ascii=False).encode()
+        return _JSON.encode({"version": _VERSION, **vars(self)}).encode()
 
 
 def _int(value: Any) -> bool:

@@ -57,7 +57,8 @@ def read_unit_file(path: str, *, name: str = "") -> tuple[str, Unit | None, tupl
         drop_ins = _drop_ins(path.rpartition("/")[0] or ".", name)
     except ApplianceError as exc:
         return name, None, (Finding(path, 1, 1, "", exc.message),)
-    parsed = parse_unit(text, path, name=name, drop_ins=drop_ins, host=host_facts())
+    host = host_facts() if any("%" in one for one in (text, *(source.text for source in drop_ins))) else {}
+    parsed = parse_unit(text, path, name=name, drop_ins=drop_ins, host=host)
     return parsed.name, parsed.unit, parsed.findings
 
 

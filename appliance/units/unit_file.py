@@ -41,6 +41,8 @@ _OF_A_SERVICE = ("restart", "health", "logs", "resources", "sandbox", "limits")
 # One of each for all units that set nothing.
 _NO_RESOURCES, _NO_SANDBOX, _NO_LIMITS = ResourcesSection(), SandboxSection(), LimitsSection()
 _NO_INSTALL = InstallSection()
+_READ_BEFORE_MAX = 64
+_read_before: dict[str, Unit] = {}  # by text: of a thousand files that say the same, one is read, and kept in memory
 Places = Mapping[str, tuple[int, int]]
 
 
@@ -209,6 +211,9 @@ def parse_unit(
         findings.append(Finding(file, 1, 1, "", message))
     elif unit_name(file_name) is None and not is_systemds:
         findings.append(Finding(file, 1, 1, "", f"a unit file is called NAME{SUFFIX}"))
+    known = None if findings or drop_ins or places is not None else _read_before.get(text)
+    if known is not None and not any(sample in getattr(known.document.unit, key) for key in RELATIONS):
+        return ParsedUnit(name, dataclasses.replace(known, name=name, file=file), ())
     sources = (_source(file, text, places), *drop_ins)
     rewrite = expander(sample, file, host) if "%" in "".join(one.text for one in sources) else None
     if rewrite is not None and not _has_specifiers(sample, sources):
@@ -226,7 +231,12 @@ def parse_unit(
         findings += _self_references(sample, value.unit, document)
     if value is None or any(one.severity == "error" for one in findings):
         return ParsedUnit(name, None, tuple(sorted(set(findings))))
-    return ParsedUnit(name, Unit(name, value, text, file, tuple(drop_ins), places), tuple(findings))
+    unit = Unit(name, value, text, file, tuple(drop_ins), places)
+    if not (findings or drop_ins or "%" in text) and places is None and unit.has_process:
+        if len(_read_before) >= _READ_BEFORE_MAX:
+            del _read_before[next(iter(_read_before))]
+        _read_before[text] = unit
+    return ParsedUnit(name, unit, tuple(findings))
 
 
 def _source(file: str, text: str, places: Places | None) -> Source:

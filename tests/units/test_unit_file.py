@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from appliance.schema import Source
 from appliance.units import parse_unit
 
 GOOD = '[service]\ncommand = ["sleep", "1"]\n'
@@ -157,3 +158,21 @@ def test_any_text_gives_a_unit_or_an_error(text: str) -> None:
     for whole in (text, GOOD + text, f"[service]\ncommand = {text}\n"):
         parsed = parse_unit(whole, "x.toml")
         assert (parsed.unit is None) == any(one.severity == "error" for one in parsed.findings)
+
+
+def test_files_that_say_the_same_are_one_in_memory_and_each_its_own_unit() -> None:
+    text = '[unit]\nafter = ["b.service"]\n' + GOOD
+    first, second, itself = (parse_unit(text, f"/u/{name}.toml") for name in "acb")
+    assert first.unit is not None
+    assert second.unit is not None
+    assert second.unit.document is first.unit.document
+    assert (second.unit.name, second.unit.file, second.unit.text) == ("c", "/u/c.toml", text)
+    assert "names the unit itself" in str(itself.findings[0])
+    assert parse_unit(text, "/u/bad name.toml").unit is None
+    other = parse_unit(text, "/u/d.toml", drop_ins=[Source("/u/d.toml.d/x.toml", "[unit]\nafter = []\n")]).unit
+    assert other is not None
+    assert other.document.unit.after == ()
+    for name in "xy":  # with specifiers each is read for itself
+        unit = parse_unit('[unit]\ndescription = "%n"\nspecifiers = true\n' + GOOD, f"/u/{name}.toml").unit
+        assert unit is not None
+        assert unit.document.unit.description == name
