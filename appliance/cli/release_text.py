@@ -71,7 +71,8 @@ def _sentences(data: dict[str, Any]) -> list[str]:
     if one := data.get("root_signed"):
         parts.append(
             f"root version {one['version']} signed by {', '.join(one['signed_by'])}: "
-            f"{one['signatures']} of {one['threshold']} signatures of the new root's keys"
+            f"{one['signatures']} of {one['threshold']} signatures of the new root's keys\n  expires {one['expires']}"
+            + "".join(f"\n  {role}: {keys}" for role, keys in one["roles"].items())
         )
     return parts
 

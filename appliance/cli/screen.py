@@ -82,7 +82,10 @@ def _update(title: str, update: Mapping[str, Any]) -> Iterable[str]:
         return
     available = update.get("available") or {}
     words = [f"channel {update.get('channel', '?')}", f"running {update.get('version') or 'nothing yet'}"]
-    words.append(f"available {available['version']}" if available.get("version") else "nothing newer")
+    if available.get("version"):
+        words.append(f"available {available['version']}")
+    elif update.get("last_check"):
+        words.append("nothing newer")
     words.append(state(str(update["state"])))
     words.append(f"checked {update['last_check']}" if update.get("last_check") else "not checked yet")
     yield _line(title, name + "  ".join(words))

@@ -143,6 +143,10 @@ def _state(metadata: Metadata[Root]) -> dict[str, Any]:
         "version": root.version, "expires": format_time(root.expires.timestamp()),
         "signatures": len(result.signed), "threshold": result.threshold,
         "missing": sorted(keyid[:16] for keyid in result.unsigned),
+        "roles": {
+            role: f"{one.threshold} of {', '.join(keyid[:16] for keyid in one.keyids)}"
+            for role in _TOPS for one in (root.roles[role],)
+        },
     }  # fmt: skip
 
 

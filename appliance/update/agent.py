@@ -246,6 +246,8 @@ class Update:
         record = course.slots.record or SlotRecord()
         state, settings = course.state, course.settings
         offer = state.offer or (course.choice.offer if course.choice else None)
+        if offer is not None and state.phase is Phase.IDLE and offer.version == course.version:
+            offer = None  # it runs since that check
         off, said = self._off_reason(), course.choice.reason if course.choice else ""
         progress = None
         if offer is not None and state.phase is Phase.DOWNLOADING:

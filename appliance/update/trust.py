@@ -37,6 +37,7 @@ sys.modules.setdefault("tuf.ngclient.urllib3_fetcher", _fetcher_module)
 
 from tuf.api import exceptions  # noqa: E402
 from tuf.api._payload import Root, Targets  # noqa: E402
+from tuf.api.serialization import DeserializationError  # noqa: E402
 from tuf.ngclient.config import UpdaterConfig  # noqa: E402
 from tuf.ngclient.fetcher import FetcherInterface  # noqa: E402
 from tuf.ngclient.updater import Updater  # noqa: E402
@@ -52,6 +53,8 @@ _CLOCK_SPARE_SECONDS = 86400.0  # a clock that is so little behind the last time
 class _TufFetcher(FetcherInterface):
     """Ours in python-tuf's shape."""
 
+    last = "the trust root of this host"  # what was read last
+
     def __init__(self, fetcher: Fetcher) -> None:
         self._fetcher = fetcher
 
@@ -66,6 +69,7 @@ class _TufFetcher(FetcherInterface):
 
     def download_bytes(self, url: str, max_length: int) -> bytes:
         """Without the temporary file."""
+        self.last = url
         try:
             return fetch_bytes(self._fetcher, url, size_max=min(max_length, METADATA_LENGTH_MAX))
         except NotFoundError as exc:
@@ -157,12 +161,13 @@ class Repository:
         self._wall = clock.wall_seconds() if now is None else now
         self._known = max(float(self._seen.get("time", 0)), built_seconds() if floor is None else floor)
         self.now = max(self._wall, self._known)
-        with _translated(repository):
+        self._reading = _TufFetcher(self.fetcher)
+        with self._translated():
             self._updater = _Updater(
                 metadata_dir=directory,
                 metadata_base_url=self._base + "/metadata",
                 target_base_url=self._base + "/targets",
-                fetcher=_TufFetcher(self.fetcher),
+                fetcher=self._reading,
                 config=UpdaterConfig(
                     targets_max_length=METADATA_LENGTH_MAX, max_root_rotations=known + _ROOTS_AT_ONCE
                 ),
@@ -257,7 +262,7 @@ class Repository:
     @contextmanager
     def _trusting(self) -> Iterator[None]:
         """As ``_translated``; what expired is said with its date, and what to do."""
-        with _translated(self._name):
+        with self._translated():
             try:
                 yield
             except exceptions.ExpiredMetadataError as exc:
@@ -286,20 +291,25 @@ class Repository:
         folder, slash, name = path.rpartition("/")
         return target, f"{self._base}/targets/{folder}{slash}{sha256}.{name}"
 
-
-@contextmanager
-def _translated(repository: str) -> Iterator[None]:
-    """python-tuf's errors into ours."""
-    try:
-        yield
-    except exceptions.DownloadLengthMismatchError as exc:
-        raise UntrustedError(f"cannot trust {repository}: {exc}", where=repository) from exc
-    except exceptions.DownloadError as exc:
-        raise UnavailableError(f"cannot refresh from {repository}: {exc}", where=repository) from exc
-    except exceptions.BadVersionNumberError as exc:
-        raise UntrustedError(f"cannot trust {repository}: {exc} (rollback or mixture)", where=repository) from exc
-    except exceptions.RepositoryError as exc:
-        said = str(exc) or type(exc).__name__
-        raise UntrustedError(f"cannot trust {repository}: {said}", where=repository) from exc
-    except OSError as exc:
-        raise files.translate(exc, "keep the metadata of", repository) from exc
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """python-tuf's errors into ours."""
+        name = self._name
+        try:
+            yield
+        except exceptions.DownloadLengthMismatchError as exc:
+            raise UntrustedError(f"cannot trust {name}: {exc}", where=name) from exc
+        except exceptions.DownloadError as exc:
+            raise UnavailableError(f"cannot refresh from {name}: {exc}", where=name) from exc
+        except exceptions.BadVersionNumberError as exc:
+            raise UntrustedError(f"cannot trust {name}: {exc} (rollback or mixture)", where=name) from exc
+        except DeserializationError as exc:
+            why = str(exc.__cause__ or exc) or type(exc.__cause__).__name__
+            raise UntrustedError(
+                f"cannot trust {name}: {self._reading.last} is damaged or no metadata: {why[:200]}", where=name
+            ) from exc
+        except exceptions.RepositoryError as exc:
+            said = str(exc) or type(exc).__name__
+            raise UntrustedError(f"cannot trust {name}: {said}", where=name) from exc
+        except OSError as exc:
+            raise files.translate(exc, "keep the metadata of", name) from exc
