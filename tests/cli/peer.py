@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import socket
@@ -96,3 +97,18 @@ def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(*words), env=environment(**more), capture_output=True, text=True, timeout=60, check=False
     )
+
+
+def here(*words: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    """The command line in this process, which is quicker by far; ``text`` is its standard input."""
+    from appliance.cli import main
+
+    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
+    before, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(text.encode()), "utf-8")
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main(words)
+    finally:
+        sys.stdin = before
+    out.flush()
+    return subprocess.CompletedProcess(list(words), code, out.buffer.getvalue().decode(), err.getvalue())  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from app.daemon import SETTINGS, Daemon
 
-from cli.peer import command, environment, run
+from cli.peer import command, here
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 
 def store(daemon: Daemon, *words: str, code: int = 0) -> str:
-    done = run("--root", daemon.layout.root, "store", *words)
+    done = here("--root", daemon.layout.root, "store", *words)
     assert (done.returncode, done.stderr) == (code, ""), done
     return str(done.stdout)
 
@@ -43,7 +43,7 @@ def test_put_get_del(daemon: Daemon) -> None:
     assert store(daemon, "get", "a", "--rev", str(first["create_revision"])) == "a\n1\n"
     assert store(daemon, "del", "--prefix", "a", "--prev") == "2\na\n2\nab\nx\n"
     assert store(daemon, "get", "a", code=4) == ""
-    done = run("--root", daemon.layout.root, "store", "get", "a", "--rev", "99999999")
+    done = here("--root", daemon.layout.root, "store", "get", "a", "--rev", "99999999")
     assert (done.returncode, "cannot read at revision 99999999" in done.stderr) == (2, True)
 
 
@@ -66,20 +66,20 @@ def test_backup_check_restore(daemon: Daemon, tmp_path: Path) -> None:
     store(daemon, "put", "kept", "for ever")
     file = str(tmp_path / "b")
     assert "proved" in store(daemon, "backup", file)
-    assert "whole" in run("store", "check", file).stdout
-    refused = run("--root", daemon.layout.root, "store", "restore", file)
+    assert "whole" in here("store", "check", file).stdout
+    refused = here("--root", daemon.layout.root, "store", "restore", file)
     assert (refused.returncode, "holds it" in refused.stderr) == (7, True)
     other = str(tmp_path / "other")
-    assert "restored to revision" in run("--root", other, "store", "restore", file).stdout
-    checked = run("--root", other, "store", "check")
+    assert "restored to revision" in here("--root", other, "store", "restore", file).stdout
+    checked = here("--root", other, "store", "check")
     assert (checked.returncode, "every checksum holds" in checked.stdout) == (0, True)
-    again = run("--root", other, "store", "restore", file)
+    again = here("--root", other, "store", "restore", file)
     assert (again.returncode, "there is a store in" in again.stderr) == (2, True)
-    assert run("--root", other, "store", "restore", file, "--replace").returncode == 0
+    assert here("--root", other, "store", "restore", file, "--replace").returncode == 0
     (tmp_path / "b").write_bytes((tmp_path / "b").read_bytes()[:-3])
-    cut = run("--root", other, "store", "restore", file, "--replace")
+    cut = here("--root", other, "store", "restore", file, "--replace")
     assert (cut.returncode, "cut off" in cut.stderr) == (1, True)
-    assert run("--root", other, "store", "check").returncode == 0
+    assert here("--root", other, "store", "check").returncode == 0
 
 
 def test_status_and_compact(daemon: Daemon) -> None:
@@ -91,7 +91,7 @@ def test_status_and_compact(daemon: Daemon) -> None:
 
 
 def test_a_missing_key_is_said(tmp_path: Path) -> None:
-    done = run("--root", str(tmp_path), "store", "get")
+    done = here("--root", str(tmp_path), "store", "get")
     assert (done.returncode, "KEY is missing" in done.stderr) == (2, True)
 
 
@@ -101,23 +101,20 @@ def test_each_verb_answers_in_json(daemon: Daemon, tmp_path: Path) -> None:
     file = str(tmp_path / "b")
     done = json.loads(store(daemon, "backup", file, "-o", "json"))
     assert (done["file"], done["bytes"]) == (file, (tmp_path / "b").stat().st_size)
-    assert json.loads(run("store", "check", file, "-o", "json").stdout)["revision"] == done["revision"]
+    assert json.loads(here("store", "check", file, "-o", "json").stdout)["revision"] == done["revision"]
     other = str(tmp_path / "other")
-    restored = json.loads(run("--root", other, "store", "restore", file, "-o", "json").stdout)
+    restored = json.loads(here("--root", other, "store", "restore", file, "-o", "json").stdout)
     assert restored == {"revision": done["revision"], "store": f"{other}/var/lib/appliance/store"}
 
 
 def test_what_is_not_there_has_no_checksums(tmp_path: Path) -> None:
-    done = run("--root", str(tmp_path), "store", "check")
+    done = here("--root", str(tmp_path), "store", "check")
     assert (done.returncode, "there is no store" in done.stderr) == (4, True)
     assert not list(tmp_path.iterdir())
 
 
 def txn(daemon: Daemon, text: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command("--root", daemon.layout.root, "store", "txn", *words), input=text, env=environment(),
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    return here("--root", daemon.layout.root, "store", "txn", *words, text=text)
 
 
 def test_transactions(daemon: Daemon) -> None:
@@ -167,8 +164,8 @@ def test_leases(daemon: Daemon) -> None:
     assert store(daemon, "lease", "revoke", lease["id"]) == f"{lease['id']} revoked\n"
     assert store(daemon, "get", "leased", code=4) == ""
     for words in (("revoke", lease["id"]), ("timetolive", lease["id"]), ("keep-alive", lease["id"])):
-        done = run("--root", daemon.layout.root, "store", "lease", *words)
+        done = here("--root", daemon.layout.root, "store", "lease", *words)
         assert (done.returncode, done.stdout) == (4, ""), done
     for words in (("grant", "0"), ("grant", "-1"), ("revoke", "zz"), ("put", "a", "b", "--lease", "-1")):
-        done = run("--root", daemon.layout.root, "store", *(("lease", *words) if words[0] != "put" else words))
+        done = here("--root", daemon.layout.root, "store", *(("lease", *words) if words[0] != "put" else words))
         assert done.returncode == 2, done

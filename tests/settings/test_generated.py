@@ -9,7 +9,7 @@ from appliance import settings
 from appliance.schema import to_plain, to_toml
 from settings.generated import broken, key_in, whole
 
-DOCUMENTS = 400
+DOCUMENTS = 200
 
 
 def test_whole_ones_are_taken_and_survive_being_written() -> None:
