@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import ipaddress
 import os
 import socket
 import stat
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from appliance.errors import ApplianceError, ConflictError, InputError, UnavailableError
 from appliance.host.files import translate
+from appliance.host.socket_options import PIPE_BYTES, Options, set_options
 from appliance.host.sockets import unix_answers
 
 _IP_TRANSPARENT, _IPV6_TRANSPARENT, _IP_FREEBIND, _IPV6_FREEBIND = 19, 75, 15, 78
@@ -38,6 +40,8 @@ class Endpoint:
     v6only: bool | None = None
     receive_buffer: int | None = None
     send_buffer: int | None = None
+    options: Options = field(default_factory=dict)
+    links: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,10 @@ class Call:
 def open_endpoint(endpoint: Endpoint) -> int:
     """A descriptor of the caller's, closed at exec. Raises UnavailableError, ConflictError, InputError."""
     try:
-        return _open_fifo(endpoint) if endpoint.type == "fifo" else _open_socket(endpoint)
+        fd = _open_fifo(endpoint) if endpoint.type == "fifo" else _open_socket(endpoint)
+        for link in endpoint.links:
+            _link(link, endpoint)
+        return fd
     except ApplianceError:
         raise
     except OSError as exc:
@@ -103,6 +110,10 @@ def close(fd: int) -> None:
 def remove_endpoint(endpoint: Endpoint) -> None:
     """Its name in the file system, if it has one."""
     if endpoint.listen.startswith("/"):
+        for link in endpoint.links:
+            with contextlib.suppress(OSError):
+                if os.readlink(link) == endpoint.listen:
+                    os.unlink(link)
         with contextlib.suppress(OSError):
             os.unlink(endpoint.listen)
 
@@ -199,6 +210,14 @@ def _set_options(raw: socket.socket, endpoint: Endpoint) -> None:
     for option, size in ((socket.SO_RCVBUF, endpoint.receive_buffer), (socket.SO_SNDBUF, endpoint.send_buffer)):
         if size is not None:
             raw.setsockopt(socket.SOL_SOCKET, option, size)
+    set_options(raw, endpoint.options)
+
+
+def _link(path: str, endpoint: Endpoint) -> None:
+    """Another name of it. One that something else has is left alone."""
+    os.makedirs(os.path.dirname(path), mode=endpoint.directory_mode, exist_ok=True)
+    if not os.path.lexists(path):
+        os.symlink(endpoint.listen, path)
 
 
 def _bind_path(raw: socket.socket, endpoint: Endpoint) -> None:
@@ -230,6 +249,8 @@ def _open_fifo(endpoint: Endpoint) -> int:
             raise InputError(f"cannot listen on {path}: what is there is no fifo", where=path) from None
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)  # read-write: it never ends
     os.set_blocking(fd, True)
+    if PIPE_BYTES in endpoint.options:
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, endpoint.options[PIPE_BYTES])
     return fd
 
 

@@ -6,7 +6,7 @@ import base64
 import re
 
 from appliance.errors import InputError
-from appliance.systemd.draft import Draft, Handler, Handlers, into, listed, no_equal, one_of
+from appliance.systemd.draft import Draft, Handler, Handlers, into, listed, no_equal, note, one_of, unless
 from appliance.systemd.lines import Assignment
 from appliance.systemd.values import boolean, duration, integer, limit, octal, seconds
 from appliance.systemd.words import split_words, unescaped
@@ -29,7 +29,7 @@ _NO_EQUAL = (
     "MemoryKSM", "MountAPIVFS", "MountFlags", "MountImages", "NUMAMask", "NUMAPolicy",
     "PAMName", "Personality", "RootEphemeral", "RootHash", "RootHashSignature", "RootImage",
     "RootImageOptions", "RootImagePolicy", "RootVerity", "SetCredentialEncrypted", "SetLoginEnvironment",
-    "SyslogFacility", "SyslogIdentifier", "SyslogLevel", "SyslogLevelPrefix", "TimerSlackNSec", "TTYColumns",
+    "TimerSlackNSec", "TTYColumns",
     "TTYPath", "TTYReset", "TTYRows", "TTYVHangup", "TTYVTDisallocate", "UtmpIdentifier", "UtmpMode",
 )  # fmt: skip
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -187,6 +187,10 @@ EXEC: Handlers = {
     "SupplementaryGroups": listed("service", "supplementary_groups", _supplementary),
     "UMask": into("service", "umask", octal),
     "StandardInput": _input,
+    "SyslogIdentifier": note,  # lines are known by their unit
+    "SyslogFacility": note,
+    "SyslogLevel": note,
+    "SyslogLevelPrefix": unless(frozenset({"yes", "true", "1", "on", ""})),
     "StandardInputText": _data,
     "StandardInputData": _data,
     "LogRateLimitIntervalSec": _rate,

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from appliance.errors import InputError
+from appliance.schema import format_size
 from appliance.systemd.draft import Draft, Handler, Handlers, into, listed, no_equal, note, one_of, unless
 from appliance.systemd.lines import Assignment
 from appliance.systemd.names import unit_of_file
 from appliance.systemd.values import boolean, duration, integer, octal, seconds, size
+from appliance.systemd.words import split_words
 
 _TIMES = {
     "OnActiveSec": "on_active", "OnBootSec": "on_boot", "OnStartupSec": "on_startup",
@@ -29,13 +31,13 @@ _OPTIONS = {  # of each socket
     "RemoveOnStop": "remove_on_stop", "FileDescriptorName": "name",
 }  # fmt: skip
 _NO_SOCKETS = (
-    "BindToDevice", "DeferAcceptSec", "DeferTrigger", "DeferTriggerMaxSec", "ExecStartPost", "ExecStartPre",
-    "ExecStopPost", "ExecStopPre", "FlushPending", "IPTOS", "IPTTL", "KeepAliveIntervalSec", "KeepAliveProbes",
-    "KeepAliveTimeSec", "ListenMessageQueue", "ListenNetlink", "ListenSpecial", "ListenUSBFunction", "Mark",
-    "MessageQueueMaxMessages", "MessageQueueMessageSize", "PassCredentials", "PassFileDescriptorsToExec",
-    "PassPacketInfo", "PassPIDFD", "PassSecurity", "PipeSize", "PollLimitBurst", "PollLimitIntervalSec", "Priority",
+    "DeferTrigger", "DeferTriggerMaxSec", "ExecStartPost", "ExecStartPre",
+    "ExecStopPost", "ExecStopPre", "FlushPending",
+    "ListenMessageQueue", "ListenNetlink", "ListenSpecial", "ListenUSBFunction",
+    "MessageQueueMaxMessages", "MessageQueueMessageSize", "PassFileDescriptorsToExec",
+    "PassPIDFD", "PollLimitBurst", "PollLimitIntervalSec",
     "AcceptFileDescriptors", "SELinuxContextFromNet", "SmackLabel", "SmackLabelIPIn", "SmackLabelIPOut",
-    "SocketProtocol", "Symlinks", "TCPCongestion", "TimeoutSec", "Timestamping", "Writable", "XAttrEntryPoint",
+    "SocketProtocol", "TimeoutSec", "Timestamping", "Writable", "XAttrEntryPoint",
 )  # fmt: skip
 _ANY = re.compile(r"\d+")
 
@@ -155,6 +157,54 @@ def _option(name: str, key: str) -> Handler:
     return handle
 
 
+def _extra(key: str, read: Callable[[str], Any]) -> Handler:
+    """One of the options table."""
+
+    def handle(draft: Draft, at: Assignment) -> None:
+        options = draft.said.setdefault("socket_options", {})
+        if at.value:
+            options[key] = (read(at.value), at)
+        else:
+            options.pop(key, None)
+
+    return handle
+
+
+def _tos(text: str) -> int:
+    names = {"low-delay": 16, "throughput": 8, "reliability": 4, "low-cost": 2}
+    return names[text] if text in names else integer(text, 0, 255)
+
+
+def _whole_seconds(text: str) -> str:
+    return duration(max(1.0, seconds(text)), infinity=False)
+
+
+_EXTRA: Handlers = {
+    "KeepAliveTimeSec": _extra("keep_alive_time", _whole_seconds),
+    "KeepAliveIntervalSec": _extra("keep_alive_interval", _whole_seconds),
+    "KeepAliveProbes": _extra("keep_alive_probes", lambda text: integer(text, 1, 127)),
+    "DeferAcceptSec": _extra("defer_accept", _whole_seconds),
+    "TCPCongestion": _extra("congestion", str),
+    "BindToDevice": _extra("bind_to_device", str),
+    "Priority": _extra("priority", lambda text: integer(text, 0, 1 << 30)),
+    "Mark": _extra("mark", lambda text: integer(text, 0, (1 << 31) - 1)),
+    "IPTOS": _extra("tos", _tos),
+    "IPTTL": _extra("ttl", lambda text: integer(text, 1, 255)),
+    "PassCredentials": _extra("pass_credentials", boolean),
+    "PassSecurity": _extra("pass_security", boolean),
+    "PassPacketInfo": _extra("pass_packet_info", boolean),
+    "PipeSize": _extra("pipe_bytes", lambda text: format_size(size(text))),
+}
+
+
+def _links(draft: Draft, at: Assignment) -> None:
+    if at.value:
+        before = draft.said.get("socket_links", ((), at))[0]
+        draft.said["socket_links"] = ((*before, *split_words(at.value, escapes=False)), at)
+    else:
+        draft.said.pop("socket_links", None)
+
+
 def _v6only(text: str) -> bool | None:
     word = one_of("default", "both", "ipv6-only")(text)
     return None if word == "default" else word == "ipv6-only"
@@ -181,6 +231,8 @@ _READERS: dict[str, Callable[[str], Any]] = {
 SOCKET: Handlers = {
     **{name: _listen(kind) for name, kind in _LISTENS.items()},
     **{name: _option(name, key) for name, key in _OPTIONS.items()},
+    **_EXTRA,
+    "Symlinks": _links,
     **{name: no_equal() for name in _NO_SOCKETS},
     **_limits("socket"),
 }
@@ -201,3 +253,13 @@ def finish_socket(draft: Draft) -> None:
             draft.places[f"socket[{number}].{key}"] = at
         if limit is not None:
             table["trigger_limit"] = dict(limit)
+        for key, (value, at) in draft.said.get("socket_options", {}).items():
+            table.setdefault("options", {})[key] = value
+            draft.places[f"socket[{number}].options.{key}"] = at
+    links, at = draft.said.get("socket_links", ((), None))
+    paths = [number for number, (table, _) in enumerate(draft.sockets) if table["listen"].startswith("/")]
+    if links and len(paths) == 1:
+        draft.sockets[paths[0]][0]["links"] = list(links)
+        draft.places[f"socket[{paths[0]}].links"] = at
+    elif links:
+        draft.warn(at, "is ignored, as in systemd: it takes exactly one path to listen on")

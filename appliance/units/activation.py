@@ -264,6 +264,8 @@ def endpoint_of(section: SocketSection) -> Endpoint:
         v6only=section.v6only,
         receive_buffer=section.receive_buffer,
         send_buffer=section.send_buffer,
+        options=section.options.numbers() if section.options is not None else {},
+        links=section.links,
     )
 
 

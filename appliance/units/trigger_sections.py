@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import tzinfo
 from typing import Any, Literal
 
 from appliance.errors import InputError
 from appliance.host.zones import find_zone
-from appliance.schema import Duration
+from appliance.schema import Duration, Size
 from appliance.units.calendar import Calendar, parse_calendar
 from appliance.units.unit_section import NAME, WHAT_NAME
 
@@ -92,6 +92,32 @@ class TriggerLimitTable:
     interval: Duration = field(metadata={"min": 0.001})
 
 
+@dataclass(frozen=True, kw_only=True)
+class SocketOptionsTable:
+    """``options`` of a socket: what does not mean anything to its kind is passed."""
+
+    keep_alive_time: Duration | None = field(default=None, metadata={"min": 1.0})
+    keep_alive_interval: Duration | None = field(default=None, metadata={"min": 1.0})
+    keep_alive_probes: int | None = field(default=None, metadata={"min": 1, "max": 127})
+    defer_accept: Duration | None = field(default=None, metadata={"min": 1.0})
+    congestion: str | None = field(default=None, metadata={"pattern": r"[a-z0-9_-]{1,15}", "what": "such as bbr"})
+    bind_to_device: str | None = field(default=None, metadata={"pattern": r"[^/\s]{1,15}", "what": "an interface"})
+    priority: int | None = field(default=None, metadata={"min": 0, "max": 1 << 30})
+    mark: int | None = field(default=None, metadata={"min": 0, "max": (1 << 31) - 1})
+    tos: int | None = field(default=None, metadata={"min": 0, "max": 255})
+    ttl: int | None = field(default=None, metadata={"min": 1, "max": 255})
+    pass_credentials: bool = False
+    pass_security: bool = False
+    pass_packet_info: bool = False
+    pipe_bytes: Size | None = field(default=None, metadata={"min": 1, "max": 1 << 30})
+
+    def numbers(self) -> dict[str, int | str]:
+        """Those that are set, as the kernel takes them."""
+        given = ((one.name, getattr(self, one.name)) for one in fields(self))
+        found = {name: value for name, value in given if value is not None and value is not False}
+        return {name: value if isinstance(value, str) else int(value) for name, value in found.items()}
+
+
 def _check_listen(text: str) -> str | None:
     if text.startswith("/"):
         return None if len(text.encode()) <= UNIX_PATH_MAX else f"found a path longer than {UNIX_PATH_MAX} bytes"
@@ -141,6 +167,8 @@ class SocketSection:
     v6only: bool | None = None
     receive_buffer: int | None = field(default=None, metadata={"min": 1, "max": 1 << 30})
     send_buffer: int | None = field(default=None, metadata={"min": 1, "max": 1 << 30})
+    options: SocketOptionsTable | None = None
+    links: tuple[str, ...] = field(default=(), metadata={"pattern": r"/[^\0]*", "what": "an absolute path"})
     remove_on_stop: bool = False
     max_connections: int = field(default=64, metadata={"min": 1, "max": 100_000})
     max_connections_per_source: int = field(default=0, metadata={"min": 0, "max": 100_000})  # 0: no limit
@@ -157,6 +185,8 @@ class SocketSection:
             yield "accept", f"found accept for {self.type}, which knows no connections"
         if self.accept and not self.on_demand:
             yield "on_demand", "found false for a socket with accept, whose processes come with the connections"
+        if self.links and not is_path:
+            yield "links", "counts only for paths"
         for key in ("user", "group"):
             if getattr(self, key) is not None and not is_path:
                 yield key, "counts only for paths"

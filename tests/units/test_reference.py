@@ -14,7 +14,13 @@ from appliance.units.command_lines import CommandTable
 from appliance.units.conditions import ConditionsSection
 from appliance.units.resource_sections import IoLimitTable
 from appliance.units.restart_section import LimitTable
-from appliance.units.trigger_sections import PathSection, SocketSection, TimerSection, TriggerLimitTable
+from appliance.units.trigger_sections import (
+    PathSection,
+    SocketOptionsTable,
+    SocketSection,
+    TimerSection,
+    TriggerLimitTable,
+)
 from appliance.units.unit_file import UnitDocument
 
 TEXT = (Path(__file__).parents[2] / "docs/units.md").read_text()
@@ -27,6 +33,7 @@ INNER = {
     "[restart] limit": LimitTable,
     "[[resources.io_max]]": IoLimitTable,
     "trigger_limit": TriggerLimitTable,
+    "[[socket]] options": SocketOptionsTable,
 }
 
 

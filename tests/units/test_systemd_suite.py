@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import socket
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 
 from appliance.errors import ConflictError, InputError, UnavailableError
+from appliance.host.listening import open_endpoint, remove_endpoint
 from appliance.units import graph_of, read_unit_files
+from appliance.units.activation import endpoint_of
 from units.stage import Stage
 
 
@@ -398,3 +404,38 @@ async def test_48_a_file_written_since_the_last_reload_can_be_started(stage: Sta
         with pytest.raises(InputError, match="cannot use work@: it is a template; name an instance of it"):
             await units.start("work@")
         assert units.picture("new").state == "ready"
+
+
+def test_what_a_socket_file_sets_is_set(tmp_path: Path) -> None:
+    (tmp_path / "a.service").write_text("[Service]\nExecStart=/bin/true\n")
+    (tmp_path / "a.socket").write_text(
+        f"[Socket]\nListenStream=127.0.0.1:1\nListenStream={tmp_path}/sock\nListenFIFO={tmp_path}/fifo\n"
+        "KeepAlive=yes\nKeepAliveTimeSec=2min\nKeepAliveIntervalSec=10\nKeepAliveProbes=4\nDeferAcceptSec=3\n"
+        f"Priority=3\nIPTOS=low-delay\nIPTTL=7\nPassCredentials=yes\nPipeSize=128K\nTCPCongestion=reno\n"
+    )
+    (tmp_path / "b.socket").write_text(
+        f"[Socket]\nListenStream={tmp_path}/own\nSymlinks={tmp_path}/link {tmp_path}/in/other\nRemoveOnStop=yes\n"
+        "Service=a.service\n"
+    )
+    found = read_unit_files(str(tmp_path))
+    assert not [one for one in found.findings if "fifo" not in str(one)], found.findings
+    tcp, unix, fifo = (endpoint_of(one) for one in found.units["a.socket"].document.socket)
+    opened = open_endpoint(replace(tcp, listen="127.0.0.1:0")), open_endpoint(unix), open_endpoint(fifo)
+    stream, local = socket.socket(fileno=opened[0]), socket.socket(fileno=opened[1])
+    with stream, local:
+        for level, option, value in (
+            (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 120), (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+            (socket.SOL_SOCKET, 12, 3), (socket.IPPROTO_IP, socket.IP_TOS, 16), (socket.IPPROTO_IP, 2, 7),
+        ):  # fmt: skip
+            assert stream.getsockopt(level, option) == value
+        assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT) >= 3
+        assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).startswith(b"reno")
+        assert local.getsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED) == 1
+        assert fcntl.fcntl(opened[2], 1032) == 128 << 10  # F_GETPIPE_SZ
+        os.close(opened[2])
+    endpoint = endpoint_of(found.units["b.socket"].document.socket[0])
+    os.close(open_endpoint(endpoint))
+    assert (tmp_path / "link").readlink() == (tmp_path / "in/other").readlink() == tmp_path / "own"
+    remove_endpoint(endpoint)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.service", "a.socket", "b.socket", "fifo", "in", "sock"]
