@@ -21,8 +21,8 @@ ROUNDS = {FEW: 5, MANY: 3}
 IDLE_SECONDS = float(os.environ.get("APPLIANCE_BENCH_IDLE_SECONDS", "60"))
 KILLS = 10
 PATIENCE_SECONDS = 120
-# Everybody's files lie in memory, as those of /run do. On a disk its inodes would be measured: ext4 passes by those that
-# were deleted lately, one by one, and each round leaves thousands.
+# Everybody's files lie in memory, as those of /run do. A disk would rather tell how ext4 passes by the inodes that were
+# deleted lately, one by one: each round leaves thousands.
 MEMORY = "/dev/shm" if Path("/dev/shm").is_mount() else None
 LOOK_SECONDS = 0.005
 SETTLE_SECONDS = 5
