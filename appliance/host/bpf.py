@@ -29,6 +29,7 @@ _LOG_BYTES = 1 << 16
 _LOG_SHOWN = 600
 _PROGRAMS_MAX = 64
 _TRIES = 10
+_NEVER = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL)  # no right to, or no such thing in this kernel
 _DENY_ALL = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)
 
 Hook = Literal["device", "ingress", "egress", "bind4", "bind6"]
@@ -55,11 +56,12 @@ class Traffic:
 
 @cache
 def why_not() -> str:
-    """Why this host takes no such programs from us; empty when it does."""
+    """Why this host takes no such programs from us; empty when it does, or when it only cannot now."""
     try:
         os.close(_load(Program("device", _DENY_ALL)))
     except UnavailableError as exc:
-        return exc.message
+        if isinstance(exc.__cause__, OSError) and exc.__cause__.errno in _NEVER:
+            return exc.message
     return ""
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import json
 import os
@@ -33,7 +34,8 @@ UNIFIED = next(
     (Path(line.split()[4]) for line in Path("/proc/self/mountinfo").read_text().splitlines() if " - cgroup2 " in line),
     None,
 )
-WHY_NOT = "no cgroup v2 is mounted" if UNIFIED is None else bpf.why_not()
+MAY_WRITE = UNIFIED is not None and os.access(UNIFIED / "cgroup.procs", os.W_OK)
+WHY_NOT = bpf.why_not() if MAY_WRITE else "no cgroup v2 that we may write to"
 with_kernel = pytest.mark.skipif(bool(WHY_NOT), reason=f"this kernel runs no programs for cgroups: {WHY_NOT}")
 PROGRAMS = CgroupPrograms(lambda: "", node_of, device_majors, interface_of)
 
@@ -217,6 +219,20 @@ def test_ports(group: str, text: str, wanted: list[int]) -> None:
     )
     assert found[:2] == wanted[:2]
     assert found[2] == wanted[2] or not has_ipv6
+
+
+def test_only_what_never_works_here_leaves_a_unit_without_its_fence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that is short of memory or descriptors for a moment starts no unit without: its start fails."""
+    for number, is_said in ((errno.EPERM, True), (errno.ENOSYS, True), (errno.EINVAL, True), (errno.ENOMEM, False)):
+
+        def refuse(command: int, arguments: bytes, number: int = number) -> tuple[int, bytes]:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(bpf, "_call", refuse)
+        assert bpf.why_not.__wrapped__().startswith("cannot load a BPF program (device): ") is is_said
+        if UNIFIED is not None and not is_said:
+            with pytest.raises(UnavailableError, match="Cannot allocate memory"):
+                bpf.attach(str(UNIFIED), PROGRAMS.of(document("[resources]\ndevice_policy = 'closed'")))
 
 
 @with_kernel
