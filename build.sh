@@ -17,6 +17,7 @@ TO_BENCH="golang-go golang-etcd-server-dev"
 
 SLOW_MINUTES=25 # after that boot and soak tests are skipped, and say so: the whole stays below half an hour
 OF_THE_FILE="tests/binary tests/app tests/launcher tests/clients"
+LONGEST="tests/boot/test_story.py tests/boot/test_flips.py tests/boot/test_cuts.py" # begun first
 
 # Installs the Debian packages that are missing.
 need() {
@@ -80,19 +81,31 @@ tests() {
     return $code
 }
 
-# What drives the built file beside the rest, then the machines in QEMU, which want both cores. Summaries come last.
+# What drives the built file beside the rest; whoever is through begins with the machines in QEMU, which want one core
+# each. The other one's summaries come last.
 all_tests() {
-    local code=0 log=.build/tests-of-the-file.log skipped="" part
+    local code=0 log=.build/tests-beside.log skipped="" part
     export PYTHONPATH=. TESTS_SLOW_UNTIL=$(($(date +%s) + SLOW_MINUTES * 60))
     for part in $OF_THE_FILE tests/boot; do skipped="$skipped --ignore=$part"; done
+    rm -rf .build/begun && mkdir .build/begun
     # shellcheck disable=SC2086
-    $VENV/bin/python -m pytest $OF_THE_FILE >$log 2>&1 &
+    run_then_machines $OF_THE_FILE >$log 2>&1 &
     local beside=$!
     # shellcheck disable=SC2086
-    $VENV/bin/python -m pytest tests $skipped || code=1
+    run_then_machines tests $skipped || code=1
     wait $beside || code=1
     cat $log
-    $VENV/bin/python -m pytest tests/boot || code=1
+    return $code
+}
+
+# Those tests; then those of the machines, file by file, that nobody has begun yet.
+run_then_machines() {
+    local code=0 file
+    $VENV/bin/python -m pytest "$@" || code=1
+    for file in $LONGEST tests/boot/test_*.py; do
+        mkdir ".build/begun/${file##*/}" 2>/dev/null || continue
+        $VENV/bin/python -m pytest "$file" || code=1
+    done
     return $code
 }
 
