@@ -101,14 +101,22 @@ def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
 
 def here(*words: str, text: str = "") -> subprocess.CompletedProcess[str]:
     """The command line in this process, which is quicker by far; ``text`` is its standard input."""
+    done = here_in_bytes(*words, text=text)
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def here_in_bytes(*words: str, text: str = "") -> subprocess.CompletedProcess[bytes]:
+    """The same, where what comes is no text."""
     from appliance.cli import main
 
-    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
+    out, err = io.BytesIO(), io.BytesIO()
+    told, complained = io.TextIOWrapper(out, "utf-8"), io.TextIOWrapper(err, "utf-8", errors="backslashreplace")
     before, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(text.encode()), "utf-8")
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with contextlib.redirect_stdout(told), contextlib.redirect_stderr(complained):
             code = main(words)
     finally:
         sys.stdin = before
-    out.flush()
-    return subprocess.CompletedProcess(list(words), code, out.buffer.getvalue().decode(), err.getvalue())  # type: ignore[attr-defined]
+    told.flush()
+    complained.flush()
+    return subprocess.CompletedProcess(list(words), code, out.getvalue(), err.getvalue())

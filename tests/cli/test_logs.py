@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from cli.peer import here_in_bytes
+
 ROOM = Path(__file__).parents[2]
 TALKER = r"""[service]
 type = "oneshot"
@@ -29,8 +31,7 @@ OTHER = "[unit]\nafter = ['talker']\n[service]\ncommand = ['/bin/sh', '-c', 'ech
 
 
 def appliance(root: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
-    argv = [sys.executable, "-m", "appliance", "--root", str(root), *words]
-    return subprocess.run(argv, cwd=ROOM, capture_output=True, timeout=120, check=False)
+    return here_in_bytes("--root", str(root), *words)
 
 
 def said(root: Path, *words: str) -> list[str]:

@@ -8,16 +8,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
+
+from cli.peer import here
 
 ROOM = Path(__file__).parents[2]
 UNIT = "[service]\ncommand = ['/bin/sh', '-c', 'echo hello from $$; exec sleep infinity']\n"
 
 
 def appliance(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "appliance", "--root", str(root), *words]
-    return subprocess.run(argv, cwd=ROOM, capture_output=True, text=True, timeout=120, check=False)
+    return here("--root", str(root), *words)
 
 
 def unit_file(root: Path, name: str, text: str) -> Path:
@@ -34,6 +36,16 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def wait_said(lines: IO[str], *wanted: str) -> None:
+    """Until each was said, in whatever order: units may be up before anybody can be asked."""
+    missing = set(wanted)
+    for line in lines:
+        missing = {one for one in missing if one not in line}
+        if not missing:
+            return
+    raise AssertionError(f"the daemon ended before it said {missing}")
+
+
 @pytest.fixture
 def node(root: Path) -> Iterator[Path]:
     """A running daemon with two units, "hello" and "web", from the source tree."""
@@ -44,9 +56,7 @@ def node(root: Path) -> Iterator[Path]:
         cwd=ROOM, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
     assert daemon.stderr is not None
-    for line in daemon.stderr:
-        if "unit hello: ready" in line:
-            break
+    wait_said(daemon.stderr, "unit hello: ready", "service api-control: ready")
     try:
         yield root
     finally:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from appliance.cli import main
+from cli.peer import here
 from cli.test_unit import ROOM, UNIT, appliance, node, root, unit_file
 
 __all__ = ["node", "root"]
@@ -195,8 +196,7 @@ def test_pictures_of_the_graph(node: Path) -> None:
 
 
 def edit(root: Path, *words: str, text: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "appliance", "--root", str(root), "unit", "edit", "--stdin", *words]
-    return subprocess.run(argv, cwd=ROOM, input=text, capture_output=True, text=True, timeout=120, check=False)
+    return here("--root", str(root), "unit", "edit", "--stdin", *words, text=text)
 
 
 def units(root: Path) -> list[dict[str, str]]:
