@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from appliance.api.wire import Fields, dumps, object_untrusted
-from appliance.errors import InputError, NotFoundError
+from appliance.errors import InputError, NotFoundError, UnavailableError
 
 HEX = frozenset(b"0123456789abcdefABCDEF")
 TARGET_MAX = 8192
@@ -165,7 +165,7 @@ class Router:
             same_length.sort(key=lambda route: [segment.startswith("{") for segment in route.segments])
 
     def find_untrusted(self, method: str, target: bytes) -> Found | WrongMethod:
-        """Raises InputError for a target that is none, NotFoundError for one that leads nowhere."""
+        """Raises InputError for a target that is none, NotFoundError for one that leads nowhere, UnavailableError."""
         path, query = split_target_untrusted(target)
         pieces = [decode_untrusted(piece) for piece in path.split(b"/")[1:]]
         shown = "/" + "/".join(pieces)
@@ -175,8 +175,12 @@ class Router:
             if names is not None:
                 matches.setdefault(route.method, Found(route, shown, names, query))
         if self._more is not None and ("GET" if method == "HEAD" else method) not in matches:
-            more, self._more = self._more, None
-            self._add(more())
+            try:
+                more = tuple(self._more())
+            except (ImportError, OSError, MemoryError) as error:  # tried again with the next request
+                raise UnavailableError(f"cannot load what answers {shown}: {error}", where=shown) from error
+            self._more = None
+            self._add(more)
             return self.find_untrusted(method, target)
         if not matches:
             raise NotFoundError(f"cannot find {shown}: no such resource", where=shown)

@@ -17,7 +17,7 @@ from appliance.api.router import (
     decode_untrusted,
     split_target_untrusted,
 )  # fmt: skip
-from appliance.errors import InputError, NotFoundError
+from appliance.errors import InputError, NotFoundError, UnavailableError
 
 
 async def handler(request: Request) -> Reply:
@@ -50,6 +50,34 @@ def test_finds(method: str, target: bytes, pattern: str, names: dict[str, str]) 
     found = TABLE.find_untrusted(method, target)
     assert isinstance(found, Found)
     assert (found.route.pattern, dict(found.names)) == (pattern, names)
+
+
+def route(method: str, pattern: str) -> Route:
+    return Route(method=method, pattern=pattern, handler=handler, summary="", answer="")
+
+
+def test_others_are_made_when_the_first_do_not_answer() -> None:
+    made: list[str] = []
+
+    def more() -> list[Route]:
+        made.append("so often")
+        if len(made) == 1:
+            raise ModuleNotFoundError("No module named 'appliance.gone'")
+        return [route("GET", "/units/{name}"), route("POST", "/readyz")]
+
+    table = Router([route("GET", "/readyz")], more)
+    for method in ("GET", "HEAD"):
+        assert isinstance(table.find_untrusted(method, b"/readyz"), Found)
+    assert not made
+    with pytest.raises(UnavailableError, match=r"cannot load what answers /units/web: No module named"):
+        table.find_untrusted("GET", b"/units/web")
+    found = table.find_untrusted("POST", b"/readyz")  # loaded now, although the place is known
+    assert isinstance(found, Found)
+    assert isinstance(table.find_untrusted("GET", b"/units/web"), Found)
+    assert table.find_untrusted("PUT", b"/readyz") == WrongMethod("/readyz", ("GET", "HEAD", "POST"))
+    with pytest.raises(NotFoundError):
+        table.find_untrusted("GET", b"/nothing")
+    assert len(made) == 2
 
 
 def test_wrong_methods_and_places() -> None:
