@@ -32,7 +32,8 @@ deadline = "40s"
 UNITS = {
     "/etc/appliance/units/web.toml": unit(f"test -e /{MARK} && exec sleep 100000", kind="exec"),
     "/etc/appliance/units/note.toml": unit(
-        "A=/usr/bin/appliance; K=$($A store get /test/kept --value-only); "
+        "A=/usr/bin/appliance; "  # its API may come a moment after us; 4: it is there, and the key is not
+        "until K=$($A store get /test/kept --value-only) || [ $? = 4 ]; do sleep 1; done; "
         "[ -e /var/lib/test/put ] || { $A store put /test/kept first && : > /var/lib/test/put; }; "
         "echo \"KEPT ${K:-nothing} in $($A version)\" > /dev/console",
     ),
