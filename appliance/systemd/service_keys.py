@@ -8,7 +8,7 @@ from typing import Any
 
 from appliance.errors import InputError
 from appliance.systemd.command_lines import Line, as_toml, read_commands
-from appliance.systemd.draft import Draft, Handler, Handlers, into, no_equal, note, one_of, unless
+from appliance.systemd.draft import Draft, Handler, Handlers, into, listed, no_equal, note, one_of, unless
 from appliance.systemd.lines import Assignment
 from appliance.systemd.unit_keys import START_LIMIT
 from appliance.systemd.values import boolean, duration, integer, seconds
@@ -22,8 +22,8 @@ _STOP_SECONDS = 90.0  # what systemd gives a service unless told otherwise
 _RESTART_SECONDS = 0.1
 _START_LIMIT = (5, 10.0)
 _NO_EQUAL = (
-    "BusPolicy", "FileDescriptorStorePreserve", "NonBlocking", "OpenFile", "RefreshOnReload",
-    "RestartMode", "RootDirectoryStartOnly", "RuntimeRandomizedExtraSec", "Sockets", "TimeoutStartFailureMode",
+    "BusPolicy", "FileDescriptorStorePreserve", "OpenFile", "RefreshOnReload",
+    "RestartMode", "RootDirectoryStartOnly", "RuntimeRandomizedExtraSec", "TimeoutStartFailureMode",
     "TimeoutStopFailureMode", "USBFunctionDescriptors", "USBFunctionStrings",
 )  # fmt: skip
 
@@ -130,6 +130,8 @@ SERVICE: Handlers = {
     "ExitType": into("service", "exit_type", one_of("main", "cgroup")),
     "GuessMainPID": into("service", "guess_main_pid", boolean),
     "PIDFile": into("service", "pid_file", _absolute_run),
+    "NonBlocking": into("service", "non_blocking", boolean),
+    "Sockets": listed("service", "sockets", lambda text: split_words(text, escapes=False)),
     "NotifyAccess": into("service", "notify_access", one_of("none", "main", "exec", "all")),
     "FileDescriptorStoreMax": into("service", "fd_store_max", lambda text: min(integer(text, 0, 1 << 31), 4096)),
     "TimeoutStartSec": _span("start_timeout", zero_is_endless=True),

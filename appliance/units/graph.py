@@ -130,8 +130,9 @@ def build_graph(
         if torn is not None:
             refused[name] = f"it needs {torn[0]} and {torn[1]}, which conflict"
             keys[name] = "unit.conflicts" if name in torn and sections[name].conflicts else "unit.requires"
-    needs = turned(edges(*NEEDS, "wants", "upholds"))
-    needed_by = {name: needs.get(name, ()) for name, section in sections.items() if section.stop_when_unneeded}
+    passing = [name for name, section in sections.items() if section.stop_when_unneeded]
+    needs = turned(edges(*NEEDS, "wants", "upholds")) if passing else {}
+    needed_by = {name: needs.get(name, ()) for name in passing}
     upheld_by = turned(upholds)
     return Graph(
         names=names,

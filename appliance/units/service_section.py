@@ -65,6 +65,7 @@ def _check_base64(text: str) -> str | None:
 
 
 _VARIABLE: Mapping[str, Any] = {"pattern": _ENVIRONMENT_NAME.pattern, "what": "the name of a variable"}
+_SOCKETS: Mapping[str, Any] = {"pattern": r"[^/\s]+\.socket", "what": "the name of a unit such as web.socket"}
 _SIGNAL: Mapping[str, Any] = {"check": signal_problem}
 _CODES: Mapping[str, Any] = {"check": exit_code_problem}
 
@@ -81,6 +82,8 @@ class ServiceSection:
     pid_file: str | None = field(default=None, metadata=_PATH)
     guess_main_pid: bool = True
     notify_access: Literal["none", "main", "exec", "all"] | None = None
+    non_blocking: bool = False
+    sockets: tuple[str, ...] = field(default=(), metadata=_SOCKETS)
     fd_store_max: int = field(default=64, metadata={"min": 0, "max": 4096})
 
     condition: Lines = field(default=(), metadata=LINES)  # exit code 1 to 254: not now, and that is no failure

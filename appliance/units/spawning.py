@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from appliance.errors import ApplianceError, NotFoundError
-from appliance.host import files, process_self, procfs
+from appliance.host import files, listening, process_self, procfs
 from appliance.host.listening import Call
 from appliance.host.processes import Child, Command
 from appliance.host.standard import close_standard, open_connection, open_standard
@@ -46,6 +46,9 @@ class Spawning:
         if life.voice.notify_address and life.service.fd_store_max:
             more["FDSTORE"] = str(life.service.fd_store_max)
         descriptors = (*life.ground.descriptors_of(life.owner.unit), *life.owner.fd_store.named())
+        for _, fd in descriptors:
+            if life.service.non_blocking:
+                listening.set_blocking(fd, False)
         call = life.ground.call_of(life.owner.unit)
         if call is not None:
             descriptors = (("connection", call.fd), *descriptors)

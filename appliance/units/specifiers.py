@@ -58,7 +58,11 @@ def _ending(name: str) -> str:
 
 def unescape(text: str) -> str:
     r"""As ``systemd-escape --unescape``: ``-`` is a slash, ``\x2d`` a dash."""
-    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text.replace("-", "/"))
+    plain = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text.replace("-", "/"))
+    try:  # each escape is a byte of UTF-8
+        return plain.encode("latin-1").decode()
+    except UnicodeError:
+        return plain
 
 
 def expander(name: str, file: str, host: Mapping[str, str], *, suffix: str = "") -> Callable[[str], str]:

@@ -37,6 +37,9 @@ def tied(units: Mapping[str, Unit], disabled: frozenset[str] = frozenset()) -> d
                     above = aliases.get(above, above)
                     if above in units and above != name:
                         more.setdefault(above, {}).setdefault(relation, []).append(name)
+    for name, unit in units.items():  # the sockets that it is given besides are there first
+        for relation in ("wants", "after") if unit.document.service is not None and unit.service.sockets else ():
+            more.setdefault(name, {}).setdefault(relation, []).extend(unit.service.sockets)
     for name, section in sections.items():
         changed = _changes(section, aliases, units)
         for relation, names in more.get(name, {}).items():

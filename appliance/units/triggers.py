@@ -135,7 +135,9 @@ class Triggers:
 
     def descriptors_of(self, unit: Unit) -> tuple[tuple[str, int], ...]:
         """The sockets that this unit is started with."""
-        found = (one for one in self._of_target.get(unit.name, ()) if isinstance(one, Sockets))
+        named = [one for name in unit.service.sockets for one in self._own.get(name, ((), []))[1]]
+        more = (one for one in named if getattr(one, "target", "") != unit.name)
+        found = (one for one in (*self._of_target.get(unit.name, ()), *more) if isinstance(one, Sockets))
         return tuple(pair for one in found for pair in one.descriptors())
 
     def pictures(self, name: str) -> tuple[TriggerPicture, ...]:

@@ -18,7 +18,7 @@ from appliance.errors import ConflictError, InputError, UnavailableError
 from appliance.host.listening import open_endpoint, remove_endpoint
 from appliance.units import graph_of, read_unit_files
 from appliance.units.activation import endpoint_of
-from units.stage import Stage
+from units.stage import PYTHON, Stage
 
 
 def write(stage: Stage, **files: str) -> None:
@@ -65,6 +65,7 @@ async def test_07_and_63_what_was_called_is_told_by_whom(stage: Stage, tmp_path:
             "MONITOR_EXIT_STATUS": "7",
         }  # fmt: skip
         assert "MONITOR_SERVICE_RESULT=success\nMONITOR_UNIT=good.service" in await said(tmp_path / "next")
+        await stage.state(units, "my", "stopped")  # or the next start would be that one
         (tmp_path / "my").unlink()
         await units.start("my")  # by hand: nobody triggered it
         assert await said(tmp_path / "my") == "\n"
@@ -384,6 +385,26 @@ def test_15_drop_ins(tmp_path: Path) -> None:
     assert set(service.environment) == {"service_d", "a__service_d", "a_b__service_d", "a_b_c_service_d"}
     assert found.units["a-b-c"].document.unit.description == "a-b-c.service.d"
     assert found.units["b"].document.unit.description == "hogehoge"
+
+
+async def test_a_service_is_given_the_sockets_that_it_names(stage: Stage, tmp_path: Path) -> None:
+    tell = (
+        "import fcntl, os; print(os.environ['LISTEN_FDNAMES'], [bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK)"
+        f" for fd in (3, 4)], file=open('{tmp_path}/said', 'w'))"
+    )
+    write(
+        stage,
+        web_service=f'[Service]\nType=oneshot\nNonBlocking=yes\nSockets=more.socket\nExecStart={PYTHON} -c "{tell}"\n',
+        web_socket=f"[Socket]\nListenStream={tmp_path}/one\n",
+        more_socket=f"[Socket]\nListenStream={tmp_path}/two\nService=other.service\n",
+        other_service="[Service]\nExecStart=/bin/sleep 1d\n",
+    )
+    async with stage.running() as units:
+        plan = await units.transact("start", ["web"], dry_run=True)
+        assert "more.socket" in (*(step.unit for step in plan.steps), *plan.unchanged)
+        await units.start("web")
+        assert await said(tmp_path / "said") == "web.socket:more.socket [True, True]\n"
+        assert units.picture("other").state == "stopped"
 
 
 async def test_48_a_file_written_since_the_last_reload_can_be_started(stage: Stage) -> None:
