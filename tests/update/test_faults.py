@@ -98,7 +98,10 @@ FAULTS: list[tuple[str, Trick, type[ApplianceError], str]] = [
 
 
 @pytest.mark.parametrize(("trick", "kind", "said"), [fault[1:] for fault in FAULTS], ids=[fault[0] for fault in FAULTS])
-def test_of_the_payload(host: Host, server: Hostile, trick: Trick, kind: type[ApplianceError], said: str) -> None:
+def test_of_the_payload(
+    host: Host, server: Hostile, trick: Trick, kind: type[ApplianceError], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assembling, "_ATTEMPTS_MAX", 2)  # the slow ones take a second or more each time
     before = host.state()
     server.tricks[".appliance"] = trick
     with pytest.raises(kind, match=said):

@@ -176,7 +176,7 @@ def test_endless_data_is_refused(publisher: Publisher, layout: Layout, server: S
 def test_a_captive_portal_and_redirects(publisher: Publisher, layout: Layout, server: Server) -> None:
     publisher.release("1.0.0")
     server.lies = {".json": lambda _: b"<html><h1>Please log in</h1></html>"}
-    with pytest.raises(UntrustedError, match="2.root.json is damaged or no metadata: Expecting value"):
+    with pytest.raises(UntrustedError, match=r"2\.root\.json is damaged or no metadata: Expecting value"):
         ask(layout, server.url)
     server.lies = {".json": lambda _: 302}  # to nowhere
     with pytest.raises(UnavailableError, match="the server answers 302"):
