@@ -28,6 +28,10 @@ LOOK_SECONDS = 0.005
 SETTLE_SECONDS = 5
 REST_SECONDS = 1.2  # between kills: s6 holds back a service that ran for less than a second
 
+MOUNTED = Path("/proc/self/mountinfo").read_text().splitlines()
+UNIFIED = next((line.split()[4] for line in MOUNTED if " - cgroup2 " in line), None)
+GROUP = f"{UNIFIED}/bench-units" if UNIFIED and os.access(f"{UNIFIED}/cgroup.procs", os.W_OK) else None
+
 Prepare = Callable[[str, dict[str, list[str]]], list[str]]
 
 
@@ -77,8 +81,9 @@ def s6(root: str, commands: dict[str, list[str]]) -> list[str]:
 def running(prepare: Prepare, commands: dict[str, list[str]]) -> Iterator[subprocess.Popen[bytes]]:
     root = tempfile.mkdtemp(prefix="appliance-bench-", dir=MEMORY)
     argv = prepare(root, commands)
+    words = argv if GROUP is None else ["/bin/sh", "-c", f'echo 0 > {GROUP}/cgroup.procs; exec "$@"', "sh", *argv]
     daemon = subprocess.Popen(
-        argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, start_new_session=True
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, start_new_session=True
     )
     try:
         yield daemon
@@ -160,6 +165,43 @@ def up_ms(prepare: Prepare, count: int, *, is_peer: bool = False) -> float:
         return PATIENCE_SECONDS * 1e3
 
 
+def remove_group(path: str) -> None:
+    """With what is below; processes that were killed may take a moment to leave."""
+    deadline = time.monotonic() + 10
+    while os.path.isdir(path) and time.monotonic() < deadline:
+        for directory, _, _ in os.walk(path, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
+        time.sleep(0.1)
+
+
+def group_cpu_ms() -> float:
+    """CPU time of everything that ran in the group so far: what no load of others changes."""
+    return int(Path(f"{GROUP}/cpu.stat").read_text().split()[1]) / 1e3
+
+
+def cpu_ms_until_up(prepare: Prepare, count: int) -> float:
+    """Of the supervisor, its programs, and what it runs."""
+    before = group_cpu_ms()
+    with up(prepare, count):
+        return group_cpu_ms() - before
+
+
+def cpu_rows(everybody: dict[str, Prepare]) -> list[Row]:
+    """Supervisord is left out: it takes a minute for each look."""
+    if GROUP is None:
+        return []
+    some = [name for name in everybody if name != "supervisord"]
+    spent = {name: [cpu_ms_until_up(everybody[name], MANY) for _ in range(ROUNDS[MANY])] for name in some}
+    ours = statistics.median(spent.pop("appliance"))
+    text = f"CPU until {MANY} units are up, all processes, median of {ROUNDS[MANY]}"
+    peers: dict[str, float | None] = {name: statistics.median(found) for name, found in spent.items()}
+    return [
+        Row(name=text, unit="ms", ours=ours, peer=name, theirs=theirs, aim="<= 1 x" if name else "")
+        for name, theirs in (peers or {"": None}).items()
+    ]
+
+
 def idle(prepare: Prepare) -> list[Row]:
     """What a thousand units cost that do nothing."""
     with up(prepare, FEW) as (daemon, _):
@@ -233,6 +275,8 @@ def run(binary: str) -> list[Row]:
     peers |= {"supervisord": supervisord} if shutil.which("supervisord") else {}
     directory = tempfile.mkdtemp(prefix="appliance-bench-")
     everybody: dict[str, Prepare] = {"appliance": appliance(binary), **peers}
+    if GROUP is not None:
+        os.makedirs(GROUP, exist_ok=True)
     try:
         times: dict[int, dict[str, list[float]]] = {}
         for prepare in everybody.values():
@@ -242,10 +286,12 @@ def run(binary: str) -> list[Row]:
             for _ in range(rounds):
                 for name, prepare in everybody.items():
                     times[count][name].append(up_ms(prepare, count, is_peer=name != "appliance"))
-        rest = idle(everybody["appliance"])
+        rest = [*cpu_rows(everybody), *idle(everybody["appliance"])]
         back = {name: restart_ms(prepare, directory) for name, prepare in everybody.items()}
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+        if GROUP is not None:
+            remove_group(GROUP)
     rows = []
     for count, found in times.items():
         middle = {name: statistics.median(some) for name, some in found.items()}
