@@ -39,8 +39,7 @@ def test_installed_disk_starts_with_its_own_settings(tmp_path: Path) -> None:
     vm = start(image, second, tmp_path, loader=True)
     try:
         vm.wait("provisioned by the installer: appliance.toml, units/hello.toml", 240)
-        vm.wait("Appliance 1.0.0 on newbox", 120)
-        vm.wait("unit hello: exited", 120)
+        vm.wait_all("Appliance 1.0.0 on newbox", "unit hello: exited", timeout=240)
     finally:
         vm.put_away()
     with second.open("rb") as file:
