@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from appliance.etcdapi import frames
 from appliance.etcdapi.call import StreamCall
@@ -105,6 +105,35 @@ class Answering:
             out.append(message)
         else:
             self.outbox.hold(stream, MESSAGE_HEAD.pack(0, length - 5) + message, b"")
+
+    def send_all(self, call: StreamCall, messages: Sequence[bytes]) -> None:
+        """The same for several: in as few frames as they fit in, which saves both sides more than half of the work."""
+        if call.stream not in self.calls or not messages:
+            return
+        if len(self._out) == self._acknowledgements:
+            self.wake()
+        if not call.started:
+            call.started = True
+            self._out.append(frames.response_headers(call.stream))
+        pieces: list[bytes] = []
+        size = 0
+        for message in messages:
+            length = len(message)
+            if size + length + 5 > frames.FRAME_SIZE_MAX and pieces:
+                self._send_framed(call.stream, b"".join(pieces))
+                pieces, size = [], 0
+            pieces += (MESSAGE_HEAD.pack(0, length), message)
+            size += length + 5
+        self._send_framed(call.stream, b"".join(pieces))
+
+    def _send_framed(self, stream: int, data: bytes) -> None:
+        size = len(data)
+        if self._estimate:
+            self._count_for_estimate(size)
+        if self.outbox.claim(stream, size):
+            self._out.append(frames.frame(frames.DATA, 0, stream, data))
+        else:
+            self.outbox.hold(stream, data, b"")
 
     def _count_for_estimate(self, length: int) -> None:
         self._estimate -= 1

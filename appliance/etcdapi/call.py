@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from appliance.etcdapi.grpc import Code, Consumer, Head
@@ -32,7 +33,7 @@ class StreamCall:
     @property
     def backlog(self) -> int:
         """Bytes sent on this call's connection that have not left it yet."""
-        return self.connection.pending
+        return self.connection.outbox.size
 
     @property
     def token(self) -> bytes:
@@ -63,6 +64,10 @@ class StreamCall:
     def send(self, message: bytes) -> None:
         """One message of a stream."""
         self.connection.send(self, message)
+
+    def send_all(self, messages: Sequence[bytes]) -> None:
+        """Several messages of a stream."""
+        self.connection.send_all(self, messages)
 
     def end(self) -> None:
         """End of a stream, well."""

@@ -6,7 +6,7 @@ Who starts in the past, or reads too slowly, gets a feed of its own, which rerea
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
@@ -20,11 +20,24 @@ _FLUSH_EVERY = 200
 Range = tuple[bytes, bytes | None, bool]  # key, range_end, with previous values
 
 
+class Way(Protocol):
+    """What goes to some subscribers goes down it."""
+
+    def deliver(
+        self, subscribers: Sequence[Any], batch: WatchBatch, encoded: EncodedEvents, reached: int
+    ) -> Sequence[Subscriber]:
+        """As theirs, for all of these. Returns those whom it was not sent to."""
+
+
 class Subscriber(Protocol):
     """One watch of one client."""
 
     range: Range
     next_revision: int
+
+    @property
+    def way(self) -> Way:
+        """Who has the same is told in one go."""
 
     def deliver(self, batch: WatchBatch, encoded: EncodedEvents, reached: int) -> bool:
         """Send it; nothing else up to ``reached`` is to come. False: not sent, no room until ``wait_for_room`` says."""
@@ -86,8 +99,8 @@ class Feeds:
         feed = self._of.pop(id(subscriber), None)
         if feed is None:
             return
-        del feed.subscribers[id(subscriber)]
-        if not feed.subscribers:
+        feed.part(subscriber)
+        if not feed.ways:
             feed.scope.cancel()
             if self._live.get(feed.range) is feed:
                 del self._live[feed.range]
@@ -109,7 +122,7 @@ class Feeds:
 
     def _join(self, feed: _Feed, subscriber: Subscriber) -> None:
         self._of[id(subscriber)] = feed
-        feed.subscribers[id(subscriber)] = subscriber
+        feed.ways.setdefault(subscriber.way, {})[id(subscriber)] = subscriber
         if not feed.started:
             feed.started = True
             self._nursery.start_soon(feed.run)
@@ -121,10 +134,21 @@ class _Feed:
         self.range = what
         self._next_revision = start_revision
         self._shared = shared
-        self.subscribers: dict[int, Subscriber] = {}
+        self.ways: dict[Way, dict[int, Subscriber]] = {}  # subscribers by id, by their way
         self.scope = trio.CancelScope()
         self.started = False
         self._watcher: Watcher | None = None
+
+    def part(self, subscriber: Subscriber) -> None:
+        """One wants no more."""
+        same = self.ways[subscriber.way]
+        del same[id(subscriber)]
+        if not same:
+            del self.ways[subscriber.way]
+
+    def subscribers(self) -> list[Subscriber]:
+        """All of them now."""
+        return [subscriber for same in self.ways.values() for subscriber in same.values()]
 
     def seen(self) -> int:
         """Up to here nothing is left to come."""
@@ -136,23 +160,33 @@ class _Feed:
     async def run(self) -> None:
         """Until nobody is left."""
         with self.scope:
-            while self.subscribers:
+            while self.ways:
                 try:
                     if not self._shared:  # nothing is read for one who could not take it
-                        for subscriber in list(self.subscribers.values()):
+                        for subscriber in self.subscribers():
                             await subscriber.wait_for_room()
                     await self._follow()
                 except CompactedError as exc:
-                    for subscriber in list(self.subscribers.values()):
+                    for subscriber in self.subscribers():
                         subscriber.compacted(exc.compacted_revision)
                         self._feeds.remove(subscriber)
                 except CorruptError as exc:  # it will not get better by waiting
                     self._feeds.store.met_damage(exc)
-                    for subscriber in list(self.subscribers.values()):
+                    for subscriber in self.subscribers():
                         subscriber.damaged()
                         self._feeds.remove(subscriber)
                 except ApplianceError:
                     await trio.sleep(_RESTART_SECONDS)  # the store is being opened anew: go on where we were
+
+    async def _tell_again(
+        self, subscriber: Subscriber, batch: WatchBatch, encoded: EncodedEvents, reached: int
+    ) -> None:
+        """Who had no room: it goes on by itself, or is the only one and we wait."""
+        while not subscriber.deliver(batch, encoded, reached) and self._feeds.has(self, subscriber):
+            if self._shared:
+                self._feeds.part(subscriber)
+                return
+            await subscriber.wait_for_room()
 
     async def _follow(self) -> None:
         key, range_end, prev_kv = self.range
@@ -161,12 +195,15 @@ class _Feed:
             self._watcher = watcher
             async for batch in watcher:
                 encoded = EncodedEvents(batch.events)
-                for number, subscriber in enumerate(list(self.subscribers.values()), 1):
-                    if not number % _FLUSH_EVERY:
+                told = 0
+                for way, same in list(self.ways.items()):
+                    if told >= _FLUSH_EVERY:
+                        told = 0
                         self._feeds.flush()  # the first may read while we write to the last
-                    while not subscriber.deliver(batch, encoded, watcher.reached) and self._feeds.has(self, subscriber):
-                        if self._shared:
-                            self._feeds.part(subscriber)
-                            break
-                        await subscriber.wait_for_room()
+                    told += len(same)
+                    left = way.deliver(list(same.values()), batch, encoded, watcher.reached)
+                    if left:
+                        self._feeds.flush()  # what can leave has left: who is parted now waits until the client reads
+                    for subscriber in left:
+                        await self._tell_again(subscriber, batch, encoded, watcher.reached)
                 self._next_revision = batch.revision + 1

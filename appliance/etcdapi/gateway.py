@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
@@ -172,6 +172,11 @@ class Reply:
             return
         self._begin()
         self._wire.data(b'{"result":' + self._json(message).encode() + b"}\n")
+
+    def send_all(self, messages: Sequence[bytes]) -> None:
+        """Several lines."""
+        for message in messages:
+            self.send(message)
 
     def end(self) -> None:
         """No more lines."""

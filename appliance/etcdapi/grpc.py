@@ -6,7 +6,7 @@ The blocks are literals without indexing (RFC 7541, 6.2.2), so that no state is 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from struct import Struct
 from typing import NamedTuple, Protocol
@@ -102,6 +102,9 @@ class Call(Protocol):
 
     def send(self, message: bytes) -> None:
         """One message of a stream."""
+
+    def send_all(self, messages: Sequence[bytes]) -> None:
+        """Several messages of a stream."""
 
     def end(self) -> None:
         """End of a stream, well."""

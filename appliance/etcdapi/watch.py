@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -19,6 +19,7 @@ from appliance.store import Event, WatchBatch
 
 BACKLOG_MAX = 1 << 20  # unread by the client; then it gets no more until it has read
 FRAGMENT_SIZE = 2 << 20
+_SENT_AT_ONCE = 64 << 10  # then we look again how much lies unread
 PROGRESS_SECONDS = 600.0
 WATCHES_PER_STREAM_MAX = 100_000
 _NO_WATCH = -1
@@ -79,13 +80,22 @@ class _Watch:
     fragment: bool
     progress_notify: bool
     told: bool = False  # something, since the last look
+    tag: bytes = b""  # its id, encoded
+
+    def __post_init__(self) -> None:
+        self.tag = b"\x10" + varint(self.id & (1 << 64) - 1) if self.id else b""
+
+    @property
+    def way(self) -> _Stream:
+        """Those of one stream."""
+        return self.stream
 
     def deliver(self, batch: WatchBatch, encoded: EncodedEvents, reached: int) -> bool:
         """Send what of it is for us, unless too much lies unread."""
         if batch.revision < self.next_revision:
             return True
-        stream = self.stream
-        if stream.call.backlog >= BACKLOG_MAX:
+        call = self.stream.call
+        if call.backlog >= BACKLOG_MAX:
             return False
         if self.hidden or batch.events[0].kv.mod_revision < self.next_revision:
             kept = [event for event in batch.events if self._wants(event)]
@@ -94,18 +104,18 @@ class _Watch:
         self.next_revision = batch.revision + 1
         if encoded.events:
             self.told = True
-            self._send(reached, encoded)  # as an etcd says it to who was behind
+            head = self.stream.headers.alone(reached) + self.tag  # ``reached``: as an etcd says it to who was behind
+            whole = encoded.whole()
+            if self.fragment and len(whole) > FRAGMENT_SIZE:
+                self._send_in_pieces(head, encoded)
+            else:
+                call.send(head + whole)
         return True
 
     def _wants(self, event: Event) -> bool:
         return event.kind not in self.hidden and event.kv.mod_revision >= self.next_revision
 
-    def _send(self, revision: int, encoded: EncodedEvents) -> None:
-        head = self.stream.head(revision, self.id)
-        whole = encoded.whole()
-        if not self.fragment or len(whole) <= FRAGMENT_SIZE:
-            self.stream.call.send(head + whole)
-            return
+    def _send_in_pieces(self, head: bytes, encoded: EncodedEvents) -> None:
         piece: list[bytes] = []
         size = 0
         for part in encoded.parts():
@@ -150,6 +160,7 @@ class _Stream:
 
     def __init__(self, service: WatchService, call: Call) -> None:
         self._service = service
+        self.headers = service.headers
         self.call = call
         self.room = trio.lowlevel.ParkingLot()
         self._watches: dict[int, _Watch] = {}
@@ -157,6 +168,31 @@ class _Stream:
         call.start()
 
     # What watches say
+
+    def deliver(
+        self, watches: Sequence[_Watch], batch: WatchBatch, encoded: EncodedEvents, reached: int
+    ) -> Sequence[_Watch]:
+        """As ``_Watch.deliver``, to many at once. Returns those whom it was not sent to."""
+        if self.call.backlog >= BACKLOG_MAX:  # nothing is encoded for who has to wait: they may be thousands
+            return [watch for watch in watches if not watch.deliver(batch, encoded, reached)]
+        first, next_revision = batch.events[0].kv.mod_revision, batch.revision + 1
+        whole = encoded.whole()
+        header = self.headers.alone(reached)
+        left: list[_Watch] = []
+        at_once = max(1, _SENT_AT_ONCE // (len(header) + len(whole) + 16))
+        for at in range(0, len(watches), at_once):
+            messages: list[bytes] = []
+            full = self.call.backlog >= BACKLOG_MAX
+            for watch in watches[at : at + at_once]:
+                if full or watch.hidden or watch.fragment or first < watch.next_revision:
+                    if not watch.deliver(batch, encoded, reached):
+                        left.append(watch)
+                    continue
+                watch.next_revision = next_revision
+                watch.told = True
+                messages.append(header + watch.tag + whole)
+            self.call.send_all(messages)
+        return left
 
     def head(self, revision: int, watch_id: int) -> bytes:
         """The first fields of a WatchResponse."""
