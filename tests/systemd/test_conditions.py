@@ -15,7 +15,7 @@ from appliance.units.unit_file import parse_unit
 ASKED = (
     "Capability=CAP_SYS_ADMIN", "Capability=cap_chown", "Capability=CAP_SYS_RESOURCE", "Capability=CAP_BPF",
     "ACPower=true", "ACPower=false", "ACPower=!no", "FirstBoot=yes", "FirstBoot=no", "NeedsUpdate=!/var",
-    "Security=selinux", "Security=!apparmor", "Security=audit", "Security=ima", "Security=uefi-secureboot",
+    "Security=selinux", "Security=!apparmor", "Security=ima", "Security=uefi-secureboot",
     "Security=nothing", "ControlGroupController=v1", "ControlGroupController=v2", "CPUFeature=fpu",
     "CPUFeature=sse2", "CPUFeature=nonsense", "OSRelease=ID=debian", "OSRelease=ID=fedora",
     "OSRelease=VERSION_ID>=11", "OSRelease=VERSION_ID<12", "OSRelease=VERSION_ID==12 ID=debian",
@@ -31,9 +31,19 @@ ASKED = (
 )  # fmt: skip
 
 
+def asked(condition: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(["systemd-analyze", "condition", f"Condition{condition}"], capture_output=True, check=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def it_can_tell() -> None:
+    if (done := asked("PathExists=/")).returncode:
+        pytest.skip(f"systemd-analyze condition does not work on this host: {done.stderr.decode()}")
+
+
 @pytest.mark.parametrize("condition", ASKED)
 def test_as_systemd_sees_it(condition: str) -> None:
-    done = subprocess.run(["systemd-analyze", "condition", f"Condition{condition}"], capture_output=True, check=False)
+    done = asked(condition)
     text = f"[Unit]\nCondition{condition}\n[Service]\nExecStart=/bin/true\n"
     converted = convert([Source("x.service", text)], ".service")
     assert not converted.findings
