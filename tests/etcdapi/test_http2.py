@@ -331,3 +331,16 @@ def test_grpc_go_learns_it_without_another_answer_too() -> None:
     assert peer.pongs == [ESTIMATE]
     assert moments == ESTIMATE_FROM
     assert not peer.connection.waits_on()
+
+
+def test_many_messages_share_frames() -> None:
+    server = Server()
+    for sizes in ([10] * 3, [1], [9000] * 4, [20_000, 5], [16_379, 16_379], [70_000, 1]):
+        peer = Peer(server.methods)
+        answer = peer.call("/t.T/Echo", b"x", end=False)
+        messages = [bytes([65 + number]) * size for number, size in enumerate(sizes)]
+        server.echoes[-1].call.send_all(messages)
+        peer.pump()
+        assert answer.messages() == [b"X", *messages]
+        server.echoes[-1].call.send_all([])
+        assert peer.connection.patient
