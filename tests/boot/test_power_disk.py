@@ -61,7 +61,7 @@ _LIST = """
 import sys
 sys.path.insert(0, "tests/boot")
 import encodings.ascii, encodings.latin_1, encodings.idna, multiprocessing.resource_tracker
-import trio._core._run, guest_power
+import concurrent.futures.thread, trio._core._run, guest_power
 print(*{one.__file__ for one in list(sys.modules.values()) if getattr(one, "__file__", None)}, sep="\\n")
 """
 
