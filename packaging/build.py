@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,9 @@ from pack import HOUSE, INTERPRETER, LIBRARIES, pack, source_version
 BUILD = HOUSE / ".build"
 STAGED = BUILD / "staged"
 OUT = HOUSE / "dist/appliance"
-HOST_LIBRARIES = Path("/lib/x86_64-linux-gnu")
+TRIPLET = f"{platform.machine()}-linux-gnu"
+HOST_LIBRARIES = Path("/lib", TRIPLET)
+LOADER = {"x86_64": "ld-linux-x86-64.so.2", "aarch64": "ld-linux-aarch64.so.1"}[platform.machine()]
 GLIBC = (
     "libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libutil.so.1", "libresolv.so.2",
 )  # fmt: skip
@@ -29,8 +32,8 @@ HOST_PATHS = (
     (b"/etc/ld.so.cache\0", b"/etc/ld.so.none0\0"),
     (b"/etc/ld.so.preload\0", b"/etc/ld.so.no-load\0"),
     (
-        b"/lib/x86_64-linux-gnu/\0/usr/lib/x86_64-linux-gnu/\0/lib/\0/usr/lib/\0",
-        b"/-no/x86_64-linux-gnu/\0/-no/lib/x86_64-linux-gnu/\0/-no/\0/-no/lib/\0",
+        f"/lib/{TRIPLET}/\0/usr/lib/{TRIPLET}/\0/lib/\0/usr/lib/\0".encode(),
+        f"/-no/{TRIPLET}/\0/-no/lib/{TRIPLET}/\0/-no/\0/-no/lib/\0".encode(),
     ),
 )
 
@@ -89,7 +92,7 @@ def stage(onedir: Path) -> None:
     (temp / "lib").mkdir()
     for name in GLIBC:
         shutil.copy(HOST_LIBRARIES / name, temp / "lib" / name)
-    shutil.copy(HOST_LIBRARIES / "ld-linux-x86-64.so.2", temp / "lib/ld.so")
+    shutil.copy(HOST_LIBRARIES / LOADER, temp / "lib/ld.so")
     patch_loader(temp / "lib/ld.so")
     shutil.copy(BUILD / "launcher/spawn", temp / "spawn")
     work = BUILD / "pyinstaller/appliance"
