@@ -7,7 +7,7 @@ Newcomers start here, then ``lives``, which runs ``Node.main`` under trio until 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from appliance import settings as settings_file
+from appliance.doors import control_door, etcd_doors
 from appliance.errors import ApplianceError, ConflictError
 from appliance.external import Embedded
 from appliance.host import bundle as host_bundle
@@ -26,6 +27,7 @@ from appliance.host.notify import Notifier
 from appliance.host.processes import Processes
 from appliance.host.signals import HANGUP, INTERRUPT, Signals
 from appliance.host.signals import name as signal_name
+from appliance.host.sockets import Listener
 from appliance.keeping import OURS, StoreKeeper
 from appliance.late_rooms import OnUse, last, late
 from appliance.settings import LoadedSettings, Settings
@@ -155,9 +157,14 @@ class Node:
 
         return Api(self.subjects)
 
-    def _late(self, main: Callable[[], Main]) -> Main:
+    def _late(
+        self, main: Callable[[], Callable[..., Awaitable[None]]], doors: Callable[[], Iterable[Listener]] | None = None
+    ) -> Main:
         """Loading a room holds up the units for a moment: not before they are on their way."""
-        return late(main, self.units.wait_begun, UNITS_FIRST_SECONDS)
+        return late(main, self.units.wait_begun, UNITS_FIRST_SECONDS, doors)
+
+    def _control_door(self) -> Iterator[Listener]:
+        return control_door(self.layout)
 
     def _services(self) -> list[Service]:
         needs_processes = frozenset({"processes"})
@@ -166,7 +173,7 @@ class Node:
         as_last = self._late if self.bundle.trial else lambda main: last(main, self.told.wait)
         etcdapi = Service(
             name="etcdapi",
-            main=late(lambda: self._run_etcd, self.told.wait, AT_LAST_SECONDS),
+            main=late(lambda: self._run_etcd, self.told.wait, AT_LAST_SECONDS, self._etcd_doors),
             needs=frozenset({"store"}),
             restart=patient,
             essential=False,
@@ -188,7 +195,7 @@ class Node:
             Service(
                 name="bundles", main=as_last(lambda: self.bundles.run), needs=frozenset({"units"}), essential=False
             ),
-            Service(name="api-control", main=self._late(lambda: self.api.control), restart=patient),
+            Service(name="api-control", main=self._late(lambda: self.api.control, self._control_door), restart=patient),
             Service(name="api-status", main=self._late(lambda: self.api.status), restart=patient, essential=False),
             *([] if self.external else [etcdapi]),
             Service(name="settings", main=self._run_settings, restart=patient, essential=False),
@@ -443,9 +450,15 @@ class Node:
             await self.units.run(stopping=told, task_status=task_status)
             nursery.cancel_scope.cancel()
 
-    async def _run_etcd(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None]) -> None:
-        self.etcd.listen = self.settings.store.listen.listeners()
-        await self.etcd.run(stopping=stopping, task_status=task_status)
+    def _etcd_doors(self) -> Iterator[Listener]:
+        self._etcd_settings = self.settings.store.listen  # of this life: they may change before it is loaded
+        return etcd_doors(self.layout, self._etcd_settings)
+
+    async def _run_etcd(
+        self, *, stopping: trio.Event, task_status: trio.TaskStatus[None], listeners: Sequence[Listener]
+    ) -> None:
+        self.etcd.listen = self._etcd_settings.listeners()
+        await self.etcd.run(stopping=stopping, task_status=task_status, listeners=listeners)
 
     async def _run_parent(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None]) -> None:
         """Tells whoever started us how we are: on stderr, and by sd_notify."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import ExitStack
 from typing import Any
 
 import trio
 
+from appliance.host.sockets import Listener
 from appliance.supervisor import Main
 
 
@@ -20,13 +22,28 @@ class OnUse:
         return getattr(self._make(), name)
 
 
-def late(main: Callable[[], Main], wait: Callable[[], Awaitable[object]], seconds: float) -> Main:
-    """A service whose room is loaded, by ``main()``, after that wait, or when it has lasted too long."""
+def late(
+    main: Callable[[], Callable[..., Awaitable[None]]],
+    wait: Callable[[], Awaitable[object]],
+    seconds: float,
+    doors: Callable[[], Iterable[Listener]] | None = None,
+) -> Main:
+    """A service whose room is loaded, by ``main()``, after that wait, or when it has lasted too long.
+
+    Its ``doors`` are open before, and handed to it as ``listeners``: who comes early waits in line, and is not refused.
+    """
 
     async def run(*, stopping: trio.Event, task_status: trio.TaskStatus[None]) -> None:
-        with trio.move_on_after(seconds):
-            await wait()
-        await main()(stopping=stopping, task_status=task_status)
+        with ExitStack() as to_close:
+            given: dict[str, list[Listener]] = {}
+            if doors is not None:
+                listeners = given["listeners"] = []
+                for listener in doors():
+                    to_close.callback(listener.close)
+                    listeners.append(listener)
+            with trio.move_on_after(seconds):
+                await wait()
+            await main()(stopping=stopping, task_status=task_status, **given)
 
     return run
 

@@ -19,7 +19,7 @@ FLOORS = (  # ground floor first; rooms on one floor do not know each other
     {"update"},
     {"release", "cluster"},
     {"settings", "keeping", "telling", "late_rooms"},
-    {"api", "console"},
+    {"api", "console", "doors"},
     {"own_slots"},
     {"own_image"},
     {"app", "etcd_app"},

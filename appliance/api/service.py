@@ -17,7 +17,6 @@ from appliance.api.subjects import StatusSettings, Subjects
 from appliance.errors import InputError
 from appliance.host import files, sockets
 
-GROUP = "appliance"  # its members may read on the control socket
 TOKEN_LENGTH_MIN = 16
 
 
@@ -68,10 +67,12 @@ class Api:
         first = status_routes(subjects, self.requests)  # what tells that a start went well needs no other
         self._router = Router(first, lambda: other_routes(subjects, first))
 
-    async def control(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None]) -> None:
-        """Serve the control socket until ``stopping``."""
-        listener = sockets.listen_unix(self._subjects.control_socket, mode=0o660, group=GROUP)
-        door = ControlDoor(sockets.own_uid(), sockets.group_id(GROUP))
+    async def control(
+        self, *, stopping: trio.Event, task_status: trio.TaskStatus[None], listeners: Iterable[sockets.Listener] = ()
+    ) -> None:
+        """Serve the control socket until ``stopping``: the listener that is open already, if one is."""
+        listener = next(iter(listeners), None) or sockets.listen_control(self._subjects.control_socket)
+        door = ControlDoor(sockets.own_uid(), sockets.group_id(sockets.GROUP))
         server = HttpServer(
             self._router,
             door,

@@ -49,11 +49,20 @@ class EtcdApi:
         self._made: Verbs | None = None
         self.listening: tuple[str, ...] = ()  # where, right now; a port that was asked for as 0 is known here
 
-    async def run(self, *, stopping: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until ``stopping``; then calls that wait for the disk are answered, watches end, and so do we."""
+    async def run(
+        self,
+        *,
+        stopping: trio.Event,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+        listeners: Sequence[sockets.Listener] = (),
+    ) -> None:
+        """Serve until ``stopping``; then calls that wait for the disk are answered, watches end, and so do we.
+
+        ``listeners``: those that are open already, the unix socket's first. They are closed at the end, too.
+        """
         from appliance.host.epoll import Loop  # brings what an idle command line must not pay for
 
-        listeners: list[sockets.Listener] = []
+        opened = list(listeners)
         try:
             async with trio.open_nursery() as nursery:
                 loop = Loop(before=self._store.hold_commits, after=self._store.let_commits_go)
@@ -61,15 +70,16 @@ class EtcdApi:
                 verbs = _Lazy(lambda: self._make_verbs(nursery, loop.flush_now, auth))
                 if self._store.facts(LEASE_FACTS):  # their time runs out whether anybody connects or not
                     await verbs.get().lease.load()
-                if self._unix_path is not None:
-                    listeners.append(sockets.listen_unix(self._unix_path, mode=0o600, backlog=BACKLOG))
-                    loop.listen(listeners[-1], Doors(None, verbs.get, self._options).begin)
-                for listen in self.listen:
+                given = iter(listeners)
+                for listen in (*([] if self._unix_path is None else [None]), *self.listen):
                     doors = Doors(listen, verbs.get, self._options)
-                    listeners.append(sockets.listen_tcp(listen.address, backlog=BACKLOG))
-                    loop.listen(listeners[-1], doors.begin)
+                    listener = next(given, None)
+                    if listener is None:
+                        listener = self._open(listen)
+                        opened.append(listener)
+                    loop.listen(listener, doors.begin)
                 await nursery.start(loop.run)
-                self.listening = tuple(listener.name for listener in listeners)
+                self.listening = tuple(listener.name for listener in opened)
                 task_status.started()
                 await stopping.wait()
                 loop.stop_listening()
@@ -85,8 +95,14 @@ class EtcdApi:
         finally:
             self.listening = ()
             self._made = None
-            for listener in listeners:
+            for listener in opened:
                 listener.close()
+
+    def _open(self, listen: Listen | None) -> sockets.Listener:
+        if listen is not None:
+            return sockets.listen_tcp(listen.address, backlog=BACKLOG)
+        assert self._unix_path is not None
+        return sockets.listen_unix(self._unix_path, mode=0o600, backlog=BACKLOG)
 
     def attach(self, operations: Sequence[Operation]) -> None:
         """Puts from elsewhere that name a lease belong to it from now on. Raises NotFoundError: there is no such."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # the command line uses this module too, and does not pay for
 UNIX_PATH_MAX = 107
 _SO_PEERGROUPS = 59  # socket(7) since Linux 4.13; Python has no name for it
 _FULL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+GROUP = "appliance"  # its members may read on the control socket
 _BROKEN_BEFORE_ACCEPT = {errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH}
 
 
@@ -160,6 +161,11 @@ def listen_unix(path: str, *, mode: int = 0o660, group: str | None = None, backl
             os.unlink(temp)
         raise translate(exc, "listen on", path) from exc
     return Listener(raw, path, path=path)
+
+
+def listen_control(path: str) -> Listener:
+    """The control socket: open to root and to who is in the group. Raises as ``listen_unix``."""
+    return listen_unix(path, mode=0o660, group=GROUP)
 
 
 def unix_answers(path: str) -> bool:

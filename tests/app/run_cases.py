@@ -112,6 +112,18 @@ def test_it_becomes_ready_and_answers_on_both_doors(host: Host) -> None:
     assert daemon.lines[-1].endswith(" stopped")
 
 
+def test_who_asks_as_the_units_begin_waits_in_line(host: Host, tmp_path: Path) -> None:
+    """The rooms behind the sockets are loaded later than units begin."""
+    asked = host.root / "asked"
+    run = host.root / "run/appliance"
+    one = "curl -sS -m 60 -o /dev/null -w '%{http_code} ' --unix-socket"
+    host.unit("early", shell(f'{one} {run}/control.sock http://x/healthz >>"{asked}" 2>&1; '
+                             f'{one} {run}/etcd.sock http://x/health >>"{asked}" 2>&1; exec sleep 1000'))  # fmt: skip
+    host.start().expect_ready()
+    wait_until(lambda: asked.exists() and len(asked.read_text().split()) >= 2, "two answers")
+    assert asked.read_text() == "200 200 "
+
+
 def test_without_a_settings_file_it_runs_on_defaults_and_says_so(host: Host) -> None:
     (host.root / "etc/appliance/appliance.toml").unlink()
     host._write("etc/appliance/appliance.d/10-port.toml", SETTINGS)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 import trio
 import trio.testing
 
+from appliance.errors import UnavailableError
+from appliance.host import sockets
 from appliance.late_rooms import OnUse, last, late
 from appliance.supervisor import Main, Restart, Service, State, Supervisor
 
@@ -96,6 +102,58 @@ def test_late_waits_so_long_and_no_longer() -> None:
             await supervisor.stop_all()
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_who_comes_before_it_is_loaded_waits_in_line(tmp_path: Path) -> None:
+    path, told = str(tmp_path / "door"), trio.Event()
+    served: list[sockets.Listener] = []
+
+    async def serve(
+        *, stopping: trio.Event, task_status: trio.TaskStatus[None], listeners: list[sockets.Listener]
+    ) -> None:
+        served.extend(listeners)
+        task_status.started()
+        async with await listeners[0].accept() as stream:
+            await stream.send_all(b"at last")
+        await stopping.wait()
+
+    async def main() -> None:
+        supervisor = supervised(late(lambda: serve, told.wait, 60.0, lambda: iter([sockets.listen_unix(path)])))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(supervisor.run)
+            await trio.testing.wait_all_tasks_blocked()
+            stream = await trio.open_unix_socket(path)
+            assert not served
+            told.set()
+            assert await stream.receive_some() == b"at last"
+            await stream.aclose()
+            await supervisor.stop_all()
+
+    trio.run(main)
+    assert not Path(path).exists()
+
+
+def test_doors_are_closed_when_what_is_behind_them_cannot_be_loaded(tmp_path: Path) -> None:
+    path = str(tmp_path / "door")
+
+    def load() -> Main:
+        raise ModuleNotFoundError("No module named 'appliance.gone'")
+
+    async def main() -> None:
+        for doors, error in ((one, ModuleNotFoundError), (one_and_a_taken_one, UnavailableError)):
+            run = late(load, trio.Event().wait, 0.0, doors)
+            with pytest.raises(error):
+                await run(stopping=trio.Event(), task_status=trio.TASK_STATUS_IGNORED)
+            assert not await trio.Path(path).exists()
+
+    def one() -> Iterator[sockets.Listener]:
+        yield sockets.listen_unix(path)
+
+    def one_and_a_taken_one() -> Iterator[sockets.Listener]:
+        yield from one()
+        raise UnavailableError("taken")
+
+    trio.run(main)
 
 
 def test_it_is_made_on_use_and_asked_anew_each_time() -> None:
