@@ -7,12 +7,18 @@ import signal
 import time
 
 import pytest
+from hypothesis import settings
 
 SLOW = ("boot", "qemu", "soak")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A shell without job control lets what runs behind it ignore Ctrl-C, and every child inherits that."""
+    """What holds for every test."""
+    # The same cases each time: one never seen before shall stop who looks for it, not who changed something else.
+    settings.register_profile("same", derandomize=True, database=None)
+    if not os.environ.get("APPLIANCE_TEST_RANDOM"):
+        settings.load_profile("same")
+    # A shell without job control lets what runs behind it ignore Ctrl-C, and every child inherits that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

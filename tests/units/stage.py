@@ -28,7 +28,7 @@ while True:
         pass
 """
 SOURCES = Path(__file__).parents[2] / "packaging/launcher"
-PYTHON = sys.executable
+PYTHON = os.path.realpath(sys.executable)  # not of a clone below /tmp or /var/tmp: a unit may have its own of these
 
 
 def spawn_program() -> str:
