@@ -24,6 +24,7 @@ pytestmark = pytest.mark.slow
 NUMBERS = (
     "ID|member_?id|leader|raft_?index|raft_?applied_?index|db_?size(?:_?in_?use)?|hash|cluster_?id|raft_?term|lease"
 )
+PATIENCE = {"ETCDCTL_DIAL_TIMEOUT": "40s", "ETCDCTL_COMMAND_TIMEOUT": "40s"}  # 5 s is little where all is busy
 KNOWN = {  # (subject, step) where the etcd of 3.4.23, or of 3.5.1, is not what we are
     ("members and upkeep", "alarm list -w json"),  # 3.4 has no header here, and its etcdctl stumbles over that
 }
@@ -86,7 +87,7 @@ class Speaker:
         arguments = shlex.split(step[0].replace("{lease}", self._lease))
         done = subprocess.run(
             [*self._command, *arguments], input=step[1].encode(), capture_output=True, check=False,
-            env={"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"},
+            env={"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin", **PATIENCE},
         )  # fmt: skip
         said = done.stdout
         if step[0].endswith("-w protobuf") and not done.returncode:
