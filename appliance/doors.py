@@ -8,8 +8,6 @@ from appliance.host import sockets
 from appliance.host.layout import Layout
 from appliance.settings import StoreListenSettings
 
-_MANY = 4096  # of etcd's clients come at once, when a node is back
-
 
 def control_door(layout: Layout) -> Iterator[sockets.Listener]:
     """Of the API. Raises ConflictError, UnavailableError."""
@@ -18,6 +16,6 @@ def control_door(layout: Layout) -> Iterator[sockets.Listener]:
 
 def etcd_doors(layout: Layout, settings: StoreListenSettings) -> Iterator[sockets.Listener]:
     """Of etcd's API: root's first, then that of the settings. Raises ConflictError, UnavailableError."""
-    yield sockets.listen_unix(layout.etcd_socket, mode=0o600, backlog=_MANY)
+    yield sockets.listen_unix(layout.etcd_socket, mode=0o600, backlog=sockets.BACKLOG_OF_ETCD)
     if settings.address != "off":
-        yield sockets.listen_tcp(sockets.parse_address(settings.address), backlog=_MANY)
+        yield sockets.listen_tcp(sockets.parse_address(settings.address), backlog=sockets.BACKLOG_OF_ETCD)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from appliance.etcdapi.verbs import Verbs
 
 DRAIN_SECONDS = 5.0
-BACKLOG = 4096
 
 
 class EtcdApi:
@@ -100,9 +99,9 @@ class EtcdApi:
 
     def _open(self, listen: Listen | None) -> sockets.Listener:
         if listen is not None:
-            return sockets.listen_tcp(listen.address, backlog=BACKLOG)
+            return sockets.listen_tcp(listen.address, backlog=sockets.BACKLOG_OF_ETCD)
         assert self._unix_path is not None
-        return sockets.listen_unix(self._unix_path, mode=0o600, backlog=BACKLOG)
+        return sockets.listen_unix(self._unix_path, mode=0o600, backlog=sockets.BACKLOG_OF_ETCD)
 
     def attach(self, operations: Sequence[Operation]) -> None:
         """Puts from elsewhere that name a lease belong to it from now on. Raises NotFoundError: there is no such."""

@@ -26,6 +26,7 @@ UNIX_PATH_MAX = 107
 _SO_PEERGROUPS = 59  # socket(7) since Linux 4.13; Python has no name for it
 _FULL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 GROUP = "appliance"  # its members may read on the control socket
+BACKLOG_OF_ETCD = 4096  # so many of its clients come at once when a node is back
 _BROKEN_BEFORE_ACCEPT = {errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH}
 
 
